@@ -1,0 +1,67 @@
+"""The three parts of a run's data: what it trains on, what chooses the checkpoint, what before and after are measured on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attune.config import FinetuningSettings
+from attune.data.pairs import Pairs, load_pairs
+from attune.data.split import split_by_group
+from attune.errors import DataError
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Disjoint by group.
+
+    Attributes:
+        train: pairs to learn from.
+        validation: pairs that choose the best checkpoint.
+        test: pairs that no decision depends on: before and after are measured here.
+    """
+
+    train: Pairs
+    validation: Pairs
+    test: Pairs
+
+
+def load_parts(settings: FinetuningSettings, train_fingerprint: str, eval_fingerprint: str = "") -> Parts:
+    """Splits a run's data, the same way every time.
+
+    Args:
+        settings: of the run.
+        train_fingerprint: content of `train_data`.
+        eval_fingerprint: content of `eval_data`, or empty.
+
+    Raises:
+        DataError: if a part would be too small, or pictures or groups of the test part are in the training data.
+    """
+    pairs = load_pairs(train_fingerprint)
+    if eval_fingerprint:
+        test = load_pairs(eval_fingerprint)
+        _refuse_leak(pairs, test, settings)
+        if len(test) < 2:
+            raise DataError(f"eval_data {settings.eval_data!r} has {len(test)} picture; at least 2 are needed to rank any")
+    else:
+        rest, held_out = _split(pairs, settings.eval_split, settings, seed=settings.seed)
+        pairs, test = pairs.take(rest), pairs.take(held_out)
+    train, validation = _split(pairs, settings.val_split, settings, seed=settings.seed + 1)
+    return Parts(pairs.take(train), pairs.take(validation), test)
+
+
+def _split(
+    pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return split_by_group(pairs.groups, fraction, seed)
+    except DataError as error:
+        raise DataError(f"Dataset {settings.train_data!r} is too small. {error}") from error
+
+
+def _refuse_leak(train: Pairs, test: Pairs, settings: FinetuningSettings) -> None:
+    shared = (set(train.images) & set(test.images)) | (set(train.groups) & set(test.groups))
+    if shared:
+        raise DataError(
+            f"eval_data {settings.eval_data!r} and train_data {settings.train_data!r} share {len(shared)} pictures or "
+            "groups: a model would be measured on what it learnt. Remove them from one of the two"
+        )

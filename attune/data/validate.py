@@ -1,0 +1,56 @@
+"""Checks on single examples: what is good goes on, what is not is named, and nothing is silently dropped."""
+
+from collections.abc import Iterable
+
+from attune.data.images import decode
+from attune.schemas import Problem, TrainingExample
+
+
+def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:
+    """Sorts examples into usable ones and problems.
+
+    An example with some bad captions and at least one good one is kept with the good ones; its bad ones are
+    reported. Captions are stripped of white space around them, and equal captions of one picture count once.
+
+    Returns:
+        The usable examples, in order, and every problem found.
+    """
+    good: list[TrainingExample] = []
+    problems: list[Problem] = []
+    for number, example in enumerate(examples, start=1):
+        example.source = example.source or f"example {number}"
+        found = [*_image_problems(example), *_caption_problems(example)]
+        problems += found
+        example.captions = list(dict.fromkeys(text for text in map(str.strip, example.captions) if not _is_blank(text)))
+        if example.captions and not any(problem.field == "image" for problem in found):
+            good.append(example)
+    return good, problems
+
+
+def _image_problems(example: TrainingExample) -> list[Problem]:
+    if not example.image:
+        return [_problem(example, "image", "", "missing_image", "there is no picture. Give its bytes, or a path that exists")]
+    try:
+        decode(example.image)
+    except ValueError as error:
+        value = f"{len(example.image)} bytes starting {example.image[:8]!r}"
+        return [_problem(example, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")]
+    return []
+
+
+def _caption_problems(example: TrainingExample) -> list[Problem]:
+    if not example.captions:
+        return [_problem(example, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
+    advice = "the caption is empty. Describe the picture in words, or leave the row out"
+    return [
+        _problem(example, "captions", repr(text), "empty_caption", advice) for text in example.captions if _is_blank(text)
+    ]
+
+
+def _is_blank(text: str) -> bool:
+    """Whether a caption says nothing; pandas writes a missing value as `nan`."""
+    return text.strip().lower() in ("", "nan", "none", "null")
+
+
+def _problem(example: TrainingExample, field: str, value: str, reason: str, advice: str) -> Problem:
+    return Problem(source=example.source, field=field, value=value[:100], reason=reason, advice=advice)

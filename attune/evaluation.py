@@ -1,0 +1,48 @@
+"""Before and after, measured on one split with one code."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from attune.data.pairs import Pairs
+from attune.data.pixels import PixelCache
+from attune.metrics import ranks, retrieval_metrics
+from attune.models.clip import Clip
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model's figures on a split, and what they were computed from.
+
+    Attributes:
+        metrics: see `attune.metrics.retrieval_metrics`.
+        ranks: see `attune.metrics.ranks`.
+        images: embeddings, float32 (images, dim).
+        texts: embeddings, float32 (captions, dim).
+    """
+
+    metrics: dict[str, float]
+    ranks: dict[str, np.ndarray]
+    images: np.ndarray
+    texts: np.ndarray
+
+
+def measure(clip: Clip, pairs: Pairs, cache: PixelCache) -> Measurement:
+    """Embeds a split's pictures and all their captions, and ranks them against each other."""
+    rows = cache.rows(pairs.images)
+    images = np.concatenate([clip.encode_images(cache.pixels[part]) for part in np.array_split(rows, -(-len(rows) // 256))])
+    texts = clip.encode_texts([text for captions in pairs.captions for text in captions])
+    found = ranks(images, texts, image_of_text(pairs))
+    return Measurement(retrieval_metrics(found), found, images, texts)
+
+
+def image_of_text(pairs: Pairs) -> np.ndarray:
+    """For each caption, in order, the row of its picture: int64 (captions,)."""
+    return np.repeat(np.arange(len(pairs)), [len(captions) for captions in pairs.captions])
+
+
+def split_fingerprint(pairs: Pairs) -> str:
+    """SHA-256 of a split's pictures and captions: figures with different ones must not be compared."""
+    return hashlib.sha256(json.dumps([pairs.images, pairs.captions]).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Formats a tuned model leaves in, each with a reload-and-compare."""

@@ -1,0 +1,107 @@
+"""The artifact: a folder that explains itself and that plain open_clip opens.
+
+    open_clip_config.json          architecture and preprocessing
+    open_clip_model.safetensors    weights
+    tokenizer.json ...             the tokenizer, if it is not CLIP's own
+    metrics.json                   before and after
+    settings.json                  the run's settings, data fingerprints and environment
+    README.md                      model card
+    manifest.json                  every file's size and SHA-256
+
+    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:artifact")
+    tokenizer = open_clip.get_tokenizer("local-dir:artifact")
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from attune.config import check_settings
+from attune.data.parts import load_parts
+from attune.data.pixels import open_pixels
+from attune.device import choose_device
+from attune.errors import ExportError
+from attune.export.card import model_card
+from attune.files import sha256, write_text
+from attune.models.clip import Clip, load_clip, load_folder
+from attune.runs import RunFolder, read_json
+from attune.schemas import Artifact
+
+PROBES = 64
+MAX_DIFFERENCE = 1e-4
+"""Embeddings have unit length; a reloaded model may differ by rounding, not by more."""
+
+
+def export(folder: RunFolder) -> Artifact:
+    """Writes the artifact, loads it again as a user would, and compares its embeddings with the trained model's.
+
+    The folder appears under its name only when the comparison has passed.
+
+    Raises:
+        ExportError: if the reloaded model embeds the probes differently; the files are kept for inspection.
+    """
+    run = folder.load()
+    settings = check_settings(run.settings)
+    device = choose_device(settings.device)
+    clip = load_clip(settings.model, device, settings.seed)
+    clip.load_weights(folder.checkpoints / "best.safetensors")
+
+    draft = folder.path / ".artifact"
+    shutil.rmtree(draft, ignore_errors=True)
+    clip.save_folder(draft, {"fp32": torch.float32, "fp16": torch.float16}[settings.artifact_precision])
+    shutil.copy(folder.report / "metrics.json", draft / "metrics.json")
+    origin = {
+        "run": run.name,
+        "settings": run.settings,
+        "train_fingerprint": run.train_fingerprint,
+        "eval_fingerprint": run.eval_fingerprint,
+        "environment": read_json(folder.path / "environment.json"),
+    }
+    write_text(draft / "settings.json", json.dumps(origin, indent=2) + "\n")
+    write_text(draft / "README.md", model_card(run))
+
+    test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint).test
+    test = test.take(range(min(PROBES, len(test))))
+    cache = open_pixels(test.fingerprint, clip.preprocess, clip.resize)
+    pixels = cache.pixels[cache.rows(test.images)]
+    difference = largest_difference(clip, load_folder(draft, device), pixels, [texts[0] for texts in test.captions])
+    if not difference <= MAX_DIFFERENCE:
+        raise ExportError(
+            f"The exported model embeds {len(test)} held-out examples differently from the trained one: by up to "
+            f"{difference:.3g}, allowed {MAX_DIFFERENCE:g}. The files are in {draft}; please report this"
+        )
+    artifact = _manifest(draft, difference)
+    shutil.rmtree(folder.artifact, ignore_errors=True)
+    draft.rename(folder.artifact)
+    folder.log(f"artifact reloaded and compared: largest difference {difference:.2g}")
+    return artifact
+
+
+def largest_difference(one: Clip, other: Clip, pixels: np.ndarray, texts: list[str]) -> float:
+    """Largest absolute difference of any component of any embedding; NaN counts as a difference.
+
+    Args:
+        one: a model.
+        other: a model of the same architecture.
+        pixels: uint8 (images, 3, height, width).
+        texts: texts to embed.
+    """
+    images = np.abs(one.encode_images(pixels) - other.encode_images(pixels))
+    captions = np.abs(one.encode_texts(texts) - other.encode_texts(texts))
+    return float(np.max(np.concatenate([images, captions])))
+
+
+def _manifest(folder: Path, difference: float) -> Artifact:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    artifact = Artifact(
+        files={path.name: path.stat().st_size for path in files},
+        checksums={path.name: sha256(path) for path in files},
+        max_difference=difference,
+    )
+    write_text(folder / "manifest.json", artifact.model_dump_json(indent=2, exclude={"id"}) + "\n")
+    artifact.files["manifest.json"] = (folder / "manifest.json").stat().st_size
+    artifact.checksums["manifest.json"] = sha256(folder / "manifest.json")
+    return artifact

@@ -1,0 +1,167 @@
+"""A CLIP model with everything that belongs to it: weights, tokenizer, preprocessing, configuration."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from attune.errors import ModelError
+from attune.models.source import ModelSource, find_model
+
+WEIGHTS = "open_clip_model.safetensors"
+CONFIG = "open_clip_config.json"
+
+
+@dataclass
+class Clip:
+    """A loaded model.
+
+    Attributes:
+        name: as the user gave it.
+        model: an open_clip `CLIP` or `CustomTextCLIP`.
+        tokenizer: list of texts in, int64 tensor (texts, context_length) out.
+        config: open_clip's `model_cfg`; builds the same architecture again.
+        preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    config: dict[str, Any]
+    preprocess: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @cached_property
+    def resize(self) -> Compose:
+        """The geometric part of open_clip's evaluation preprocessing, picture to picture: resize, crop, RGB."""
+        steps = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False).transforms
+        return Compose([step for step in steps if not isinstance(step, Normalize | ToTensor)])
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """uint8 0-255 or float 0-1 pixels (batch, 3, height, width) as the image tower takes them, float32."""
+        scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+        mean, std = (torch.tensor(self.preprocess[key], device=pixels.device).view(1, 3, 1, 1) for key in ("mean", "std"))
+        return (scaled - mean) / std
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: np.ndarray, batch_size: int = 256) -> np.ndarray:
+        """Embeddings of uint8 pixels (images, 3, height, width): float32 (images, dim), unit length, in fp32 arithmetic."""
+        found = []
+        with evaluating(self.model):
+            for start in range(0, len(pixels), batch_size):
+                batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + batch_size])).to(self.device)
+                found.append(self.model.encode_image(self.normalise(batch), normalize=True).float().cpu())
+        return torch.cat(found).numpy()
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
+        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic."""
+        found = []
+        with evaluating(self.model):
+            for start in range(0, len(texts), batch_size):
+                tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
+                found.append(self.model.encode_text(tokens, normalize=True).float().cpu())
+        return torch.cat(found).numpy()
+
+    def save_weights(self, path: Path, dtype: torch.dtype | None = None) -> None:
+        """All weights and buffers as safetensors; floating point ones as `dtype` if given."""
+        state = {}
+        for key, value in self.model.state_dict().items():
+            value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
+            state[key] = value.cpu().contiguous().clone()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, path, metadata={"format": "pt"})
+        path.chmod(0o644)  # safetensors writes files that only their owner can read
+
+    def load_weights(self, path: Path) -> None:
+        """Weights that `save_weights` wrote, in the precision of the model."""
+        self.model.load_state_dict(load_file(path))
+
+    def save_folder(self, folder: Path, dtype: torch.dtype | None = None) -> None:
+        """Weights, configuration and tokenizer, so that open_clip opens the folder as `local-dir:FOLDER`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_weights(folder / WEIGHTS, dtype)
+        config = {"model_cfg": self.config, "preprocess_cfg": self.preprocess}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        if hasattr(self.tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
+            self.tokenizer.save_pretrained(str(folder))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Any:
+    """Puts the model in evaluation mode, and back."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
+    """Loads a model by name; see `attune.models.source` for the names.
+
+    Args:
+        name: model name.
+        device: torch device.
+        seed: decides the random weights of a `#scratch` model.
+
+    Raises:
+        ModelError: if it does not exist, cannot be fetched, or its weights do not fit.
+    """
+    source = find_model(name)
+    torch.manual_seed(seed)
+    config = _config(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # open_clip warns of settings that `_config` has already put right
+            model = open_clip.create_model(
+                source.open_clip_name,
+                pretrained=source.weights or None,
+                load_weights=not source.scratch,
+                force_quick_gelu=bool(config.get("quick_gelu", False)),
+                pretrained_text=False,
+                device=device,
+            )
+            tokenizer = open_clip.get_tokenizer(source.open_clip_name)
+    except Exception as error:  # open_clip and the hub raise many kinds; each means the same to the user
+        raise ModelError(
+            f"The model {name!r} could not be loaded: {error}. Weights named by a tag are fetched from the hub once and "
+            "cached; without a network use `starter`, a local folder, or `NAME#path/to/checkpoint`"
+        ) from error
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    return Clip(name, model, tokenizer, config, json.loads(json.dumps(preprocess)))
+
+
+def load_folder(folder: Path, device: str = "cpu") -> Clip:
+    """Loads an exported model."""
+    return load_clip(str(folder), device)
+
+
+def _config(source: ModelSource) -> dict[str, Any]:
+    """The model configuration, with quick_gelu as the weights need it.
+
+    OpenAI's weights were trained with QuickGELU, which their architecture's configuration does not say; a model that
+    is built without it loads without an error and is quietly worse.
+    """
+    config: dict[str, Any] = open_clip.get_model_config(source.open_clip_name)
+    pretrained = open_clip.get_pretrained_cfg(source.architecture, source.weights) if source.architecture else {}
+    if pretrained.get("quick_gelu"):
+        config["quick_gelu"] = True
+    return config

@@ -1,0 +1,75 @@
+"""Where a model comes from, by the name a user gives it.
+
+    starter                      the small CLIP in this package
+    path/to/folder               an Attune artifact, or any folder open_clip opens (`local-dir:`)
+    ViT-B-32#openai              an open_clip model and its pre-trained weights, fetched from the hub and cached
+    ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
+    ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
+"""
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import open_clip
+
+from attune.errors import ModelError
+
+STARTER = Path(__file__).parent / "starter"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model name, taken apart.
+
+    Attributes:
+        architecture: open_clip model name; empty if `folder` says it all.
+        folder: folder with `open_clip_config.json`, weights and tokenizer.
+        weights: open_clip tag or path of a checkpoint; empty for the folder's own weights or for scratch.
+        scratch: whether to start from random weights.
+    """
+
+    architecture: str = ""
+    folder: Path | None = None
+    weights: str = ""
+    scratch: bool = False
+
+    @property
+    def open_clip_name(self) -> str:
+        """What open_clip's factory functions take as the model name."""
+        return f"local-dir:{self.folder}" if self.folder else self.architecture
+
+
+def find_model(name: str) -> ModelSource:
+    """Takes a model name apart and checks that such a model and such weights exist, without loading anything.
+
+    Raises:
+        ModelError: with the nearest known names, or the tags the model has.
+    """
+    base, _, weights = name.partition("#")
+    folder = STARTER if base == "starter" else Path(base).expanduser()
+    if (folder / "open_clip_config.json").is_file():
+        if weights not in ("", "scratch"):
+            raise ModelError(f"{name!r}: a folder holds its own weights. Write {base!r}, or {base + '#scratch'!r}")
+        return ModelSource(folder=folder.resolve(), scratch=weights == "scratch")
+    if folder.is_dir():
+        raise ModelError(f"The folder {base!r} has no open_clip_config.json, so its architecture is not known. {_LOCAL}")
+    architecture = base.replace("/", "-")
+    if architecture not in open_clip.list_models():
+        near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ModelError(f"There is no model named {base!r}.{hint} {_LOCAL}")
+    if weights == "scratch":
+        return ModelSource(architecture, scratch=True)
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not weights:
+        raise ModelError(f"{name!r} does not say which weights. Write {base}#TAG with one of: {', '.join(tags)}, scratch")
+    if weights not in tags and not Path(weights).expanduser().is_file():
+        raise ModelError(f"{base!r} has no weights {weights!r}, and no such file exists. Tags: {', '.join(tags)}, scratch")
+    return ModelSource(architecture, weights=str(weights))
+
+
+_LOCAL = (
+    "Known: `starter`; any open_clip model as `ViT-B-32#openai`; a folder with open_clip_config.json; "
+    "`ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`"
+)

@@ -1,0 +1,28 @@
+"""Names of runs and datasets: they become folder names, so they are kept plain."""
+
+import re
+import secrets
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+_ADJECTIVES = "able brave calm clear deft eager fair fine fleet fond glad keen kind light mild neat plain prime quick warm"
+_NOUNS = "alder aspen birch brook cedar cliff dune elm fern fjord grove heath lake maple moss oak pine reed ridge vale"
+
+
+def check_name(value: str) -> str:
+    """The name itself, if it can be a folder's name on every system.
+
+    Raises:
+        ValueError: if it is empty, longer than 100, or has characters other than letters, digits, `.`, `_`, `-`.
+    """
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            "is not a valid name. Use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
+        )
+    return value
+
+
+def random_name() -> str:
+    """A name such as ``keen-birch-4f1a`` for a run that was given none."""
+    words = (secrets.choice(_ADJECTIVES.split()), secrets.choice(_NOUNS.split()), secrets.token_hex(2))
+    return "-".join(words)

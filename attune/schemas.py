@@ -1,0 +1,180 @@
+"""The documents on the wire, in the order they travel, and the table of endpoints that carry them.
+
+Images travel as encoded bytes (JPEG, PNG, WebP), never as tensors: an order of magnitude less to send.
+"""
+
+from typing import Any, NamedTuple
+
+from docarray import BaseDoc, DocList
+from pydantic import Field
+
+STATES = ("CREATED", "VALIDATING", "TRAINING", "EVALUATING", "EXPORTING", "FINISHED", "FAILED")
+END_STATES = ("FINISHED", "FAILED")
+
+
+class TrainingExample(BaseDoc):
+    """One picture and what may be said of it; what users push."""
+
+    image: bytes = Field(default=b"", description="The encoded picture: JPEG, PNG, WebP or GIF.")
+    captions: list[str] = Field(default_factory=list, description="One or more texts that each describe the picture.")
+    group: str = Field(
+        default="",
+        description="Examples of one group never meet across a split, nor as negatives in a batch. "
+        "Empty: the picture is its own group.",
+    )
+    source: str = Field(default="", description="Where it came from, for messages: `captions.txt, line 12`.")
+
+
+class Problem(BaseDoc):
+    """One thing wrong with one example."""
+
+    source: str = Field(default="", description="The example's own `source`, or its place in the request.")
+    field: str = Field(default="", description="`image` or `captions`.")
+    value: str = Field(default="", description="What was found there, shortened.")
+    reason: str = Field(default="", description="A short code, counted in the metrics: `unreadable_image`.")
+    advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
+
+
+class DatasetReport(BaseDoc):
+    """What a dataset holds, and every problem found on the way in."""
+
+    name: str = Field(default="", description="The name that `fit(train_data=...)` takes.")
+    upload: str = Field(default="", description="Ties the batches of one push together.")
+    fingerprint: str = Field(default="", description="SHA-256 of the content; equal data has equal fingerprints.")
+    images: int = Field(default=0, description="Pictures accepted; equal pictures count once.")
+    captions: int = Field(default=0, description="Captions accepted.")
+    groups: int = Field(default=0, description="Distinct groups.")
+    rejected: int = Field(default=0, description="Examples set aside because of a problem.")
+    problems: DocList[Problem] = Field(default_factory=lambda: DocList[Problem]())
+
+
+class TrainingResult(BaseDoc):
+    """What the Trainer did."""
+
+    steps: int = Field(default=0, description="Optimizer steps taken.")
+    epochs: int = Field(default=0, description="Epochs finished.")
+    seconds: float = Field(default=0.0, description="Wall-clock seconds of training, validation included.")
+    pairs_per_second: float = Field(default=0.0, description="Training pairs per second, validation excluded.")
+    final_loss: float = Field(default=0.0, description="Mean loss of the last epoch.")
+    best_epoch: int = Field(default=0, description="Epoch of the chosen checkpoint; 0 is the starting model.")
+    start_recall: float = Field(default=0.0, description="Mean validation recall (both directions, @1/5/10) at the start.")
+    best_recall: float = Field(default=0.0, description="The same of the chosen checkpoint.")
+    device: str = Field(default="", description="Where it ran.")
+    precision: str = Field(default="", description="Arithmetic of the forward pass: bf16 or fp32.")
+
+
+class EvaluationResult(BaseDoc):
+    """Before and after on one held-out split, same code, same preprocessing."""
+
+    images: int = Field(default=0, description="Pictures in the held-out split.")
+    captions: int = Field(default=0, description="Captions in the held-out split.")
+    split_fingerprint: str = Field(default="", description="SHA-256 of the held-out pictures and captions.")
+    before: dict[str, float] = Field(default_factory=dict, description="Metric name to value, starting model.")
+    after: dict[str, float] = Field(default_factory=dict, description="Metric name to value, chosen checkpoint.")
+    difference_low: dict[str, float] = Field(default_factory=dict, description="2.5 % end of after minus before.")
+    difference_high: dict[str, float] = Field(default_factory=dict, description="97.5 % end of after minus before.")
+
+
+class Artifact(BaseDoc):
+    """The exported model, a folder that open_clip opens."""
+
+    files: dict[str, int] = Field(default_factory=dict, description="File name to size in bytes.")
+    checksums: dict[str, str] = Field(default_factory=dict, description="File name to SHA-256.")
+    max_difference: float = Field(
+        default=0.0, description="Largest absolute difference of an embedding, reloaded against trained."
+    )
+
+
+class FinetuningRun(BaseDoc):
+    """A run: what was asked for, how far it is, what each stage found. Goes through `/finetune`, in and out."""
+
+    name: str = Field(default="", description="Unique; also the run folder's name.")
+    experiment: str = Field(default="default", description="A label to list runs by.")
+    description: str = Field(default="", description="Free text.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="See `attune.config.FinetuningSettings`.")
+    state: str = Field(default="CREATED", description=f"One of {', '.join(STATES)}.")
+    error: str = Field(default="", description="Why it FAILED.")
+    created_at: str = Field(default="", description="ISO 8601, UTC.")
+    finished_at: str = Field(default="", description="ISO 8601, UTC.")
+    train_fingerprint: str = Field(default="", description="Content of `train_data` when the run was validated.")
+    eval_fingerprint: str = Field(default="", description="Content of `eval_data`; empty if a split is held out.")
+    stage_seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds by stage.")
+    training: TrainingResult = Field(default_factory=TrainingResult)
+    evaluation: EvaluationResult = Field(default_factory=EvaluationResult)
+    artifact: Artifact = Field(default_factory=Artifact)
+
+
+class RunQuery(BaseDoc):
+    """Which run, and from where in its stream of events."""
+
+    name: str = Field(default="", description="Run name; for `/runs/list`, empty lists all.")
+    experiment: str = Field(default="", description="For `/runs/list`: only this experiment's runs.")
+    after: int = Field(default=0, ge=0, description="For `/runs/events`: events already seen.")
+    limit: int = Field(default=1000, ge=1, le=10_000, description="For `/runs/events`: the most to return.")
+
+
+class RunEvent(BaseDoc):
+    """One line of a run's history."""
+
+    number: int = Field(default=0, description="Position in the stream, from 1.")
+    time: str = Field(default="", description="ISO 8601, UTC.")
+    kind: str = Field(default="log", description="`state`, `log`, `progress` or `validation`.")
+    message: str = Field(default="", description="The line a person reads.")
+    values: dict[str, float] = Field(default_factory=dict, description="Numbers by name: step, steps, loss ...")
+
+
+class FileChunk(BaseDoc):
+    """A piece of a run's file, on its way to the client."""
+
+    run: str = Field(default="", description="Run name.")
+    path: str = Field(default="", description="Relative to the run folder: `artifact/metrics.json`.")
+    offset: int = Field(default=0, ge=0, description="Position of the first byte of `data`.")
+    data: bytes = Field(default=b"", description="At most 4 MiB.")
+    total: int = Field(default=0, description="Size of the whole file in bytes.")
+    sha256: str = Field(default="", description="Checksum of the whole file.")
+
+
+class SearchMatch(BaseDoc):
+    """One hit."""
+
+    key: str = Field(default="", description="The key the document was indexed under.")
+    text: str = Field(default="", description="Its text.")
+    score: float = Field(default=0.0, description="Cosine similarity to the query, -1 to 1.")
+
+
+class SearchDocument(BaseDoc):
+    """A document to index, or a query: a text or a picture."""
+
+    key: str = Field(default="", description="Unique in the index: indexing it again replaces it.")
+    text: str = Field(default="", description="Text to encode if there is no picture; kept and shown with a hit.")
+    image: bytes = Field(default=b"", description="The encoded picture to encode; not kept.")
+    embedding: list[float] = Field(default_factory=list, description="Unit length; set by the Encoder.")
+    matches: DocList[SearchMatch] = Field(default_factory=lambda: DocList[SearchMatch](), description="Best first.")
+
+
+class Endpoint(NamedTuple):
+    """Where an endpoint lives and what it carries."""
+
+    executor: str
+    takes: type[BaseDoc]
+    gives: type[BaseDoc]
+    summary: str
+
+
+ENDPOINTS = {
+    "/push": Endpoint("data_validator", TrainingExample, DatasetReport, "Check and store one batch of examples"),
+    "/datasets/commit": Endpoint("data_validator", DatasetReport, DatasetReport, "Close a push: name and report"),
+    "/datasets/get": Endpoint("data_validator", DatasetReport, DatasetReport, "What a dataset holds"),
+    "/runs/submit": Endpoint("run_manager", FinetuningRun, FinetuningRun, "Persist a run and start it"),
+    "/runs/get": Endpoint("run_manager", RunQuery, FinetuningRun, "One run"),
+    "/runs/list": Endpoint("run_manager", RunQuery, FinetuningRun, "All runs, newest first"),
+    "/runs/events": Endpoint("run_manager", RunQuery, RunEvent, "A run's history, from any point"),
+    "/runs/file": Endpoint("run_manager", FileChunk, FileChunk, "A piece of a file of a run"),
+    "/finetune": Endpoint("", FinetuningRun, FinetuningRun, "A run through all four stages"),
+    "/validate": Endpoint("data_validator", FinetuningRun, FinetuningRun, "Check settings, data and model of a run"),
+    "/train": Endpoint("trainer", FinetuningRun, FinetuningRun, "Train, in a child process"),
+    "/evaluate": Endpoint("evaluator", FinetuningRun, FinetuningRun, "Measure before and after on the held-out split"),
+    "/export": Endpoint("exporter", FinetuningRun, FinetuningRun, "Write the artifact, reload it, compare"),
+    "/index": Endpoint("", SearchDocument, SearchDocument, "Encode and store documents"),
+    "/search": Endpoint("", SearchDocument, SearchDocument, "Encode queries and return the nearest documents"),
+}

@@ -1,0 +1,1 @@
+"""Training: `train` is the loop, read it first; the rest are its parts."""

@@ -1,0 +1,31 @@
+"""Everything about a run that can be known to be wrong before it starts."""
+
+from typing import Any
+
+from attune.config import FinetuningSettings, check_settings
+from attune.data import store
+from attune.data.parts import load_parts
+from attune.device import choose_device
+from attune.models.source import find_model
+from attune.schemas import FinetuningRun
+
+
+def validate(run: FinetuningRun) -> dict[str, Any]:
+    """Checks a run's settings, data and model.
+
+    Returns:
+        The run's fields to set: the settings with every default written out, and the data's fingerprints.
+
+    Raises:
+        SettingsError, ModelError, DataError: what is wrong, and what to do.
+    """
+    settings: FinetuningSettings = check_settings(run.settings)
+    choose_device(settings.device)
+    find_model(settings.model)
+    train = store.describe(settings.train_data).fingerprint
+    evaluation = store.describe(settings.eval_data).fingerprint if settings.eval_data else ""
+    load_parts(settings, train, evaluation)
+    complete = settings.model_dump()
+    if settings.eval_data:
+        del complete["eval_split"]  # not used, and the two together are refused
+    return {"settings": complete, "train_fingerprint": train, "eval_fingerprint": evaluation}
