@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from attune.environment import describe_environment
-from attune.errors import RunExists, RunNotFound
-from attune.files import write_text
+from attune.errors import RunError, RunExists, RunNotFound
+from attune.files import sha256, write_text
 from attune.home import home
 from attune.names import check_name
-from attune.schemas import FinetuningRun, RunEvent
+from attune.schemas import FileChunk, FinetuningRun, RunEvent
 
 
 def now() -> str:
@@ -52,7 +52,10 @@ class RunFolder:
         Raises:
             RunExists: if the name is taken.
         """
-        path = runs_folder() / check_name(run.name)
+        try:
+            path = runs_folder() / check_name(run.name)
+        except ValueError as error:
+            raise RunError(f"run_name = {run.name!r} {error}") from error
         try:
             path.mkdir(parents=True)
         except FileExistsError as error:
@@ -60,9 +63,18 @@ class RunFolder:
                 f"A run named {run.name!r} exists already. Choose another run_name, or leave it out to get a new one"
             ) from error
         folder = cls(path)
+        run.created_at = now()
         write_text(path / "environment.json", json.dumps(describe_environment(), indent=2))
         folder._save(run)
         return folder
+
+    @classmethod
+    def open_or_create(cls, run: FinetuningRun) -> "RunFolder":
+        """The folder of the run of that name; a new one if there is none yet."""
+        try:
+            return cls.open(run.name)
+        except RunNotFound:
+            return cls.create(run)
 
     @classmethod
     def open(cls, name: str) -> "RunFolder":
@@ -139,6 +151,32 @@ def all_runs() -> list[RunFolder]:
     """Every run folder, newest first."""
     found = [RunFolder(path.parent) for path in runs_folder().glob("*/run.json")]
     return sorted(found, key=lambda folder: folder.load().created_at, reverse=True)
+
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+def read_chunk(chunk: FileChunk) -> FileChunk:
+    """A piece of a file of a run: `data` from `offset` on, the size and checksum of the whole.
+
+    Args:
+        chunk: run, path within the run folder, and offset.
+
+    Raises:
+        RunNotFound: if there is no such run.
+        RunError: if the run folder has no such file.
+    """
+    folder = RunFolder.open(chunk.run).path
+    path = (folder / chunk.path).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise RunError(f"Run {chunk.run!r} has no file {chunk.path!r}")
+    with path.open("rb") as file:
+        file.seek(chunk.offset)
+        data = file.read(CHUNK_BYTES)
+    checksum = sha256(path) if chunk.offset == 0 else ""  # of a large file it takes seconds: once is enough
+    return FileChunk(
+        run=chunk.run, path=chunk.path, offset=chunk.offset, data=data, total=path.stat().st_size, sha256=checksum
+    )
 
 
 def read_json(path: Path) -> Any:

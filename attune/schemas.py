@@ -131,7 +131,7 @@ class FileChunk(BaseDoc):
     offset: int = Field(default=0, ge=0, description="Position of the first byte of `data`.")
     data: bytes = Field(default=b"", description="At most 4 MiB.")
     total: int = Field(default=0, description="Size of the whole file in bytes.")
-    sha256: str = Field(default="", description="Checksum of the whole file.")
+    sha256: str = Field(default="", description="Checksum of the whole file; only with the first piece.")
 
 
 class SearchMatch(BaseDoc):
@@ -149,6 +149,7 @@ class SearchDocument(BaseDoc):
     text: str = Field(default="", description="Text to encode if there is no picture; kept and shown with a hit.")
     image: bytes = Field(default=b"", description="The encoded picture to encode; not kept.")
     embedding: list[float] = Field(default_factory=list, description="Unit length; set by the Encoder.")
+    model: str = Field(default="", description="SHA-256 of the model that made `embedding`; set by the Encoder.")
     matches: DocList[SearchMatch] = Field(default_factory=lambda: DocList[SearchMatch](), description="Best first.")
 
 

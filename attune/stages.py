@@ -33,7 +33,7 @@ def _evaluate(folder: RunFolder) -> dict[str, Any]:
 def _export(folder: RunFolder) -> dict[str, Any]:
     from attune.export.artifact import export
 
-    return {"artifact": export(folder)}
+    return {"artifact": export(folder), "state": "FINISHED", "finished_at": now()}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ def run_stage(name: str, run_name: str) -> FinetuningRun:
         except AttuneError as error:
             fail(folder, str(error))
             raise
-        return folder.update(lambda run: _set_fields(run, fields))
+        run = folder.update(lambda run: _set_fields(run, fields))
+        if run.state == "FINISHED":
+            folder.log("state FINISHED", kind="state")
+        return run
 
 
 def fail(folder: RunFolder, message: str) -> None:

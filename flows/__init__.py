@@ -1,0 +1,1 @@
+"""Flows: which executors stand in which order, and how they are started."""

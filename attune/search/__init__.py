@@ -1,0 +1,1 @@
+"""Search with a model: documents to embeddings, embeddings to the nearest documents."""

@@ -1,0 +1,155 @@
+"""A model that embeds documents for search: by their picture if they have one, else by their text."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from attune.data.images import decode
+from attune.data.pixels import to_pixels
+from attune.device import choose_device
+from attune.errors import RunNotFound, SearchError, SettingsError
+from attune.models.clip import Clip, load_clip
+from attune.runs import RunFolder, all_runs
+from attune.schemas import SearchDocument
+
+TOWERS = ("both", "text", "image")
+SHOWN = 10
+"""The most bad documents that one message names."""
+
+
+@dataclass(frozen=True)
+class SearchEncoder:
+    """A loaded model and what it can embed.
+
+    Attributes:
+        clip: the model; a tower that is not wanted has been dropped from it.
+        towers: `both`, `text` or `image`.
+        fingerprint: SHA-256 of the model; equal models give comparable embeddings.
+    """
+
+    clip: Clip
+    towers: str
+    fingerprint: str
+
+
+def load_encoder(artifact: str, device: str = "auto", towers: str = "both") -> SearchEncoder:
+    """Loads a model for search.
+
+    Args:
+        artifact: a run's name, a folder, or a model name as `attune.models.clip.load_clip` takes it; a run comes first.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        towers: `text` or `image` keeps one tower in memory; `both` keeps both.
+
+    Raises:
+        SettingsError: if `towers` or `device` cannot be.
+        SearchError: if the run has no artifact yet.
+        ModelError: if there is no such run, folder or model.
+    """
+    if towers not in TOWERS:
+        raise SettingsError(f"towers = {towers!r}: choose one of {', '.join(TOWERS)}")
+    chosen = choose_device(device)
+    # Loaded on the CPU, so that a tower that is dropped never takes up memory on the GPU.
+    clip = load_clip(_find_artifact(artifact))
+    fingerprint = fingerprint_of(clip)
+    _drop_unused(clip.model, towers)
+    clip.model.to(chosen).eval()
+    return SearchEncoder(clip, towers, fingerprint)
+
+
+def fingerprint_of(clip: Clip) -> str:
+    """SHA-256 of a model's weights, architecture and preprocessing, wherever it was loaded from."""
+    digest = hashlib.sha256(json.dumps([clip.config, clip.preprocess], sort_keys=True, default=str).encode())
+    for name, weights in sorted(clip.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def embed(encoder: SearchEncoder, documents: Sequence[SearchDocument]) -> None:
+    """Sets `embedding` (unit length) and `model` of every document, or of none.
+
+    Raises:
+        SearchError: naming every document that has nothing to embed, a picture that cannot be decoded, or needs a tower
+            that is not loaded.
+    """
+    clip = encoder.clip
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes outside the interpreter lock
+        prepared = list(pool.map(lambda document: _prepare(encoder, document), documents))
+    problems = [
+        f"{_label(number, document)}: {found}"
+        for number, (document, found) in enumerate(zip(documents, prepared, strict=True), start=1)
+        if isinstance(found, str)
+    ]
+    if problems:
+        raise SearchError(_list_problems(problems, len(documents)))
+
+    pictures = {row: found for row, found in enumerate(prepared) if isinstance(found, np.ndarray)}
+    texts = {row: documents[row].text for row, found in enumerate(prepared) if found is None}
+    vectors: dict[int, np.ndarray] = {}
+    if pictures:
+        vectors.update(zip(pictures, clip.encode_images(np.stack(list(pictures.values()))), strict=True))
+    if texts:
+        vectors.update(zip(texts, clip.encode_texts(list(texts.values())), strict=True))
+    if not all(np.isfinite(vector).all() for vector in vectors.values()):
+        raise SearchError(f"The model {clip.name!r} gives embeddings that are not numbers. Choose another artifact")
+    for row, document in enumerate(documents):
+        document.embedding = vectors[row].tolist()
+        document.model = encoder.fingerprint
+
+
+def _prepare(encoder: SearchEncoder, document: SearchDocument) -> np.ndarray | str | None:
+    """Pixels of a document with a picture; None if its text is to be embedded; else what is wrong with it."""
+    if document.image:
+        if encoder.towers == "text":
+            return "it has a picture, but the Encoder was started with towers: text. Start it with both or image"
+        try:
+            return to_pixels(decode(document.image), encoder.clip.resize)
+        except ValueError as error:
+            return f"its picture cannot be used: {error}. Send an intact JPEG, PNG, WebP or GIF"
+    if not document.text.strip():
+        return "it has neither text nor image. Give it one of them"
+    if encoder.towers == "image":
+        return "it has a text only, but the Encoder was started with towers: image. Start it with both or text"
+    return None
+
+
+def _label(number: int, document: SearchDocument) -> str:
+    return f"document {number}, key {document.key!r}" if document.key else f"document {number}"
+
+
+def _list_problems(problems: list[str], documents: int) -> str:
+    more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    shown = "".join(f"\n  {problem}" for problem in problems[:SHOWN])
+    return f"{len(problems)} of {documents} documents cannot be embedded, so none of them was:{shown}{more}"
+
+
+def _find_artifact(name: str) -> str:
+    """What `load_clip` takes: a run's artifact folder if there is a run of that name, else the name as it is."""
+    try:
+        folder = RunFolder.open(name)
+    except RunNotFound:
+        return name
+    if not folder.artifact.is_dir():
+        raise SearchError(
+            f"The run {name!r} has no artifact: it is in state {folder.load().state}. Wait until it is FINISHED, or "
+            "choose another"
+        )
+    return str(folder.artifact)
+
+
+def _drop_unused(model: torch.nn.Module, towers: str) -> None:
+    """Frees the weights of the tower that is not wanted.
+
+    open_clip's models hold the image tower as `visual`; all else but the logit scale and bias belongs to the text.
+    """
+    parts = [*model.named_children(), *model.named_parameters(recurse=False), *model.named_buffers(recurse=False)]
+    for name, _ in parts:
+        tower = "image" if name == "visual" else "text"
+        if towers not in ("both", tower) and not name.startswith("logit_"):
+            setattr(model, name, None)

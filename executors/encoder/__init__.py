@@ -1,0 +1,1 @@
+"""The Encoder: documents to embeddings, with a tuned model."""

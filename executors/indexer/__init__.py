@@ -1,0 +1,1 @@
+"""The Indexer: keeps embeddings on disk and finds the nearest."""

@@ -1,0 +1,28 @@
+"""The Trainer: fine-tunes in a child process, so that a crash ends one run and not the service."""
+
+from typing import Any
+
+from docarray import DocList
+from jina import requests
+
+from attune.schemas import FinetuningRun
+from executors.stage import StageExecutor
+
+
+class Trainer(StageExecutor):
+    """Trains a validated run; the work is `attune.training.train.train`."""
+
+    stage = "train"
+
+    @requests(on=["/finetune", "/train"])
+    async def train(self, docs: DocList[FinetuningRun], **kwargs: Any) -> DocList[FinetuningRun]:
+        """Runs in; the same runs out, with `training` filled in and `checkpoints/best.safetensors` in their folders."""
+        return await self.run_stage(docs)
+
+    def on_event(self, kind: str, values: dict[str, float]) -> None:
+        """Shows the latest figures of the run at work."""
+        if kind == "progress":
+            self.show("attune_pairs_per_second", "Training pairs per second", values["pairs_per_second"])
+            self.show("attune_loss", "Training loss", values.get("loss", float("nan")))
+        if kind == "validation":
+            self.show("attune_validation_recall", "Mean validation recall, both directions", values["mean_recall"])
