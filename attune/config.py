@@ -19,7 +19,7 @@ class FinetuningSettings(BaseModel):
     Names follow Jina Finetuner where it had one, and Hugging Face `TrainingArguments` otherwise.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field(
         min_length=1,

@@ -15,7 +15,7 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray, chun
     """The rank of the best right answer of each query, in both directions.
 
     Ties count against the model: a rank is one more than the number of wrong answers that score at least as high. So a
-    model that embeds everything alike scores nothing.
+    model that embeds everything alike scores nothing. Nor does one whose embeddings are NaN.
 
     Args:
         images: unit-length embeddings, float32 (images, dim).
@@ -32,14 +32,17 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray, chun
         scores = texts[start : start + chunk] @ images.T  # (chunk, images)
         own = image_of_text[start : start + chunk]
         right = scores[np.arange(len(own)), own]
-        text_ranks[start : start + chunk] = (scores >= right[:, None]).sum(axis=1)
-        np.maximum.at(best, own, right)
+        # "Not lower" and not "as high": a NaN is neither, and must not pass for a win.
+        text_ranks[start : start + chunk] = (~(scores < right[:, None])).sum(axis=1)
+        with np.errstate(invalid="ignore"):  # a NaN stays one, without a warning
+            np.maximum.at(best, own, right)
     above = np.zeros(len(images), dtype=np.int64)  # texts of other pictures that score at least as high
     for start in range(0, len(texts), chunk):
         scores = texts[start : start + chunk] @ images.T
         own = image_of_text[start : start + chunk]
-        scores[np.arange(len(own)), own] = -np.inf
-        above += (scores >= best).sum(axis=0)
+        high = ~(scores < best)
+        high[np.arange(len(own)), own] = False
+        above += high.sum(axis=0)
     return {"text_to_image": text_ranks, "image_to_text": above + 1}
 
 

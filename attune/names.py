@@ -9,13 +9,18 @@ _ADJECTIVES = "able brave calm clear deft eager fair fine fleet fond glad keen k
 _NOUNS = "alder aspen birch brook cedar cliff dune elm fern fjord grove heath lake maple moss oak pine reed ridge vale"
 
 
+def is_name(value: str) -> bool:
+    """Whether the name can be a folder's name on every system."""
+    return _NAME.fullmatch(value) is not None
+
+
 def check_name(value: str) -> str:
     """The name itself, if it can be a folder's name on every system.
 
     Raises:
         ValueError: if it is empty, longer than 100, or has characters other than letters, digits, `.`, `_`, `-`.
     """
-    if not _NAME.fullmatch(value):
+    if not is_name(value):
         raise ValueError(
             "is not a valid name. Use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
         )

@@ -22,7 +22,7 @@ from attune.environment import describe_environment
 from attune.errors import RunError, RunExists, RunNotFound
 from attune.files import sha256, write_text
 from attune.home import home
-from attune.names import check_name
+from attune.names import check_name, is_name
 from attune.schemas import FileChunk, FinetuningRun, RunEvent
 
 
@@ -84,7 +84,7 @@ class RunFolder:
             RunNotFound: if there is none; the message names near ones.
         """
         path = runs_folder() / name
-        if not name or "/" in name or not (path / "run.json").is_file():
+        if not is_name(name) or not (path / "run.json").is_file():
             known = sorted(folder.path.name for folder in all_runs())
             raise RunNotFound(f"There is no run named {name!r}. Runs: {', '.join(known) or 'none yet'}")
         return cls(path)

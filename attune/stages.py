@@ -72,6 +72,8 @@ def run_stage(name: str, run_name: str) -> FinetuningRun:
         run = folder.load()
         if stage.is_done(run):
             return run
+        if run.error:  # it is tried again
+            folder.update(lambda run: _set_fields(run, {"error": "", "finished_at": ""}))
         folder.set_state(stage.state)
         try:
             with folder.timed(name):

@@ -1,0 +1,6 @@
+"""The Python client of an Attune service, and its command line. Loads no torch."""
+
+from client.client import AttuneClient
+from client.run import Run
+
+__all__ = ["AttuneClient", "Run"]

@@ -8,6 +8,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from docarray import DocList
 
@@ -52,14 +53,14 @@ def count_examples(source: Source, image_folder: str | Path | None = None) -> in
         return len(source)
     path = Path(str(source)).expanduser()
     if path.suffix.lower() == ".parquet" and path.is_file():
-        return int(pq.ParquetFile(path).metadata.num_rows)
+        return int(_open_parquet(path).metadata.num_rows)
     if path.suffix.lower() in (".csv", ".txt", ".tsv") and path.is_file():
         return len(_captions_by_image(path))
     if path.is_dir():
         captions = _captions_file(path)
         if captions is not None:
             return len(_captions_by_image(captions))
-        return sum(int(pq.ParquetFile(part).metadata.num_rows) for part in path.glob("*.parquet"))
+        return sum(int(_open_parquet(part).metadata.num_rows) for part in path.glob("*.parquet"))
     return None
 
 
@@ -104,12 +105,15 @@ def _captions_by_image(path: Path) -> dict[str, tuple[int, list[str]]]:
 
     Without a header the image column is the one whose values look like image files.
     """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        sample = file.read(4096)
-        file.seek(0)
-        delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
-        reader = csv.reader(file, delimiter=delimiter)
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            sample = file.read(4096)
+            file.seek(0)
+            delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
+            reader = csv.reader(file, delimiter=delimiter)
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{str(path)!r} is not a CSV file in UTF-8 ({error}). Save it as CSV in UTF-8") from error
     if not rows:
         raise DataError(f"{str(path)!r} is empty. Give lines `image,caption`")
     header = [cell.strip().lower() for cell in rows[0][1]]
@@ -140,7 +144,7 @@ def _columns_by_content(path: Path, row: list[str]) -> tuple[int, int]:
 
 def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
     for part in parts:
-        file = pq.ParquetFile(part)
+        file = _open_parquet(part)
         names = [name.lower() for name in file.schema_arrow.names]
         image, caption, group = _find(names, _IMAGE_COLUMNS), _find(names, _CAPTION_COLUMNS), _find(names, ("group",))
         if image is None or caption is None:
@@ -158,6 +162,13 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                     group="" if group is None else str(row[group] or ""),
                     source=f"{part.name}, row {number}",
                 )
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as Parquet ({error}). Write it again, or leave it out") from error
 
 
 def _image_bytes(value: object, folder: Path) -> bytes:

@@ -80,9 +80,10 @@ def commit(name: str, upload: str) -> DatasetReport:
     Asked again with the same upload, it returns the report again.
 
     Raises:
-        DataError: if no usable example arrived; the message lists what was wrong with the first ones.
+        DataError: if the name cannot be a folder's, or if no usable example arrived; the message then lists what was
+            wrong with the first ones.
     """
-    check_name(name)
+    _plain("Dataset name", name)
     folder = _upload_folder(upload)
     if not folder.is_dir():
         report = _read_pointer(name)
@@ -101,7 +102,7 @@ def commit(name: str, upload: str) -> DatasetReport:
         upload=upload,
         fingerprint=_fingerprint(table),
         images=pc.count_distinct(table["image_sha256"]).as_py(),
-        captions=sum(len(captions) for captions in table["captions"].to_pylist()),
+        captions=len(_captions(table)),
         groups=len(set(_groups(table))),
         rejected=sum(batch.rejected for batch in batches),
     )
@@ -181,17 +182,30 @@ def _fingerprint(table: pa.Table) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
+def _captions(table: pa.Table) -> set[tuple[str, str]]:
+    """Pictures with each of their captions; one that came twice is there once."""
+    columns = (table[name].to_pylist() for name in ("image_sha256", "captions"))
+    return {(image, text) for image, texts in zip(*columns, strict=True) for text in texts}
+
+
 def _groups(table: pa.Table) -> list[str]:
     groups: list[str] = table["group"].to_pylist()
     return groups
 
 
 def _upload_folder(upload: str) -> Path:
-    return home() / "datasets" / "uploads" / check_name(upload)
+    return home() / "datasets" / "uploads" / _plain("Upload", upload)
 
 
 def _pointer(name: str) -> Path:
-    return home() / "datasets" / f"{check_name(name)}.json"
+    return home() / "datasets" / f"{_plain('Dataset name', name)}.json"
+
+
+def _plain(what: str, name: str) -> str:
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise DataError(f"{what} {name!r} {error}") from error
 
 
 def _read_pointer(name: str) -> DatasetReport | None:

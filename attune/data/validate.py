@@ -18,33 +18,46 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     good: list[TrainingExample] = []
     problems: list[Problem] = []
     for number, example in enumerate(examples, start=1):
-        example.source = example.source or f"example {number}"
-        found = [*_image_problems(example), *_caption_problems(example)]
+        # A copy: a caller that sends its batch again must send the same.
+        checked = TrainingExample(
+            image=example.image,
+            captions=list(dict.fromkeys(text for text in map(str.strip, example.captions) if not _is_blank(text))),
+            group=example.group,
+            source=example.source or f"example {number}",
+        )
+        found = [*_image_problems(checked), *_caption_problems(checked.source, example.captions)]
         problems += found
-        example.captions = list(dict.fromkeys(text for text in map(str.strip, example.captions) if not _is_blank(text)))
-        if example.captions and not any(problem.field == "image" for problem in found):
-            good.append(example)
+        if checked.captions and not any(problem.field == "image" for problem in found):
+            good.append(checked)
     return good, problems
 
 
 def _image_problems(example: TrainingExample) -> list[Problem]:
     if not example.image:
-        return [_problem(example, "image", "", "missing_image", "there is no picture. Give its bytes, or a path that exists")]
+        return [
+            _problem(
+                example.source,
+                "image",
+                "",
+                "missing_image",
+                "there is no picture. Give its bytes, or a path that exists",
+            )
+        ]
     try:
         decode(example.image)
     except ValueError as error:
         value = f"{len(example.image)} bytes starting {example.image[:8]!r}"
-        return [_problem(example, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")]
+        return [
+            _problem(example.source, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")
+        ]
     return []
 
 
-def _caption_problems(example: TrainingExample) -> list[Problem]:
-    if not example.captions:
-        return [_problem(example, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
+def _caption_problems(source: str, captions: list[str]) -> list[Problem]:
+    if not captions:
+        return [_problem(source, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
     advice = "the caption is empty. Describe the picture in words, or leave the row out"
-    return [
-        _problem(example, "captions", repr(text), "empty_caption", advice) for text in example.captions if _is_blank(text)
-    ]
+    return [_problem(source, "captions", repr(text), "empty_caption", advice) for text in captions if _is_blank(text)]
 
 
 def _is_blank(text: str) -> bool:
@@ -52,5 +65,5 @@ def _is_blank(text: str) -> bool:
     return text.strip().lower() in ("", "nan", "none", "null")
 
 
-def _problem(example: TrainingExample, field: str, value: str, reason: str, advice: str) -> Problem:
-    return Problem(source=example.source, field=field, value=value[:100], reason=reason, advice=advice)
+def _problem(source: str, field: str, value: str, reason: str, advice: str) -> Problem:
+    return Problem(source=source, field=field, value=value[:100], reason=reason, advice=advice)

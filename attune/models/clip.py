@@ -135,6 +135,7 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
                 source.open_clip_name,
                 pretrained=source.weights or None,
                 load_weights=not source.scratch,
+                require_pretrained=not source.scratch,  # else open_clip leaves random weights where it finds none
                 force_quick_gelu=bool(config.get("quick_gelu", False)),
                 pretrained_text=False,
                 device=device,

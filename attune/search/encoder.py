@@ -13,9 +13,9 @@ import torch
 from attune.data.images import decode
 from attune.data.pixels import to_pixels
 from attune.device import choose_device
-from attune.errors import RunNotFound, SearchError, SettingsError
+from attune.errors import ModelError, RunNotFound, SearchError, SettingsError
 from attune.models.clip import Clip, load_clip
-from attune.runs import RunFolder, all_runs
+from attune.runs import RunFolder
 from attune.schemas import SearchDocument
 
 TOWERS = ("both", "text", "image")
@@ -55,7 +55,7 @@ def load_encoder(artifact: str, device: str = "auto", towers: str = "both") -> S
         raise SettingsError(f"towers = {towers!r}: choose one of {', '.join(TOWERS)}")
     chosen = choose_device(device)
     # Loaded on the CPU, so that a tower that is dropped never takes up memory on the GPU.
-    clip = load_clip(_find_artifact(artifact))
+    clip = _load(artifact)
     fingerprint = fingerprint_of(clip)
     _drop_unused(clip.model, towers)
     clip.model.to(chosen).eval()
@@ -129,18 +129,21 @@ def _list_problems(problems: list[str], documents: int) -> str:
     return f"{len(problems)} of {documents} documents cannot be embedded, so none of them was:{shown}{more}"
 
 
-def _find_artifact(name: str) -> str:
-    """What `load_clip` takes: a run's artifact folder if there is a run of that name, else the name as it is."""
+def _load(name: str) -> Clip:
+    """A run's artifact if there is a run of that name, else the model or folder so named."""
     try:
         folder = RunFolder.open(name)
-    except RunNotFound:
-        return name
+    except RunNotFound as no_run:
+        try:
+            return load_clip(name)
+        except ModelError as no_model:
+            raise ModelError(f"{no_model}. {no_run}") from no_model
     if not folder.artifact.is_dir():
         raise SearchError(
             f"The run {name!r} has no artifact: it is in state {folder.load().state}. Wait until it is FINISHED, or "
             "choose another"
         )
-    return str(folder.artifact)
+    return load_clip(str(folder.artifact))
 
 
 def _drop_unused(model: torch.nn.Module, towers: str) -> None:

@@ -17,7 +17,7 @@ class Encoder(AttuneExecutor):
     """Embeds documents by their picture if they have one, else by their text.
 
     Args:
-        artifact: a run's name, a folder or a model name; empty: the environment variable `ATTUNE_ARTIFACT`, else `starter`.
+        artifact: a run's name, a folder or a model name; empty: what `ATTUNE_ARTIFACT` says, else `starter`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         towers: `text` or `image` keeps only that half of the model in memory; `both` keeps both.
     """

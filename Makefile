@@ -1,0 +1,52 @@
+# Plain `make` prints this list. Each target makes the environment first if it is not there.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve format lint type test test-slow bench k8s starter
+
+help:
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(READY) ## create .venv and install everything (3 to 6 minutes, mostly torch)
+
+$(READY): requirements.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV); torch alone is about 2 GB ..."
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@touch $(READY)
+
+demo: $(READY) ## fine-tune a small model on emoji pictures, show before and after, search (about 3 minutes on 2 cores)
+	@$(BIN)/python -m examples.demo
+
+serve: $(READY) ## the fine-tuning service on ports 51000 (gRPC) and 52000 (HTTP)
+	@$(BIN)/python -m flows.serve flows/finetune.yml
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lint: $(READY) ## check format and style
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+type: $(READY) ## check types
+	@$(BIN)/mypy
+
+test: lint type ## what CI runs: lint, types, tests
+	@$(BIN)/pytest -m "not slow"
+
+test-slow: lint type ## the same with the slow tests
+	@$(BIN)/pytest
+
+bench: $(READY) ## run the benchmarks and write their results
+	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+k8s: $(READY) ## write k8s/ from the flows
+	@$(BIN)/python -m k8s.export
+
+starter: $(READY) ## pre-train the starter model again (see its model card)
+	@$(BIN)/python -m examples.starter

@@ -1,0 +1,60 @@
+"""Batches that are small enough to send, one at a time."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from client.transport import patiently
+
+MAX_BATCH_BYTES = 8 * 2**20
+
+
+class _HasImage(Protocol):
+    @property
+    def image(self) -> bytes: ...
+
+
+Document = TypeVar("Document", bound=_HasImage)
+
+
+def batches(
+    documents: Iterable[Document], max_documents: int, max_bytes: int = MAX_BATCH_BYTES
+) -> Iterator[list[Document]]:
+    """Documents in order, in lists that stay under both limits. Holds one batch in memory.
+
+    Args:
+        documents: anything with an `image` of encoded bytes.
+        max_documents: documents in a batch.
+        max_bytes: bytes of pictures in a batch; a picture larger than that is a batch of its own.
+
+    Example:
+        Pictures of 3, 3 and 9 bytes with ``max_bytes=6`` give batches of 2 and 1.
+    """
+    batch: list[Document] = []
+    total = 0
+    for document in documents:
+        size = len(document.image)
+        if batch and (len(batch) == max_documents or total + size > max_bytes):
+            yield batch
+            batch, total = [], 0
+        batch.append(document)
+        total += size
+    if batch:
+        yield batch
+
+
+def send_batches(
+    documents: Iterable[Any], batch_size: int, send: Callable[[list[Any]], Any]
+) -> Iterator[tuple[int, Any]]:
+    """Sends documents batch by batch and gives, for each batch, how many they were and what the service answered.
+
+    Args:
+        documents: as for `batches`.
+        batch_size: documents in a batch, at most.
+        send: sends one batch; it is called again with the same batch if the service is away for a moment.
+    """
+    # The first batch is sent once only, so that a service which is not there is reported at once.
+    is_first = True
+    for batch in batches(documents, batch_size):
+        yield len(batch), send(batch) if is_first else patiently(partial(send, batch))
+        is_first = False

@@ -1,0 +1,44 @@
+"""What is sent to the search Flow."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attune.errors import DataError
+
+if TYPE_CHECKING:
+    from attune.schemas import SearchDocument
+
+
+def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
+    """Examples as documents to index; those that are `SearchDocument`s already pass as they are."""
+    from attune.schemas import SearchDocument
+
+    for example in examples:
+        if isinstance(example, SearchDocument):
+            yield example
+            continue
+        text = example.captions[0] if example.captions else ""
+        key = example.source or hashlib.sha256(example.image + text.encode()).hexdigest()[:16]
+        yield SearchDocument(key=key, text=text, image=example.image)
+
+
+def search_query(query: str | bytes | Path) -> "SearchDocument":
+    """A text, an encoded picture or the path of one, as a query.
+
+    Raises:
+        DataError: if the path cannot be read.
+    """
+    from attune.schemas import SearchDocument
+
+    if isinstance(query, str):
+        return SearchDocument(text=query)
+    if isinstance(query, bytes):
+        return SearchDocument(image=query)
+    try:
+        return SearchDocument(image=query.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"The picture {str(query)!r} cannot be read: {error.strerror}. Give the path of a picture"
+        ) from error

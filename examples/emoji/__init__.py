@@ -1,0 +1,1 @@
+"""Emoji drawn by three artists: data, and the script that builds it."""

@@ -1,0 +1,108 @@
+"""A Flow as a background process, for the demo, the examples and the tests."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_SECONDS = 120
+STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Service:
+    """A Flow that is up.
+
+    Attributes:
+        port: gRPC port; HTTP is the next one.
+        monitoring_port: metrics port of the gateway; the executors' follow, in the order of the Flow file.
+        process: the process that holds the Flow.
+    """
+
+    port: int
+    monitoring_port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def grpc(self) -> str:
+        """Its gRPC address."""
+        return f"grpc://127.0.0.1:{self.port}"
+
+    @property
+    def http(self) -> str:
+        """Its HTTP address."""
+        return f"http://127.0.0.1:{self.port + 1}"
+
+
+@contextmanager
+def running(flow: Path, home: Path, log: Path, **environment: str) -> Iterator[Service]:
+    """Serves a Flow on free ports while the block runs, and stops every process of it at the end.
+
+    Args:
+        flow: Flow YAML.
+        home: where it keeps everything (`ATTUNE_HOME`).
+        log: file for its output.
+        **environment: more environment variables.
+
+    Raises:
+        RuntimeError: if it does not come up; the message ends with its last output.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    port, monitoring_port = free_ports(2), free_ports(8)
+    command = [sys.executable, "-W", "ignore", "-m", "flows.serve", str(flow)]
+    command += ["--port", str(port), "--monitoring-port", str(monitoring_port)]
+    variables = {**os.environ, "ATTUNE_HOME": str(home.resolve()), "PYTHONWARNINGS": "ignore", **environment}
+    with log.open("ab") as output:
+        # A session of its own, so that Ctrl+C in the terminal reaches this process only and the Flow is stopped in order.
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=variables, start_new_session=True)
+    service = Service(port, monitoring_port, process)
+    try:
+        _wait_until_up(service, log)
+        yield service
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Asks the Flow to stop; ends all that is left of its session if it does not."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` successive ports on which nothing listens now."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = int(probe.getsockname()[1])
+        if first + count < 65536 and all(_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _wait_until_up(service: Service, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and service.process.poll() is None:
+        try:
+            with urllib.request.urlopen(service.http, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    tail = log.read_text(errors="replace")[-2000:]
+    raise RuntimeError(f"The Flow did not come up within {START_SECONDS} s. Its last output:\n{tail}")

@@ -1,0 +1,1 @@
+"""Kubernetes manifests of the Flows, and the script that writes them."""

@@ -1,0 +1,211 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from docarray import DocList
+
+from attune.data.read import count_examples, read_examples
+from attune.errors import DataError
+from attune.schemas import TrainingExample
+from tests.conftest import picture
+
+RED, BLUE = picture("red"), picture("blue")
+BOTH = [(RED, ["a red circle", "red, round"]), (BLUE, ["a blue circle"])]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with red.png and blue.png."""
+    (tmp_path / "red.png").write_bytes(RED)
+    (tmp_path / "blue.png").write_bytes(BLUE)
+    return tmp_path
+
+
+def content(examples: object) -> list[tuple[bytes, list[str]]]:
+    return [(example.image, example.captions) for example in examples]
+
+
+CSV_FORMS = {
+    "header": 'image,caption\nred.png,a red circle\nred.png,"red, round"\nblue.png,a blue circle\n',
+    "header-other-order": 'caption,image\na red circle,red.png\n"red, round",red.png\na blue circle,blue.png\n',
+    "header-named-otherwise": 'file_name,text\nred.png,a red circle\nred.png,"red, round"\nblue.png,a blue circle\n',
+    "more-columns": 'n,image,caption\n1,red.png,a red circle\n2,red.png,"red, round"\n3,blue.png,a blue circle',
+    "headerless": 'red.png,a red circle\nred.png,"red, round"\nblue.png,a blue circle\n',
+    "headerless-caption-first": 'a red circle,red.png\n"red, round",red.png\na blue circle,blue.png\n',
+    "unquoted-commas": "image,caption\nred.png,a red circle\nred.png,red, round\nblue.png,a blue circle\n",
+    "unquoted-commas-headerless": "red.png,a red circle\nred.png,red, round\nblue.png,a blue circle\n",
+    "tabs": "image\tcaption\nred.png\ta red circle\nred.png\tred, round\nblue.png\ta blue circle\n",
+    "byte-order-mark": '\ufeffimage,caption\nred.png,a red circle\nred.png,"red, round"\nblue.png,a blue circle\n',
+    "windows-lines": 'image,caption\r\nred.png,a red circle\r\nred.png,"red, round"\r\nblue.png,a blue circle\r\n',
+    "blank-lines": 'image,caption\n\nred.png, a red circle \n  \nred.png,"red, round"\nblue.png,a blue circle',
+    "picture-comes-again-later": "image,caption\nred.png,a red circle\nblue.png,a blue circle\nred.png,red, round\n",
+}
+
+
+@pytest.mark.parametrize("text", CSV_FORMS.values(), ids=CSV_FORMS.keys())
+def test_reads_a_csv_with_one_example_a_picture(folder: Path, text: str) -> None:
+    (folder / "data.csv").write_text(text, encoding="utf-8", newline="")
+
+    assert content(read_examples(folder / "data.csv")) == BOTH
+    assert count_examples(folder / "data.csv") == 2
+
+
+@pytest.mark.parametrize("images", ["Images", "images", "."])
+def test_reads_a_folder_in_the_layout_of_kaggles_flickr8k(tmp_path: Path, images: str) -> None:
+    (tmp_path / images).mkdir(exist_ok=True)
+    (tmp_path / images / "red.png").write_bytes(RED)
+    (tmp_path / images / "blue.png").write_bytes(BLUE)
+    (tmp_path / "captions.txt").write_text(CSV_FORMS["unquoted-commas"])
+
+    assert content(read_examples(str(tmp_path))) == BOTH
+    assert count_examples(str(tmp_path)) == 2
+
+
+def test_image_folder_says_where_relative_paths_start(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("elsewhere") / "data.csv"
+    path.write_text(CSV_FORMS["header"])
+
+    assert content(read_examples(path, image_folder=folder)) == BOTH
+    assert [image for image, _ in content(read_examples(path))] == [b"", b""]
+
+
+def test_an_absolute_path_needs_no_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("elsewhere") / "data.csv"
+    path.write_text(f"image,caption\n{folder / 'red.png'},a red circle\n")
+
+    assert content(read_examples(path)) == [(RED, ["a red circle"])]
+
+
+def test_a_missing_picture_is_reported_with_its_example(folder: Path) -> None:
+    (folder / "data.csv").write_text("image,caption\nred.png,a red circle\nabsent.png,what is not there\n")
+
+    red, absent = read_examples(folder / "data.csv")
+
+    assert red.source == "data.csv, line 2"
+    assert (absent.image, absent.captions) == (b"", ["what is not there"])
+    assert absent.source == f"data.csv, line 3 ({folder / 'absent.png'}: no such file)"
+
+
+def test_a_row_without_a_picture_or_without_a_caption_is_still_an_example(folder: Path) -> None:
+    (folder / "data.csv").write_text("image,caption\n,of nothing\nred.png\nblue.png,\n")
+
+    assert content(read_examples(folder / "data.csv")) == [(b"", ["of nothing"]), (RED, [""]), (BLUE, [""])]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"], ids=["nothing", "blank-lines", "byte-order-mark"])
+def test_an_empty_csv_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.csv").write_text(text, encoding="utf-8")
+
+    with pytest.raises(DataError, match=r"data\.csv' is empty\. Give lines `image,caption`"):
+        list(read_examples(tmp_path / "data.csv"))
+
+
+def test_a_csv_with_only_a_header_has_no_examples(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("image,caption\n")
+
+    assert list(read_examples(tmp_path / "data.csv")) == []
+    assert count_examples(tmp_path / "data.csv") == 0
+
+
+@pytest.mark.parametrize("text", ["name,age\nAnn,3\n", "red.png\nblue.png\n"], ids=["other-columns", "one-column"])
+def test_a_csv_with_other_columns_is_refused(folder: Path, text: str) -> None:
+    (folder / "data.csv").write_text(text)
+
+    with pytest.raises(DataError, match="neither a header `image,caption` nor a row with an image path"):
+        list(read_examples(folder / "data.csv"))
+
+
+def test_a_csv_that_is_not_utf8_is_refused(folder: Path) -> None:
+    (folder / "data.csv").write_bytes("image,caption\nred.png,un café\n".encode("latin-1"))
+
+    with pytest.raises(DataError, match="UTF-8"):
+        list(read_examples(folder / "data.csv"))
+
+
+def hugging_face(folder: Path) -> pa.Table:
+    del folder
+    images = [{"bytes": RED, "path": None}, {"bytes": BLUE, "path": "blue.png"}]
+    return pa.table({"image": images, "captions": [texts for _, texts in BOTH]})
+
+
+def hugging_face_by_path(folder: Path) -> pa.Table:
+    images = [{"bytes": None, "path": "red.png"}, {"bytes": None, "path": str(folder / "blue.png")}]
+    return pa.table({"image": images, "captions": [texts for _, texts in BOTH]})
+
+
+def plain_bytes(folder: Path) -> pa.Table:
+    del folder
+    return pa.table({"Text": [texts for _, texts in BOTH], "Image": [RED, BLUE]})
+
+
+def paths(folder: Path) -> pa.Table:
+    del folder
+    return pa.table({"file_name": ["red.png", "blue.png"], "captions": [texts for _, texts in BOTH]})
+
+
+@pytest.mark.parametrize("make", [hugging_face, hugging_face_by_path, plain_bytes, paths])
+def test_reads_parquet_with_every_kind_of_picture(folder: Path, make: Callable[[Path], pa.Table]) -> None:
+    pq.write_table(make(folder), folder / "data.parquet")
+
+    assert content(read_examples(folder / "data.parquet")) == BOTH
+    assert count_examples(folder / "data.parquet") == 2
+
+
+def test_reads_one_caption_a_row_and_groups_from_parquet(folder: Path) -> None:
+    table = pa.table({"image": [RED, BLUE], "caption": ["a red circle", None], "group": ["warm", None]})
+    pq.write_table(table, folder / "data.parquet")
+
+    red, blue = read_examples(folder / "data.parquet")
+
+    assert (red.captions, red.group, red.source) == (["a red circle"], "warm", "data.parquet, row 1")
+    assert (blue.captions, blue.group, blue.source) == ([], "", "data.parquet, row 2")
+
+
+def test_reads_all_parquet_files_of_a_folder_in_order(folder: Path) -> None:
+    for number, (image, captions) in enumerate(BOTH):
+        pq.write_table(pa.table({"image": [image], "captions": [captions]}), folder / f"part-{number}.parquet")
+
+    assert content(read_examples(folder)) == BOTH
+    assert count_examples(folder) == 2
+
+
+def test_a_path_that_does_not_exist_in_parquet_gives_an_example_without_a_picture(folder: Path) -> None:
+    pq.write_table(pa.table({"image": ["absent.png", None], "caption": ["a", "b"]}), folder / "data.parquet")
+
+    assert content(read_examples(folder / "data.parquet")) == [(b"", ["a"]), (b"", ["b"])]
+
+
+def test_parquet_without_the_columns_is_refused(folder: Path) -> None:
+    pq.write_table(pa.table({"picture": [RED], "label": [1]}), folder / "data.parquet")
+
+    with pytest.raises(DataError, match=r"has the columns picture, label\. An image column"):
+        list(read_examples(folder / "data.parquet"))
+
+
+def test_a_file_that_is_no_parquet_is_refused(folder: Path) -> None:
+    (folder / "data.parquet").write_bytes(b"not parquet at all")
+
+    with pytest.raises(DataError, match=r"data\.parquet"):
+        list(read_examples(folder / "data.parquet"))
+
+
+@pytest.mark.parametrize("kind", [list, DocList[TrainingExample], iter], ids=["list", "DocList", "generator"])
+def test_takes_examples_as_they_are(kind: Callable[[list[TrainingExample]], object]) -> None:
+    examples = [TrainingExample(image=image, captions=captions) for image, captions in BOTH]
+
+    source = kind(examples)
+
+    assert count_examples(source) == (None if kind is iter else 2)
+    assert content(read_examples(source)) == BOTH
+
+
+def test_a_folder_with_nothing_to_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no captions\.txt, captions\.csv or \*\.parquet"):
+        read_examples(tmp_path)
+
+
+def test_a_path_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(DataError, match=r"There is no file or folder '/not/here\.csv'"):
+        read_examples("/not/here.csv")

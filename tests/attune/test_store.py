@@ -1,0 +1,221 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from attune.data import store
+from attune.data.pairs import load_pairs
+from attune.errors import DataError, DatasetNotFound
+from attune.schemas import DatasetReport, TrainingExample
+from tests.conftest import picture
+
+Make = Callable[..., list[TrainingExample]]
+Push = Callable[..., DatasetReport]
+
+
+def contents(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "datasets" / "content").iterdir())
+
+
+def test_a_pushed_dataset_is_counted_and_found_again(attune_home: Path, make_examples: Make, push: Push) -> None:
+    report = push("shapes", make_examples(20, captions=2))
+
+    assert (report.images, report.captions, report.groups, report.rejected) == (20, 40, 20, 0)
+    assert len(report.fingerprint) == 64
+    assert store.describe("shapes").fingerprint == report.fingerprint
+    assert not (attune_home / "datasets" / "uploads" / report.upload).exists()
+
+
+def test_the_same_data_pushed_twice_is_stored_once(attune_home: Path, make_examples: Make, push: Push) -> None:
+    first = push("first", make_examples(20), batch_size=20)
+    shuffled = make_examples(20)[::-1]
+    second = push("second", shuffled, batch_size=7)
+
+    assert second.fingerprint == first.fingerprint
+    assert contents(attune_home) == [first.fingerprint]
+    assert len(store.read_index(first.fingerprint)) == 20
+
+
+@pytest.mark.parametrize("change", ["caption", "group", "picture", "fewer"])
+def test_other_data_has_another_fingerprint(attune_home: Path, make_examples: Make, push: Push, change: str) -> None:
+    first = push("first", make_examples(6))
+    examples = make_examples(6)
+    if change == "caption":
+        examples[3].captions = [*examples[3].captions, "one more"]
+    elif change == "group":
+        examples[3].group = "a group"
+    elif change == "picture":
+        examples[3].image = picture("cyan")
+    else:
+        examples.pop()
+
+    assert push("second", examples).fingerprint != first.fingerprint
+
+
+def test_a_batch_that_arrives_twice_is_stored_once(attune_home: Path, make_examples: Make) -> None:
+    first, second = make_examples(8)[:5], make_examples(8)[5:]
+
+    for batch in (first, second, make_examples(8)[:5], first):
+        report = store.add_batch("shapes", "upload-1", batch)
+    assert report.images == 5
+    committed = store.commit("shapes", "upload-1")
+
+    assert (committed.images, committed.captions) == (8, 16)
+    assert len(store.read_index(committed.fingerprint)) == 8
+
+
+def test_a_batch_whose_examples_name_no_source_is_stored_once_too(attune_home: Path, make_examples: Make) -> None:
+    batch = make_examples(4)
+    for example in batch:
+        example.source = ""
+
+    store.add_batch("shapes", "upload-1", batch)
+    store.add_batch("shapes", "upload-1", batch)
+
+    assert len(store.read_index(store.commit("shapes", "upload-1").fingerprint)) == 4
+
+
+def test_a_picture_that_comes_twice_counts_once_with_the_captions_of_both(
+    attune_home: Path, make_examples: Make, push: Push
+) -> None:
+    red = picture("red")
+    twice = [
+        TrainingExample(image=red, captions=["a", "b"], source="1"),
+        TrainingExample(image=red, captions=["b", "c"], source="2"),
+    ]
+
+    report = push("shapes", [*twice, *make_examples(5)])
+
+    assert report.images == 6
+    assert report.captions == 3 + 10
+    pairs = load_pairs(report.fingerprint)
+    assert (len(pairs), sum(map(len, pairs.captions))) == (6, 13)
+
+
+def test_committing_again_returns_the_same_report(attune_home: Path, make_examples: Make) -> None:
+    store.add_batch("shapes", "upload-1", [*make_examples(3), TrainingExample(captions=["no picture"])])
+    first = store.commit("shapes", "upload-1")
+
+    again = store.commit("shapes", "upload-1")
+
+    assert again.fingerprint == first.fingerprint
+    assert (again.images, again.rejected) == (3, 1)
+    assert [problem.reason for problem in again.problems] == ["missing_image"]
+
+
+def test_an_upload_that_does_not_exist_cannot_be_committed(attune_home: Path, make_examples: Make, push: Push) -> None:
+    push("shapes", make_examples(3))
+
+    with pytest.raises(DataError, match=r"There is no upload 'nothing' to commit\. Push the data again"):
+        store.commit("shapes", "nothing")
+
+
+def test_a_name_moves_to_new_data_and_the_old_stays_for_runs_that_use_it(
+    attune_home: Path, make_examples: Make, push: Push
+) -> None:
+    old = push("shapes", make_examples(4), upload="upload-1")
+    new = push("shapes", make_examples(6), upload="upload-2")
+
+    assert store.describe("shapes").fingerprint == new.fingerprint
+    assert len(load_pairs(old.fingerprint)) == 4
+
+
+def test_two_uploads_at_a_time_do_not_mix(attune_home: Path, make_examples: Make) -> None:
+    examples = make_examples(9)
+    store.add_batch("one", "upload-1", examples[:4])
+    store.add_batch("two", "upload-2", examples[4:])
+
+    assert (store.commit("one", "upload-1").images, store.commit("two", "upload-2").images) == (4, 5)
+
+
+def test_an_unknown_dataset_is_answered_with_the_known_ones(attune_home: Path, make_examples: Make, push: Push) -> None:
+    with pytest.raises(DatasetNotFound, match=r"no dataset named 'shape'.*client\.push\('shape', data\).*none yet"):
+        store.describe("shape")
+    push("shapes", make_examples(3))
+    push("others", make_examples(3))
+
+    with pytest.raises(DatasetNotFound, match="Datasets here: others, shapes"):
+        store.describe("shape")
+
+
+def test_a_dataset_of_which_nothing_can_be_used_is_refused_with_the_reasons(attune_home: Path) -> None:
+    examples = [TrainingExample(image=b"broken", captions=["x"], source=f"row {number}") for number in range(8)]
+    report = store.add_batch("bad", "upload-1", examples)
+    assert (report.images, report.rejected, len(report.problems)) == (0, 8, 8)
+
+    with pytest.raises(
+        DataError, match=r"(?s)^Nothing of dataset 'bad' can be used\.\n- row 0: it cannot be decoded"
+    ) as e:
+        store.commit("bad", "upload-1")
+
+    assert str(e.value).count("\n- row ") == 5
+    with pytest.raises(DatasetNotFound, match="none yet"):
+        store.describe("bad")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", ""])
+def test_names_that_are_no_folder_names_are_refused(attune_home: Path, make_examples: Make, name: str) -> None:
+    with pytest.raises(DataError, match="is not a valid name"):
+        store.add_batch("shapes", name, make_examples(2))
+    store.add_batch("shapes", "upload-1", make_examples(2))
+    with pytest.raises(DataError, match="is not a valid name"):
+        store.commit(name, "upload-1")
+    with pytest.raises(DataError, match="is not a valid name"):
+        store.describe(name)
+
+
+def test_shards_show_as_pictures_to_hugging_face_datasets(attune_home: Path, make_examples: Make, push: Push) -> None:
+    report = push("shapes", make_examples(5))
+
+    (part,) = store.content_folder(report.fingerprint).glob("part-*.parquet")
+    schema = pq.read_schema(part)
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == schema.names == ["image", "image_sha256", "captions", "group", "source"]
+    assert features["image"] == {"_type": "Image"}
+    assert [field.name for field in schema.field("image").type] == ["bytes", "path"]
+    assert pq.read_table(part)["image"][0].as_py()["bytes"] in {example.image for example in make_examples(5)}
+
+
+def test_the_manifest_lists_the_shards_that_are_there(attune_home: Path, make_examples: Make, push: Push) -> None:
+    report = push("shapes", make_examples(10), batch_size=4)
+    folder = store.content_folder(report.fingerprint)
+
+    manifest = json.loads((folder / "manifest.json").read_text())
+
+    assert manifest["parts"] == sorted(path.name for path in folder.glob("*.parquet"))
+    assert len(manifest["parts"]) == 3
+    assert {key: manifest[key] for key in ("fingerprint", "images", "captions", "groups")} == {
+        "fingerprint": report.fingerprint,
+        "images": 10,
+        "captions": 20,
+        "groups": 10,
+    }
+
+
+def test_pictures_come_in_batches_no_larger_than_asked_for(attune_home: Path, make_examples: Make, push: Push) -> None:
+    examples = make_examples(23)
+    report = push("shapes", examples, batch_size=16)
+
+    batches = list(store.iter_images(report.fingerprint, batch_size=5))
+
+    assert max(map(len, batches)) == 5
+    assert {image for batch in batches for _, image in batch} == {example.image for example in examples}
+    index = store.read_index(report.fingerprint)["image_sha256"].to_pylist()
+    assert [digest for batch in batches for digest, _ in batch] == index
+
+
+def test_pairs_do_not_depend_on_how_the_data_was_pushed(
+    attune_home: Path, make_examples: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = [make_examples(12), make_examples(12)[::-1]]
+    found = []
+    for number, examples in enumerate(orders):
+        # Into two homes: in one the second push would find the first one's shards.
+        monkeypatch.setenv("ATTUNE_HOME", str(attune_home / str(number)))
+        for start in range(0, 12, 5 + number):
+            store.add_batch("shapes", "upload-1", examples[start : start + 5 + number])
+        found.append(load_pairs(store.commit("shapes", "upload-1").fingerprint))
+
+    assert found[0] == found[1]

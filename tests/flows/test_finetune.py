@@ -1,0 +1,253 @@
+"""The whole way through the real service with the real client: push, fit, follow, look, download."""
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from docarray import DocList
+from jina import Client
+
+from attune.errors import DataError, DatasetNotFound, ModelError, RunExists, RunFailed, RunNotFound, SettingsError
+from attune.metrics import mean_recall
+from attune.schemas import ENDPOINTS, FinetuningRun, TrainingExample
+from client import AttuneClient
+from client.run import Run
+from flows.background import Service
+
+SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
+
+RUN_FILES = """
+.run.lock
+.stage.lock
+artifact/README.md
+artifact/manifest.json
+artifact/metrics.json
+artifact/open_clip_config.json
+artifact/open_clip_model.safetensors
+artifact/settings.json
+checkpoints/best.safetensors
+checkpoints/last.pt
+checkpoints/start.safetensors
+environment.json
+evaluate.log
+events.jsonl
+export.log
+report/examples.json
+report/examples.png
+report/metrics.json
+run.json
+train.log
+""".split()
+
+
+@pytest.fixture(scope="module")
+def run(attune: AttuneClient, flickr_folder: Path, tiny_model: Path) -> Run:
+    """A finished run."""
+    report = attune.push("flickr", flickr_folder)
+    assert (report.images, report.captions, report.rejected) == (60, 120, 0)
+    return attune.fit(str(tiny_model), "flickr", wait=True, **SETTINGS)
+
+
+def test_run_folder_holds_exactly_these_files(run: Run, home: Path) -> None:
+    folder = home / "runs" / run.name
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == RUN_FILES
+
+
+def test_run_ends_finished_with_every_stage_timed(run: Run) -> None:
+    assert run.status() == "FINISHED"
+    assert set(run.document.stage_seconds) == {"validate", "train", "evaluate", "export"}
+    assert run.document.training.steps == 2 * 3  # 60 pictures less 6 held out less 5 for validation: 49 / 16 -> 4
+
+
+def test_figures_shown_are_those_in_the_run_folder(run: Run, home: Path) -> None:
+    stored = json.loads((home / "runs" / run.name / "report" / "metrics.json").read_text())
+    shown = run.metrics()
+    assert shown["before"] == stored["before"]
+    assert shown["after"] == stored["after"]
+    assert stored["images"] == 6
+
+
+def test_chosen_checkpoint_is_never_worse_on_validation_than_the_start(run: Run) -> None:
+    assert run.document.training.best_recall >= run.document.training.start_recall
+    assert 0 <= mean_recall(run.metrics()["after"]) <= 1
+
+
+def test_logs_tell_the_story_in_order(run: Run) -> None:
+    lines = list(run.stream_logs())
+    assert "\n".join(lines) == run.logs()
+    states = [line.split("state ")[1] for line in lines if " state " in line]
+    assert states == ["VALIDATING", "TRAINING", "EVALUATING", "EXPORTING", "FINISHED"]
+
+
+def test_artifact_downloads_whole_and_opens_in_open_clip(run: Run, tmp_path: Path) -> None:
+    import open_clip
+
+    folder = run.save_artifact(tmp_path / "tuned")
+    assert {path.name for path in folder.iterdir()} == set(run.document.artifact.files)
+    model = open_clip.create_model(f"local-dir:{folder}")
+    assert model.visual is not None
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["files"]) == set(run.document.artifact.files) - {"manifest.json"}
+
+
+def test_examples_and_metrics_are_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.display_metrics()
+    run.display_examples(2)
+    printed = capsys.readouterr().out
+    assert "recall@5" in printed
+    assert run.example_results()[0]["query"].split()[0] in printed
+
+
+def test_run_is_found_again_by_another_client(run: Run, service: Service) -> None:
+    other = AttuneClient(service.http)
+    assert other.get_run(run.name).metrics() == run.metrics()
+    assert run.name in [found.name for found in other.list_runs()]
+
+
+def test_same_data_pushed_twice_is_stored_once(attune: AttuneClient, run: Run, flickr_folder: Path, home: Path) -> None:
+    contents = set((home / "datasets" / "content").iterdir())
+    assert attune.push("flickr-again", flickr_folder).fingerprint == attune.dataset("flickr").fingerprint
+    assert set((home / "datasets" / "content").iterdir()) == contents
+
+
+def test_second_run_of_a_name_is_refused(attune: AttuneClient, run: Run, tiny_model: Path) -> None:
+    with pytest.raises(RunExists, match=f"{run.name}.*Choose another"):
+        attune.fit(str(tiny_model), "flickr", run_name=run.name, **SETTINGS)
+
+
+def test_bad_settings_are_refused_together(attune: AttuneClient) -> None:
+    with pytest.raises(SettingsError, match=r"(?s)loss = 'ClipLoss'.*CLIPLoss.*learning_rat.*learning_rate"):
+        attune.fit("starter", "flickr", loss="ClipLoss", learning_rat=1)
+
+
+def test_unknown_model_is_refused_at_once(attune: AttuneClient, run: Run) -> None:
+    with pytest.raises(ModelError, match="ViT-B-33.*Did you mean ViT-B-32"):
+        attune.fit("ViT-B-33#openai", "flickr")
+
+
+def test_unknown_dataset_is_refused_at_once(attune: AttuneClient, run: Run, tiny_model: Path) -> None:
+    with pytest.raises(DatasetNotFound, match=r"nothing-here.*Push it first.*flickr"):
+        attune.fit(str(tiny_model), "nothing-here")
+
+
+def test_unknown_run_names_the_known_ones(attune: AttuneClient, run: Run) -> None:
+    with pytest.raises(RunNotFound, match=run.name):
+        attune.get_run("not-there")
+
+
+def test_dataset_of_one_pair_is_refused_when_a_run_wants_it(
+    attune: AttuneClient, make_examples: Callable[..., list[TrainingExample]], tiny_model: Path
+) -> None:
+    attune.push("one", DocList[TrainingExample](make_examples(1)))
+    with pytest.raises(DataError, match="'one' is too small.*1 distinct"):
+        attune.fit(str(tiny_model), "one")
+
+
+def test_every_bad_example_is_reported_and_the_good_ones_are_kept(
+    attune: AttuneClient, make_examples: Callable[..., list[TrainingExample]]
+) -> None:
+    examples = make_examples(8)
+    examples[1].image = examples[1].image[:50]
+    examples[3].captions = ["  "]
+    examples[5].image = b""
+    report = attune.push("mixed", DocList[TrainingExample](examples))
+    assert (report.images, report.rejected) == (5, 3)
+    assert [(problem.source, problem.reason) for problem in report.problems] == [
+        (examples[1].source, "unreadable_image"),
+        (examples[3].source, "empty_caption"),
+        (examples[5].source, "missing_image"),
+    ]
+
+
+def test_data_of_which_nothing_is_usable_is_one_error(attune: AttuneClient) -> None:
+    with pytest.raises(DataError, match="Nothing of dataset 'rubbish' can be used"):
+        attune.push("rubbish", DocList[TrainingExample]([TrainingExample(image=b"no picture", captions=["x"])]))
+
+
+def test_killed_training_fails_its_run_and_not_the_service(
+    attune: AttuneClient, run: Run, tiny_model: Path, home: Path
+) -> None:
+    victim = attune.fit(str(tiny_model), "flickr", **{**SETTINGS, "epochs": 5000})
+    os.kill(_child_of(home, victim.name), signal.SIGKILL)
+    with pytest.raises(RunFailed, match="killed, most often for using more memory"):
+        victim.wait(progress=False)
+    assert run.status() == "FINISHED"
+
+
+def test_metrics_of_every_executor_are_on_their_ports(run: Run, service: Service) -> None:
+    pages = {number: _metrics(service.monitoring_port + number) for number in range(6)}
+    assert 'attune_runs{state="FINISHED"}' in pages[1]
+    assert "attune_examples_accepted_total" in pages[2]
+    for name in ("attune_train_seconds_count", "attune_loss", "attune_pairs_per_second", "attune_validation_recall"):
+        assert name in pages[3]
+    assert "attune_text_to_image_recall_at_5" in pages[4]
+    assert "attune_export_seconds_count" in pages[5]
+
+
+def test_bad_examples_are_counted_by_reason(
+    attune: AttuneClient, service: Service, make_examples: Callable[..., list[TrainingExample]]
+) -> None:
+    attune.push("counted", DocList[TrainingExample]([*make_examples(3), TrainingExample(image=b"x", captions=["y"])]))
+    assert 'attune_bad_examples_total{reason="unreadable_image"}' in _metrics(service.monitoring_port + 2)
+
+
+def test_events_are_streamed_to_browsers(run: Run, service: Service) -> None:
+    with urllib.request.urlopen(f"{service.http}/runs/{run.name}/events") as stream:
+        text = stream.read().decode()
+    assert text.count("\nevent: ") + text.startswith("id: 1\n") >= len(run.logs().splitlines())
+    assert "state FINISHED" in text.splitlines()[-2]
+
+
+def test_http_describes_every_endpoint(service: Service) -> None:
+    with urllib.request.urlopen(f"{service.http}/openapi.json") as answer:
+        paths = json.load(answer)["paths"]
+    assert set(ENDPOINTS) - {"/index", "/search"} <= set(paths)
+
+
+def test_http_errors_have_a_status_and_a_message(service: Service) -> None:
+    body = json.dumps({"data": [{"name": "not-there"}]}).encode()
+    request = urllib.request.Request(f"{service.http}/runs/get", body, {"content-type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+        urllib.request.urlopen(request)
+    assert json.load(caught.value)["error"] == "RunNotFound"
+
+
+def test_plain_jina_client_can_post_a_run_through_all_stages(run: Run, service: Service, tiny_model: Path) -> None:
+    wanted = FinetuningRun(name="by-hand", settings={"model": str(tiny_model), "train_data": "flickr", **SETTINGS})
+    client = Client(host=service.grpc)
+    runs = [wanted, wanted]  # asked twice: the second finds everything done
+    for asked in runs:
+        done = client.post("/finetune", DocList[FinetuningRun]([asked]), return_type=DocList[FinetuningRun])[0]
+        assert done.state == "FINISHED"
+        assert done.artifact.files
+    lines = AttuneClient(service.grpc).get_run("by-hand").logs()
+    assert lines.count("state TRAINING") == 1
+
+
+def _child_of(home: Path, name: str) -> int:
+    """The process id of the run's training, once it trains."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            events = home / "runs" / name / "events.jsonl"
+            if b"train" in command and name.encode() in command and "step" in events.read_text():
+                return int(entry.name)
+        time.sleep(0.2)
+    raise AssertionError(f"run {name} never trained")
+
+
+def _metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}") as page:
+        text: str = page.read().decode()
+    return text
