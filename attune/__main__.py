@@ -8,8 +8,8 @@ import logging
 import sys
 
 from attune.errors import AttuneError
-from attune.stages import STAGES, fail, run_stage
 from attune.runs import RunFolder
+from attune.stages import STAGES, fail, run_stage
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("attune", "torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow", "docarray", "jina")
+_PACKAGES = "attune torch torchvision open_clip_torch timm transformers numpy pillow docarray jina".split()
 
 
 def describe_environment() -> dict[str, object]:

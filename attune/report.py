@@ -1,8 +1,8 @@
 """The Evaluator's work: before and after on the held-out split, with example queries a person can look at.
 
-    report/metrics.json   both sets of figures, their difference and its confidence interval
-    report/examples.json  queries with their first hits before and after
-    report/examples.png   the same as pictures: query, hits before, hits after
+report/metrics.json   both sets of figures, their difference and its confidence interval
+report/examples.json  queries with their first hits before and after
+report/examples.png   the same as pictures: query, hits before, hits after
 """
 
 import json
@@ -10,7 +10,6 @@ import textwrap
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from attune.config import check_settings
@@ -21,7 +20,7 @@ from attune.device import choose_device
 from attune.evaluation import Measurement, image_of_text, measure, split_fingerprint
 from attune.files import whole_file, write_text
 from attune.metrics import difference_interval
-from attune.models.clip import Clip, load_clip
+from attune.models.clip import load_clip
 from attune.runs import RunFolder
 from attune.schemas import EvaluationResult
 

@@ -1,11 +1,11 @@
 """The run folder: one folder per run, which explains and reproduces itself.
 
-    run.json         the `FinetuningRun`, replaced as a whole at every change
-    environment.json versions, hardware and git commit, written when the run is created
-    events.jsonl     its history, one JSON object a line, only ever appended to
-    checkpoints/     weights by epoch, and which is best
-    report/          evaluation: metrics, example queries, contact sheet
-    artifact/        the exported model
+run.json         the `FinetuningRun`, replaced as a whole at every change
+environment.json versions, hardware and git commit, written when the run is created
+events.jsonl     its history, one JSON object a line, only ever appended to
+checkpoints/     weights by epoch, and which is best
+report/          evaluation: metrics, example queries, contact sheet
+artifact/        the exported model
 """
 
 import fcntl
@@ -91,7 +91,8 @@ class RunFolder:
 
     def load(self) -> FinetuningRun:
         """The run as it is now."""
-        return FinetuningRun.model_validate_json((self.path / "run.json").read_text(encoding="utf-8"))
+        run: FinetuningRun = FinetuningRun.model_validate_json((self.path / "run.json").read_text(encoding="utf-8"))
+        return run
 
     def update(self, change: Callable[[FinetuningRun], None]) -> FinetuningRun:
         """Reads the run, applies `change` to it in place and saves it, with no other writer in between."""

@@ -70,7 +70,7 @@ class AttuneClient:
         upload = uuid4().hex
         examples = read_examples(data, image_folder)
         send = partial(call_one, self._transport, "/push", parameters={"name": name, "upload": upload})
-        total = count_examples(data, image_folder) if progress else None
+        total = count_examples(data) if progress else None
         sent = rejected = 0
         with counting_bar(f"pushing {name}", total, progress) as bar:
             for count, answer in send_batches(examples, batch_size, send):
@@ -183,7 +183,7 @@ class AttuneClient:
 
         documents = search_documents(read_examples(data, image_folder))
         send = partial(self._search.call, "/index")
-        total = count_examples(data, image_folder) if progress else None
+        total = count_examples(data) if progress else None
         sent = 0
         with counting_bar("indexing", total, progress) as bar:
             for count, _ in send_batches(documents, batch_size, send):

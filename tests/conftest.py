@@ -3,16 +3,23 @@
 import io
 import itertools
 import json
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from attune.data import store
 from attune.models.clip import load_clip
 from attune.schemas import DatasetReport, TrainingExample
+
+# One thread, here and in the processes that tests start: tiny models gain nothing from more, and on a busy machine
+# threads that wait for each other cost minutes. Equal numbers of threads also make results equal to the last bit.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "pink")
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -96,9 +103,7 @@ def make_examples() -> Callable[..., list[TrainingExample]]:
         return [
             TrainingExample(
                 image=picture(colour, shape, background),
-                captions=[f"a {colour} {shape} on {background}", f"{colour} {shape}, {background} background"][
-                    :captions
-                ],
+                captions=[f"a {colour} {shape} on {background}", f"{colour} {shape}, {background} background"][:captions],
                 source=f"example {number}",
             )
             for number, (colour, shape, background) in enumerate(kinds[:count], start=1)
@@ -111,9 +116,7 @@ def make_examples() -> Callable[..., list[TrainingExample]]:
 def push() -> Callable[..., DatasetReport]:
     """A function: `push("shapes", examples)` stores the examples in ATTUNE_HOME in batches, and commits them."""
 
-    def store_all(
-        name: str, examples: Sequence[TrainingExample], batch_size: int = 16, upload: str = ""
-    ) -> DatasetReport:
+    def store_all(name: str, examples: Sequence[TrainingExample], batch_size: int = 16, upload: str = "") -> DatasetReport:
         upload = upload or f"upload-of-{name}"
         for start in range(0, len(examples), batch_size):
             store.add_batch(name, upload, examples[start : start + batch_size])

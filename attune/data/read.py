@@ -47,7 +47,7 @@ def read_examples(source: Source, image_folder: str | Path | None = None) -> Ite
     return _read_csv(path, Path(image_folder) if image_folder else None)
 
 
-def count_examples(source: Source, image_folder: str | Path | None = None) -> int | None:
+def count_examples(source: Source) -> int | None:
     """How many examples there will be, for a progress bar; None if that takes reading them all."""
     if isinstance(source, DocList | list | tuple):
         return len(source)

@@ -62,7 +62,7 @@ def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> Da
         name=name,
         upload=upload,
         images=len(rows),
-        captions=sum(len(row["captions"]) for row in rows),
+        captions=sum(len(example.captions) for example in good),
         rejected=len(examples) - len(good),
     )
     report.problems.extend(problems)

@@ -1,15 +1,15 @@
 """The artifact: a folder that explains itself and that plain open_clip opens.
 
-    open_clip_config.json          architecture and preprocessing
-    open_clip_model.safetensors    weights
-    tokenizer.json ...             the tokenizer, if it is not CLIP's own
-    metrics.json                   before and after
-    settings.json                  the run's settings, data fingerprints and environment
-    README.md                      model card
-    manifest.json                  every file's size and SHA-256
+open_clip_config.json          architecture and preprocessing
+open_clip_model.safetensors    weights
+tokenizer.json ...             the tokenizer, if it is not CLIP's own
+metrics.json                   before and after
+settings.json                  the run's settings, data fingerprints and environment
+README.md                      model card
+manifest.json                  every file's size and SHA-256
 
-    model, _, preprocess = open_clip.create_model_and_transforms("local-dir:artifact")
-    tokenizer = open_clip.get_tokenizer("local-dir:artifact")
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:artifact")
+tokenizer = open_clip.get_tokenizer("local-dir:artifact")
 """
 
 import json

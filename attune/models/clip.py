@@ -37,7 +37,7 @@ class Clip:
     """
 
     name: str
-    model: nn.Module
+    model: open_clip.CLIP
     tokenizer: Any
     config: dict[str, Any]
     preprocess: dict[str, Any]
@@ -45,7 +45,8 @@ class Clip:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @cached_property
     def resize(self) -> Compose:

@@ -1,10 +1,10 @@
 """Where a model comes from, by the name a user gives it.
 
-    starter                      the small CLIP in this package
-    path/to/folder               an Attune artifact, or any folder open_clip opens (`local-dir:`)
-    ViT-B-32#openai              an open_clip model and its pre-trained weights, fetched from the hub and cached
-    ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
-    ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
+starter                      the small CLIP in this package
+path/to/folder               an Attune artifact, or any folder open_clip opens (`local-dir:`)
+ViT-B-32#openai              an open_clip model and its pre-trained weights, fetched from the hub and cached
+ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
+ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
 """
 
 import difflib

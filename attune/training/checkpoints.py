@@ -1,8 +1,8 @@
 """Checkpoints of a run: written after each epoch; the start, the best and the last are kept.
 
-    start.safetensors  the weights before the first step: what "before" is measured with
-    best.safetensors   the weights of the epoch with the best validation recall, epoch 0 being the start
-    last.pt            weights, optimizer and history after the last epoch: what a run resumes from
+start.safetensors  the weights before the first step: what "before" is measured with
+best.safetensors   the weights of the epoch with the best validation recall, epoch 0 being the start
+last.pt            weights, optimizer and history after the last epoch: what a run resumes from
 """
 
 from pathlib import Path

@@ -27,6 +27,7 @@ def learning_rate_at(step: int, total_steps: int, settings: FinetuningSettings) 
     Args:
         step: 0 for the first step.
         total_steps: of the whole run; warm-up takes `warmup_ratio` of them.
+        settings: `learning_rate` is the peak.
     """
     warmup = round(total_steps * settings.warmup_ratio)
     if step < warmup:

@@ -91,7 +91,7 @@ def train(folder: RunFolder) -> TrainingResult:
             torch.nn.utils.clip_grad_norm_(clip.model.parameters(), settings.max_grad_norm)
             optimizer.step()
             with torch.no_grad():
-                clip.model.logit_scale.clamp_(0, np.log(MAX_LOGIT_SCALE))  # type: ignore[operator, union-attr]
+                clip.model.logit_scale.clamp_(0, np.log(MAX_LOGIT_SCALE))
 
             losses.append(value)
             progress.step(step + 1, epoch, value, optimizer.param_groups[0]["lr"], len(batch))
@@ -117,9 +117,9 @@ def train(folder: RunFolder) -> TrainingResult:
 
 def batch_loss(clip: Clip, pixels: Tensor, tokens: Tensor, settings: FinetuningSettings) -> Tensor:
     """Loss of one batch: pixels uint8 (batch, 3, height, width), tokens int64 (batch, context_length)."""
-    images = clip.model.encode_image(clip.normalise(augment(pixels, settings.augmentation)), normalize=True)  # type: ignore[operator]
-    texts = clip.model.encode_text(tokens, normalize=True)  # type: ignore[operator]
-    return LOSSES[settings.loss](images, texts, clip.model.logit_scale.exp())  # type: ignore[operator, union-attr]
+    images = clip.model.encode_image(clip.normalise(augment(pixels, settings.augmentation)), normalize=True)
+    texts = clip.model.encode_text(tokens, normalize=True)
+    return LOSSES[settings.loss](images, texts, clip.model.logit_scale.exp())
 
 
 def validate(clip: Clip, pairs: Pairs, cache: PixelCache, folder: RunFolder, epoch: int, loss: float) -> Epoch:

@@ -10,7 +10,7 @@ from jina.excepts import BaseJinaException
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from attune.runs import RunFolder, all_runs, now, read_chunk
+from attune.runs import RunFolder, all_runs, read_chunk
 from attune.schemas import END_STATES, STATES, FileChunk, FinetuningRun, RunEvent, RunQuery
 from attune.stages import fail
 from attune.validation import validate

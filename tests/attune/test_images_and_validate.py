@@ -150,9 +150,7 @@ def test_sorts_good_examples_from_bad_ones_and_names_every_problem() -> None:
 
 
 def test_keeps_the_good_captions_of_an_example_with_a_bad_one() -> None:
-    good, problems = validate_examples(
-        [TrainingExample(image=JPEG, captions=[" red ", "", "red", "round"], source="a")]
-    )
+    good, problems = validate_examples([TrainingExample(image=JPEG, captions=[" red ", "", "red", "round"], source="a")])
 
     assert [example.captions for example in good] == [["red", "round"]]  # stripped, and the second "red" counts once
     assert [problem.reason for problem in problems] == ["empty_caption"]

@@ -155,9 +155,7 @@ def test_the_interval_is_that_of_a_slow_bootstrap_on_the_same_draws() -> None:
 
     assert low == pytest.approx({name: np.percentile(values, 2.5) for name, values in differences.items()}, abs=1e-12)
     assert high == pytest.approx({name: np.percentile(values, 97.5) for name, values in differences.items()}, abs=1e-12)
-    assert set(low) == {
-        f"{direction}_{name}" for direction in DIRECTIONS for name in ("mrr", *(f"recall@{k}" for k in KS))
-    }
+    assert set(low) == {f"{direction}_{name}" for direction in DIRECTIONS for name in ("mrr", *(f"recall@{k}" for k in KS))}
 
 
 def test_the_interval_holds_the_difference_and_has_width() -> None:

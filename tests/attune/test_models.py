@@ -191,9 +191,7 @@ def test_the_pixel_cache_holds_every_picture_once_and_is_made_once(
             assert np.array_equal(cache.pixels[cache.rows([digest])[0]], to_pixels(decode(data), clip.resize))
 
 
-def test_another_size_gets_a_cache_of_its_own(
-    attune_home: Path, tiny_model: Path, make_examples: Make, push: Push
-) -> None:
+def test_another_size_gets_a_cache_of_its_own(attune_home: Path, tiny_model: Path, make_examples: Make, push: Push) -> None:
     clip = load_clip(str(tiny_model))
     fingerprint = push("shapes", make_examples(4)).fingerprint
     open_pixels(fingerprint, clip.preprocess, clip.resize)

@@ -145,9 +145,7 @@ def test_a_dataset_of_which_nothing_can_be_used_is_refused_with_the_reasons(attu
     report = store.add_batch("bad", "upload-1", examples)
     assert (report.images, report.rejected, len(report.problems)) == (0, 8, 8)
 
-    with pytest.raises(
-        DataError, match=r"(?s)^Nothing of dataset 'bad' can be used\.\n- row 0: it cannot be decoded"
-    ) as e:
+    with pytest.raises(DataError, match=r"(?s)^Nothing of dataset 'bad' can be used\.\n- row 0: it cannot be decoded") as e:
         store.commit("bad", "upload-1")
 
     assert str(e.value).count("\n- row ") == 5
