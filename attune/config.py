@@ -67,7 +67,7 @@ class FinetuningSettings(BaseModel):
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
-        description="Arithmetic of the forward pass; `auto` is bf16 on GPUs that have it, else fp32. "
+        description="Arithmetic of the forward pass; `auto` is bf16 on GPUs and processors that have it, else fp32. "
         "Weights, loss and optimizer stay fp32.",
     )
     artifact_precision: Literal["fp32", "fp16"] = Field(
@@ -139,8 +139,6 @@ def _contradictions(raw: dict[str, Any]) -> list[str]:
             f"eval_split ({held_out[0]:g}) and val_split ({held_out[1]:g}) leave less than a tenth of the data to "
             "train on. Lower one of them"
         )
-    if raw.get("precision") == "bf16" and str(raw.get("model", "")).endswith("#scratch") and raw.get("device") == "cpu":
-        found.append("precision 'bf16' with device 'cpu' trains a #scratch model slower than fp32. Use precision fp32")
     return found
 
 
@@ -174,3 +172,12 @@ def _describe(error: Any) -> str:
     if error["type"] == "value_error":
         return f"{field} = {error['input']!r} {message}"
     return f"{field} = {error['input']!r}: {message[0].lower()}{message[1:]}. {description}"
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: name, default, meaning. The README shows it."""
+    lines = ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in FinetuningSettings.model_fields.items():
+        default = "required" if field.is_required() else f"`{field.default}`"
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(lines)

@@ -24,7 +24,9 @@ def choose_device(wanted: str) -> str:
 
 
 def choose_precision(wanted: str, device: str) -> str:
-    """`auto` becomes `bf16` on a GPU that computes in it, else `fp32`; anything else is kept."""
-    if wanted == "auto":
-        return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
-    return wanted
+    """`auto` becomes `bf16` on a GPU or processor that computes in it, else `fp32`; anything else is kept."""
+    if wanted != "auto":
+        return wanted
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu.get_capabilities().get("avx512_bf16", False) else "fp32"

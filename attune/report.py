@@ -89,9 +89,7 @@ def pick_examples(test: Pairs, before: Measurement, after: Measurement, seed: in
 def _hits(measurement: Measurement, query: int, test: Pairs) -> list[dict[str, Any]]:
     scores = measurement.images @ measurement.texts[query]
     best = np.argsort(-scores, kind="stable")[:HITS]
-    return [
-        {"image": int(row), "caption": test.captions[row][0], "score": round(float(scores[row]), 4)} for row in best
-    ]
+    return [{"image": int(row), "caption": test.captions[row][0], "score": round(float(scores[row]), 4)} for row in best]
 
 
 def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache, cell: int = 72) -> Image.Image:
@@ -124,6 +122,5 @@ def _paste(sheet: Image.Image, pixels: np.ndarray, left: int, top: int, cell: in
 
 
 def _wrapped(text: str, width: int = 40, lines: int = 4) -> str:
-
 
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ..."))

@@ -26,9 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Url = Annotated[
-    str, typer.Option(envvar="ATTUNE_URL", help="The fine-tuning Flow: grpc://host:port or http://host:port.")
-]
+Url = Annotated[str, typer.Option(envvar="ATTUNE_URL", help="The fine-tuning Flow: grpc://host:port or http://host:port.")]
 SearchUrl = Annotated[str, typer.Option(envvar="ATTUNE_SEARCH_URL", help="The search Flow.")]
 Data = Annotated[Path, typer.Option(help="A CSV (image,caption), a folder with captions.txt, or Parquet.")]
 ImageFolder = Annotated[Path | None, typer.Option(help="Where a CSV's relative image paths start, if not beside it.")]
@@ -51,9 +49,7 @@ def push(
 @app.command()
 def fit(
     model: Annotated[str, typer.Option(help="`starter`, `name#weights` such as ViT-B-32#openai, or a path.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Data to push first, as `push --data`, under the run's name.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Data to push first, as `push --data`, under the run's name.")] = None,
     train_data: Annotated[str | None, typer.Option(help="Or the name of a dataset that is pushed already.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Name of a pushed dataset to measure on.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run; a random one by default.")] = None,
@@ -63,9 +59,7 @@ def fit(
     batch_size: Annotated[int | None, typer.Option(help="Pairs per optimizer step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="Training loss.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other setting: --set seed=1. Repeatable.")
-    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set seed=1. Repeatable.")] = None,
     wait: Annotated[bool, typer.Option(help="Follow the run to its end and show before and after.")] = True,
     url: Url = DEFAULT_URL,
 ) -> None:

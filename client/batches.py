@@ -17,9 +17,7 @@ class _HasImage(Protocol):
 Document = TypeVar("Document", bound=_HasImage)
 
 
-def batches(
-    documents: Iterable[Document], max_documents: int, max_bytes: int = MAX_BATCH_BYTES
-) -> Iterator[list[Document]]:
+def batches(documents: Iterable[Document], max_documents: int, max_bytes: int = MAX_BATCH_BYTES) -> Iterator[list[Document]]:
     """Documents in order, in lists that stay under both limits. Holds one batch in memory.
 
     Args:
@@ -43,9 +41,7 @@ def batches(
         yield batch
 
 
-def send_batches(
-    documents: Iterable[Any], batch_size: int, send: Callable[[list[Any]], Any]
-) -> Iterator[tuple[int, Any]]:
+def send_batches(documents: Iterable[Any], batch_size: int, send: Callable[[list[Any]], Any]) -> Iterator[tuple[int, Any]]:
     """Sends documents batch by batch and gives, for each batch, how many they were and what the service answered.
 
     Args:

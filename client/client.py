@@ -12,9 +12,9 @@ from client.batches import send_batches
 from client.events import get_run
 from client.progress import counting_bar
 from client.run import Run
-from client.search import search_documents, search_query
+from client.search import encoded, search_documents, search_query
 from client.settings import check_dataset_name, check_request
-from client.transport import call_one, connect, patiently
+from client.transport import call_one, connect, patiently, wrong_service
 
 if TYPE_CHECKING:
     from attune.data.read import Source
@@ -136,7 +136,10 @@ class AttuneClient:
             if not isinstance(data, str | None):
                 self.push(name, data)
         request = FinetuningRun(name=run_name, experiment=experiment_name, description=description, settings=checked)
-        run = Run(self._transport, call_one(self._transport, "/runs/submit", [request]))
+        submitted = call_one(self._transport, "/runs/submit", [request])
+        if not submitted.created_at:
+            raise wrong_service(self._transport, "does not serve /runs/submit")
+        run = Run(self._transport, submitted)
         return run.wait() if wait else run
 
     create_run = fit
@@ -182,7 +185,7 @@ class AttuneClient:
         from attune.data.read import count_examples, read_examples
 
         documents = search_documents(read_examples(data, image_folder))
-        send = partial(self._search.call, "/index")
+        send = partial(encoded, self._search, "/index")
         total = count_examples(data) if progress else None
         sent = 0
         with counting_bar("indexing", total, progress) as bar:
@@ -198,5 +201,5 @@ class AttuneClient:
             query: a text, an encoded picture, or the `Path` of a picture.
             limit: matches to return, at most.
         """
-        document = call_one(self._search, "/search", [search_query(query)], {"limit": limit})
+        [document] = encoded(self._search, "/search", [search_query(query)], {"limit": limit})
         return list(document.matches)

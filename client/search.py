@@ -1,14 +1,29 @@
 """What is sent to the search Flow."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attune.errors import DataError
+from client.transport import Transport, wrong_service
 
 if TYPE_CHECKING:
     from attune.schemas import SearchDocument
+
+
+def encoded(
+    transport: Transport, endpoint: str, documents: Sequence["SearchDocument"], parameters: dict[str, Any] | None = None
+) -> list["SearchDocument"]:
+    """What the search Flow gives for documents; each says which model encoded it.
+
+    Raises:
+        ServiceUnavailable: if the answer was encoded by none.
+    """
+    answer: list[SearchDocument] = transport.call(endpoint, documents, parameters)
+    if len(answer) != len(documents) or not all(document.model for document in answer):
+        raise wrong_service(transport, f"does not serve {endpoint}")
+    return answer
 
 
 def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:

@@ -37,9 +37,7 @@ def connect(url: str, flow: str) -> Transport:
     return GrpcTransport(address) if address.scheme.startswith("grpc") else HttpTransport(address)
 
 
-def call_one(
-    transport: Transport, endpoint: str, documents: Sequence[Any], parameters: dict[str, Any] | None = None
-) -> Any:
+def call_one(transport: Transport, endpoint: str, documents: Sequence[Any], parameters: dict[str, Any] | None = None) -> Any:
     """The one document an endpoint gives.
 
     Raises:
@@ -47,11 +45,17 @@ def call_one(
     """
     answer = transport.call(endpoint, documents, parameters)
     if len(answer) != 1:
-        raise ServiceUnavailable(
-            f"{transport.address.url} answered {endpoint} with {len(answer)} documents instead of 1. "
-            f"Is it a service of `jina flow --uses {transport.address.flow}`?"
-        )
+        raise wrong_service(transport, f"answered {endpoint} with {len(answer)} documents instead of 1")
     return answer[0]
+
+
+def wrong_service(transport: Transport, found: str) -> ServiceUnavailable:
+    """The error for a Flow that answers and is not the one that was meant.
+
+    A Flow hands requests that no executor of it serves back untouched, so callers look at what came back.
+    """
+    address = transport.address
+    return ServiceUnavailable(f"{address.url} {found}. Is it a service of `jina flow --uses {address.flow}`?")
 
 
 def patiently(call: Callable[[], Result]) -> Result:

@@ -45,9 +45,7 @@ def fine_tune() -> Path:
         train, test = (DocList[TrainingExample](part) for part in split(load("noto")))
         attune.push("noto-train", train)
         attune.push("noto-test", test)
-        run = attune.fit(
-            "starter", "noto-train", eval_data="noto-test", run_name="noto", wait=True, **SETTINGS
-        )
+        run = attune.fit("starter", "noto-train", eval_data="noto-test", run_name="noto", wait=True, **SETTINGS)
         console.rule("[bold]2. Before and after")
         run.display_metrics()
         run.display_examples(4)

@@ -24,9 +24,7 @@ class App:
     labels: dict[str, str]
 
 
-def adapt(
-    manifests: list[Manifest], flow: dict[str, Any], name: str, gateway: str, gpus: int
-) -> dict[str, list[Manifest]]:
+def adapt(manifests: list[Manifest], flow: dict[str, Any], name: str, gateway: str, gpus: int) -> dict[str, list[Manifest]]:
     """The manifests of each app, ready to apply.
 
     Args:

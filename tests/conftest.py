@@ -94,9 +94,6 @@ def make_examples() -> Callable[..., list[TrainingExample]]:
     `captions=1` or `2` says how many of them.
     """
 
-    def texts(colour: str, shape: str, background: str) -> list[str]:
-        return [f"a {colour} {shape} on {background}", f"{colour} {shape}, {background} background"]
-
     def make(count: int = 24, captions: int = 2) -> list[TrainingExample]:
         kinds = list(itertools.product(COLOURS, SHAPES, BACKGROUNDS))
         random.Random(0).shuffle(kinds)

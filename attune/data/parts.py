@@ -49,9 +49,7 @@ def load_parts(settings: FinetuningSettings, train_fingerprint: str, eval_finger
     return Parts(pairs.take(train), pairs.take(validation), test)
 
 
-def _split(
-    pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         return split_by_group(pairs.groups, fraction, seed)
     except DataError as error:

@@ -47,9 +47,7 @@ def _image_problems(example: TrainingExample) -> list[Problem]:
         decode(example.image)
     except ValueError as error:
         value = f"{len(example.image)} bytes starting {example.image[:8]!r}"
-        return [
-            _problem(example.source, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")
-        ]
+        return [_problem(example.source, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")]
     return []
 
 

@@ -70,9 +70,7 @@ class Index:
                 f"{', '.join(keyless[:10])}). Give each a key that is unique in the index"
             )
         model, vectors = _vectors_of(documents)
-        rows = {
-            document.key: row for row, document in enumerate(documents)
-        }  # LanceDB would store both of two equal keys
+        rows = {document.key: row for row, document in enumerate(documents)}  # LanceDB would store both of two equal keys
         chosen = list(rows.values())
         data = {
             "key": [documents[row].key for row in chosen],

@@ -47,6 +47,7 @@ def train(folder: RunFolder) -> TrainingResult:
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint)
     cache = open_pixels(run.train_fingerprint, clip.preprocess, clip.resize)
     captions = Captions(clip, parts.train)
+    clip.model.visual.to(memory_format=torch.channels_last)  # convolutions are up to twice as fast in this order
     rows = cache.rows(parts.train.images)
 
     optimizer = make_optimizer(clip.model, settings)
@@ -117,7 +118,8 @@ def train(folder: RunFolder) -> TrainingResult:
 
 def batch_loss(clip: Clip, pixels: Tensor, tokens: Tensor, settings: FinetuningSettings) -> Tensor:
     """Loss of one batch: pixels uint8 (batch, 3, height, width), tokens int64 (batch, context_length)."""
-    images = clip.model.encode_image(clip.normalise(augment(pixels, settings.augmentation)), normalize=True)
+    inputs = clip.normalise(augment(pixels, settings.augmentation)).contiguous(memory_format=torch.channels_last)
+    images = clip.model.encode_image(inputs, normalize=True)
     texts = clip.model.encode_text(tokens, normalize=True)
     return LOSSES[settings.loss](images, texts, clip.model.logit_scale.exp())
 

@@ -94,10 +94,7 @@ def drop_ambiguous(rows: list[dict[str, Any]]) -> None:
 
 def describe(entries: list[dict[str, Any]], emojibase: Path) -> list[dict[str, Any]]:
     """Return the text columns of each emoji, in the order of ``entries``."""
-    shortcodes = [
-        json.loads((emojibase / f"en/shortcodes/{name}.json").read_text(encoding="utf-8"))
-        for name in SHORTCODES
-    ]
+    shortcodes = [json.loads((emojibase / f"en/shortcodes/{name}.json").read_text(encoding="utf-8")) for name in SHORTCODES]
     categories = json.loads((emojibase / "meta/groups.json").read_text(encoding="utf-8"))["groups"]
     rows = [
         {

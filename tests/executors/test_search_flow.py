@@ -1,9 +1,4 @@
 import io
-import os
-import random
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,35 +12,22 @@ from PIL import Image
 from attune.schemas import SearchDocument
 from executors.encoder.executor import Encoder
 from executors.indexer.executor import Indexer
-
-ROOT = Path(__file__).parents[2]
-PORT = random.randrange(20_000, 30_000, 10)  # below the ports that the system hands out
-MONITORING = PORT + 2
+from flows.background import Service, running
 
 
 @pytest.fixture(scope="module")
-def ports(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int]]:
-    """The gRPC and HTTP ports of `flows/search.yml`, running.
-
-    It runs in processes of its own, as a user starts it: one forked from this process, where torch has computed
-    already, would wait forever for OpenMP threads that the fork did not copy.
-    """
+def service(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`flows/search.yml`, running in processes of its own, as a user starts it."""
     home = tmp_path_factory.mktemp("home")
-    settings = {"ATTUNE_HOME": str(home), "ATTUNE_ARTIFACT": str(tiny_model), "ATTUNE_INDEX": "colours"}
-    arguments = ["flows/search.yml", "--port", str(PORT), "--monitoring-port", str(MONITORING)]
-    command = [sys.executable, "-m", "flows.serve", *arguments]
-    with (home / "flow.log").open("w") as log:
-        flow = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 90
-        while not Client(host="grpc://127.0.0.1", port=PORT).is_flow_ready():
-            if flow.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the Flow did not start:\n{(home / 'flow.log').read_text()[-5000:]}")
-            time.sleep(0.5)
-        yield PORT, PORT + 1
-    finally:
-        flow.terminate()
-        flow.wait(timeout=60)
+    settings = {"ATTUNE_ARTIFACT": str(tiny_model), "ATTUNE_INDEX": "colours"}
+    with running(Path("flows/search.yml"), home, home / "flow.log", **settings) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def ports(service: Service) -> tuple[int, int]:
+    """Its gRPC and HTTP ports."""
+    return service.port, service.port + 1
 
 
 @pytest.fixture
@@ -80,9 +62,7 @@ def index_colours(client: Client) -> DocList[SearchDocument]:
 @pytest.mark.parametrize("endpoint", ["/index", "/search"])
 def test_endpoints_keep_their_schemas(endpoint: str) -> None:
     for executor in (Encoder, Indexer):
-        [served] = [
-            function for name, function in executor.requests_by_class[executor.__name__].items() if name == endpoint
-        ]
+        [served] = [function for name, function in executor.requests_by_class[executor.__name__].items() if name == endpoint]
         assert served.request_schema.doc_type is SearchDocument
         assert served.response_schema.doc_type is SearchDocument
 
@@ -94,7 +74,7 @@ def test_executors_load_from_their_folder(
     monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
     monkeypatch.setenv("ATTUNE_ARTIFACT", str(tiny_model))
 
-    executor = Executor.load_config(str(ROOT / "executors" / name / "config.yml"))
+    executor = Executor.load_config(f"executors/{name}/config.yml")
 
     assert type(executor).__name__ == name.capitalize()
 
@@ -158,11 +138,11 @@ def test_answers_over_http(client: Client, ports: tuple[int, int]) -> None:
     assert len(answer.json()["data"][0]["matches"]) == 2
 
 
-def test_metrics_count_what_was_done(client: Client) -> None:
+def test_metrics_count_what_was_done(client: Client, service: Service) -> None:
     index_colours(client)
     post(client, "/search", SearchDocument(text="a cat"))
 
-    urls = [f"http://127.0.0.1:{port}" for port in range(MONITORING, MONITORING + 3)]
+    urls = [f"http://127.0.0.1:{port}" for port in range(service.monitoring_port, service.monitoring_port + 3)]
     gateway, encoder, indexer = (requests.get(url, timeout=30).text for url in urls)
 
     assert "jina_successful_requests_total" in gateway

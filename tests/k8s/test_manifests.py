@@ -84,9 +84,7 @@ def test_every_manifest_is_valid(path: Path) -> None:
         kubernetes_validate.validate(manifest, KUBERNETES_VERSION, strict=True)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "k8s").glob("*/*.yml")), ids=lambda path: f"{path.parent.name}/{path.name}"
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "k8s").glob("*/*.yml")), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_every_manifest_says_where_it_comes_from(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     flow = path.stem if path.parent.name == "monitoring" else path.parent.name

@@ -1,0 +1,1 @@
+"""How the starter model was made: its tokenizer and its weights."""

@@ -1,0 +1,115 @@
+"""The README is run: its commands one after another in a shell, its Python as one script, its tables compared."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from attune.config import settings_table
+from attune.schemas import ENDPOINTS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SERVICES = {"flows/finetune.yml": 52000, "flows/search.yml": 52001}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_settings_are_those_of_the_code() -> None:
+    assert settings_table() in README
+
+
+def test_every_endpoint_of_the_table_exists() -> None:
+    rows = [line for line in README.splitlines() if line.startswith("|") and "`/" in line]
+    named = {path for row in rows for path in re.findall(r"`(/[a-z/]+)`", row)}
+    assert named
+    assert named <= set(ENDPOINTS)
+
+
+def test_every_path_it_names_exists() -> None:
+    paths = re.findall(r"`((?:attune|executors|flows|client|k8s|examples)/[\w/.]+)`", README)
+    assert len(paths) > 10
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_make_targets_it_names_exist() -> None:
+    targets = set(re.findall(r"make ([a-z0-9-]+)", README))
+    known = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"demo", "test"} <= targets
+    assert [target for target in targets if f"make {target} " not in known] == []
+
+
+@pytest.mark.slow
+def test_every_command_and_script_runs(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "ATTUNE_HOME": str(tmp_path / "home"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "JINA_OPTOUT_TELEMETRY": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    # The commands start in the repository root and write beside it; here the root is a folder of links to it.
+    for entry in (entry for entry in ROOT.iterdir() if not entry.name.startswith(".")):
+        (tmp_path / entry.name).symlink_to(entry)
+    start_finetuning, *commands, start_search, search = blocks("bash")
+    with served(start_finetuning, tmp_path, environment):
+        for command in commands:
+            run(["bash", "-euc", command], tmp_path, environment)
+        script = "\n".join(blocks("python")).replace('save_artifact("tuned")', 'save_artifact("tuned-by-script")')
+        printed = run([sys.executable, "-c", script], tmp_path, environment)
+        assert "state FINISHED" in printed
+        assert "recall@5" in printed
+    with served(start_search, tmp_path, environment):
+        assert "cat" in run(["bash", "-euc", search], tmp_path, environment)
+    assert (tmp_path / "tuned" / "open_clip_model.safetensors").exists()
+    shutil.rmtree(tmp_path / "home")
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+@contextmanager
+def served(command: str, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+    """Runs a `jina flow` line of the README until the block ends, then stops it as Ctrl+C would."""
+    flow = next(name for name in SERVICES if name in command)
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec env {command.strip()}"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, f"{command} ended"
+            assert time.monotonic() < deadline, f"{command} did not come up"
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{SERVICES[flow]}", timeout=2).close()
+                break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.5)
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
