@@ -1,5 +1,5 @@
 # Plain `make` prints this list. Each target makes the environment first if it is not there.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed

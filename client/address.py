@@ -60,5 +60,5 @@ def parse_address(url: str, flow: str) -> Address:
 
 def _unusable(url: str, reason: str) -> SettingsError:
     return SettingsError(
-        f"The address {url!r} cannot be used: {reason}. Give one such as grpc://localhost:51000 or http://localhost:51080"
+        f"The address {url!r} cannot be used: {reason}. Give one such as grpc://localhost:51000 or http://localhost:52000"
     )

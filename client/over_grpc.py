@@ -1,88 +1,70 @@
 """Calls over Jina's gRPC protocol."""
 
-import asyncio
-import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 from attune.errors import AttuneError, error_from_name
 from client.address import Address
 
+TIMEOUT_SECONDS = 300.0
+
 
 class GrpcTransport:
-    """Calls a Flow through `jina.Client`. Jina is imported at the first call: it takes two seconds."""
+    """Calls a Flow over one lasting channel. Jina is imported at the first call: it takes two seconds.
+
+    The messages and the service are Jina's own. `jina.Client` is not used: it opens a channel and an event loop for each
+    call, its calls have no deadline, and under load an answer was lost and waited for without end.
+    """
 
     def __init__(self, address: Address) -> None:
         self.address = address
 
     def call(self, endpoint: str, documents: Sequence[Any], parameters: dict[str, Any] | None = None) -> list[Any]:
         """See `client.transport.Transport`."""
-        client = self._client
+        process = self._process
         from docarray import DocList
-        from grpc import RpcError  # type: ignore[import-untyped]
-        from jina.excepts import BadServer, BadServerFlow
+        from grpc import RpcError, StatusCode  # type: ignore[import-untyped]
+        from jina.types.request.data import DataRequest
 
         from attune.schemas import ENDPOINTS
 
         executor, takes, gives, _ = ENDPOINTS[endpoint]
-
-        def post() -> list[Any]:
-            return list(
-                client.post(
-                    on=endpoint,
-                    inputs=DocList[takes](documents),
-                    return_type=DocList[gives],
-                    target_executor=f"^{executor}$" if executor else None,  # Jina matches it as a regular expression
-                    parameters=parameters or {},
-                    request_size=max(1, len(documents)),  # all of them in one request
-                    results_in_order=True,
-                )
-            )
-
+        request = DataRequest()
+        request.document_array_cls = DocList[takes]
+        request.data.docs = DocList[takes](documents)
+        request.header.exec_endpoint = endpoint
+        request.header.target_executor = f"^{executor}$" if executor else ""  # Jina matches it as a regular expression
+        request.parameters = parameters or {}
         try:
-            return _away_from_event_loop(post)
-        except BadServer as error:
-            raise _raised_by_server(error.args[0].status) from None
-        except ConnectionError:
-            raise self.address.unavailable() from None
-        except (BadServerFlow, RpcError) as error:
-            if "UNAVAILABLE" in str(error):
+            answer = process(request, timeout=TIMEOUT_SECONDS)
+        except RpcError as error:
+            if error.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
                 raise self.address.unavailable() from None
-            raise AttuneError(f"{self.address.url} could not answer {endpoint}: {error}") from error
+            raise AttuneError(f"{self.address.url} could not answer {endpoint}: {error.details()}") from error
+        if answer.status.code == answer.status.ERROR:
+            raise _raised_by_server(answer.status)
+        answer.document_array_cls = DocList[gives]
+        return list(answer.docs)
 
     @cached_property
-    def _client(self) -> Any:
-        # Jina reports every client it creates to its maker unless this is set, to whatever value.
-        os.environ.setdefault("JINA_OPTOUT_TELEMETRY", "1")
+    def _process(self) -> Any:
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a lost connection is an error of ours, not a line of gRPC's
+        import grpc
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Jina's imports are full of deprecations, of no use to our users
-            import jina
+            from jina.proto import jina_pb2_grpc
 
-            client = jina.Client(
-                host=self.address.host,
-                port=self.address.port,
-                protocol="grpc",
-                tls=self.address.scheme == "grpcs",
-                log_config="quiet",
-            )
-        # "quiet" leaves no handler, and Python prints errors of loggers without one.
-        client.logger.logger.handlers = [logging.NullHandler()]
-        return client
-
-
-def _away_from_event_loop(function: Callable[[], list[Any]]) -> list[Any]:
-    """Calls a function where no event loop runs: under a notebook's, Jina's client loses the exception."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return function()
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function).result()
+        target = f"{self.address.host}:{self.address.port}"
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        if self.address.scheme == "grpcs":
+            channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+        else:
+            channel = grpc.insecure_channel(target, options)
+        return jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data
 
 
 def _raised_by_server(status: Any) -> AttuneError:

@@ -47,8 +47,14 @@ def main() -> None:
     parser.add_argument("--monitoring-port", type=int, help="first of the metrics ports (default: the file's)")
     arguments = parser.parse_args()
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    parent = os.getpid()
+
+    def on_signal(*_: Any) -> None:
+        # The Flow's processes are forked from this one with its handlers; one that is not up yet just ends.
+        stop.set() if os.getpid() == parent else os._exit(0)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
     with load_flow(arguments.flow, arguments.port, arguments.monitoring_port) as flow:
         flow.block(stop)
 

@@ -1,12 +1,11 @@
 """The RunManager: keeps runs, starts them, and answers what is asked of them."""
 
 import asyncio
-import itertools
 from typing import Any
 
 from docarray import DocList
 from jina import Client, requests
-from jina.excepts import BaseJinaException
+from jina.excepts import BadServer, BadServerFlow
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -16,6 +15,7 @@ from attune.stages import fail
 from attune.validation import validate
 from executors.base import AttuneExecutor
 
+ASK_SECONDS = 60.0
 RETRY_SECONDS = 1.0
 
 
@@ -83,22 +83,27 @@ class RunManager(AttuneExecutor):
         task.add_done_callback(lambda _: self.driven.pop(name, None))
 
     async def _drive(self, name: str) -> None:
+        """Asks for the run to be brought through all stages until it is at an end.
+
+        Each request has a deadline and is then made again: it attaches to the stage at work, so nothing is done twice,
+        and an answer that was lost is not waited for.
+        """
         folder = RunFolder.open(name)
-        client = Client(host=self.gateway, asyncio=True)
         async with self.slots:
-            for attempt in itertools.count():
-                if (run := folder.load()).state in END_STATES:
-                    return
-                await asyncio.sleep(RETRY_SECONDS if attempt else 0)
+            while (run := folder.load()).state not in END_STATES:
                 try:
-                    async for _ in client.post(
-                        "/finetune", DocList[FinetuningRun]([run]), return_type=DocList[FinetuningRun]
-                    ):
-                        pass
-                except (ConnectionError, BaseJinaException) as error:
-                    # A stage that fails says so in the run. Anything else is the connection's fault: ask again.
-                    if folder.load().state not in END_STATES and not _is_connection_problem(error):
-                        fail(folder, str(error))
+                    await asyncio.wait_for(self._finetune(run), ASK_SECONDS)
+                except (TimeoutError, ConnectionError, BadServerFlow):
+                    await asyncio.sleep(RETRY_SECONDS)
+                except BadServer as error:
+                    # A stage that fails says so in the run; this is for an error outside any stage.
+                    if folder.load().state not in END_STATES:
+                        fail(folder, str(error.args[0].status.description))
+
+    async def _finetune(self, run: FinetuningRun) -> None:
+        client = Client(host=self.gateway, asyncio=True, log_config="quiet")
+        async for _ in client.post("/finetune", DocList[FinetuningRun]([run]), return_type=DocList[FinetuningRun]):
+            pass
 
     def close(self) -> None:
         """Leaves the runs as they are; the next start takes them up."""
@@ -116,7 +121,3 @@ class RunsByState(Collector):
         for state in STATES:
             family.add_metric([state], states.count(state))
         return [family]
-
-
-def _is_connection_problem(error: BaseException) -> bool:
-    return isinstance(error, ConnectionError) or type(error).__name__ == "BadServerFlow"

@@ -32,7 +32,7 @@ def test_unusable_search_address_is_refused() -> None:
     [
         ("grpc://localhost:51000", "grpc", "localhost", 51000),
         ("grpcs://attune.example.org:443", "grpcs", "attune.example.org", 443),
-        ("http://127.0.0.1:51080/", "http", "127.0.0.1", 51080),
+        ("http://127.0.0.1:52000/", "http", "127.0.0.1", 52000),
         ("https://attune.example.org", "https", "attune.example.org", None),
     ],
 )

@@ -1,0 +1,37 @@
+"""Documents as the gateway's HTTP side reads and writes them."""
+
+import base64
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from attune.schemas import ENDPOINTS, DatasetReport, Problem, TrainingExample
+from executors.gateway.json_docs import from_json, json_model, to_json
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_every_endpoints_documents_survive_json(path: str) -> None:
+    for kind in (ENDPOINTS[path].takes, ENDPOINTS[path].gives):
+        document = kind()
+        body = json_model(kind).model_validate(json.loads(json.dumps(to_json(document))))
+        assert to_json(from_json(kind, body)) == to_json(document)
+
+
+def test_bytes_travel_as_base64() -> None:
+    data = bytes(range(256))
+    written = to_json(TrainingExample(image=data))
+    assert written["image"] == base64.b64encode(data).decode()
+    body = json_model(TrainingExample).model_validate(written)
+    assert from_json(TrainingExample, body).image == data
+
+
+def test_nested_documents_are_written_out() -> None:
+    report = DatasetReport(name="x")
+    report.problems.append(Problem(reason="empty_caption"))
+    assert to_json(report)["problems"][0]["reason"] == "empty_caption"
+
+
+def test_text_that_is_no_base64_is_refused() -> None:
+    with pytest.raises(ValidationError, match="image"):
+        json_model(TrainingExample).model_validate({"image": "*** no base64 ***"})
