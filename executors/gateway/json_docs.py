@@ -22,7 +22,7 @@ def json_model(kind: type[BaseDoc]) -> type[BaseModel]:
 
 def from_json(kind: type[BaseDoc], body: BaseModel) -> BaseDoc:
     """The document that a JSON body describes; fields left out take the class's defaults."""
-    return kind(**body.model_dump(exclude_unset=True))
+    return kind(**_fields(body))
 
 
 def to_json(value: Any) -> Any:
@@ -33,6 +33,15 @@ def to_json(value: Any) -> Any:
         return {name: to_json(getattr(value, name)) for name in type(value).model_fields if name != "id"}
     if isinstance(value, DocList):
         return [to_json(doc) for doc in value]
+    return value
+
+
+def _fields(value: Any) -> Any:
+    """What was given in a body, as plain Python. `model_dump` would turn bytes back into base64."""
+    if isinstance(value, BaseModel):
+        return {name: _fields(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, list):
+        return [_fields(item) for item in value]
     return value
 
 
