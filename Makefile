@@ -19,7 +19,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	@touch $(READY)
 
-demo: $(READY) ## fine-tune a small model on emoji pictures, show before and after, search (about 3 minutes on 2 cores)
+demo: $(READY) ## fine-tune a small model on emoji pictures, show before and after, search
 	@$(BIN)/python -m examples.demo
 
 serve: $(READY) ## the fine-tuning service on ports 51000 (gRPC) and 52000 (HTTP)
@@ -43,7 +43,7 @@ test-slow: lint type ## the same with the slow tests
 	@$(BIN)/pytest
 
 bench: $(READY) ## run the benchmarks and write their results
-	@for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	@for script in $(wildcard benchmarks/*.py); do $(BIN)/python $$script || exit 1; done
 
 k8s: $(READY) ## write k8s/ from the flows
 	@$(BIN)/python -m k8s.export

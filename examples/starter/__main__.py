@@ -22,12 +22,12 @@ from flows.background import running
 
 FOLDER = Path(".starter")
 SETTINGS: dict[str, Any] = {
-    "epochs": 40,
+    "epochs": 30,
     "batch_size": 256,
     "learning_rate": 1e-3,
     "weight_decay": 0.1,
     "warmup_ratio": 0.05,
-    "augmentation": "strong",
+    "augmentation": "light",
     "val_split": 0.03,
     "artifact_precision": "fp16",
     "seed": 0,

@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-from docarray import BaseDoc, DocList
+from docarray import BaseDoc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from jina.excepts import ExecutorError
 from jina.serve.runtimes.gateway.streamer import GatewayStreamer
 from pydantic import BaseModel, Field, ValidationError, create_model
 
@@ -21,6 +20,7 @@ import attune
 from attune import errors
 from attune.schemas import END_STATES, ENDPOINTS, Endpoint, FinetuningRun, RunEvent, RunQuery
 from executors.gateway.json_docs import from_json, json_model, to_json
+from executors.request import make_request, read_answer
 
 STATUS = {
     errors.DatasetNotFound: 404,
@@ -65,25 +65,7 @@ async def post(streamer: GatewayStreamer, path: str, docs: list[BaseDoc], parame
     Raises:
         AttuneError: what the executor raised.
     """
-    endpoint = ENDPOINTS[path]
-    found: list[BaseDoc] = []
-    async for answer, error in streamer.stream(
-        DocList[endpoint.takes](docs),
-        exec_endpoint=path,
-        target_executor=f"^{endpoint.executor}$" if endpoint.executor else None,
-        parameters=parameters,
-        results_in_order=True,
-        return_type=DocList[endpoint.gives],
-    ):
-        if error is not None:
-            raise _attune_error(error)
-        found.extend(answer)
-    return found
-
-
-def _attune_error(error: ExecutorError) -> errors.AttuneError:
-    message = error.args[0] if error.args else ""
-    return errors.error_from_name(error.name, str(message))
+    return read_answer(path, await streamer.process_single_data(make_request(path, docs, parameters)))
 
 
 def _add_route(app: FastAPI, streamer: GatewayStreamer, path: str, endpoint: Endpoint) -> None:

@@ -4,16 +4,19 @@ import asyncio
 from typing import Any
 
 from docarray import DocList
-from jina import Client, requests
-from jina.excepts import BadServer, BadServerFlow
+from grpc import RpcError, aio
+from jina import requests
+from jina.proto import jina_pb2_grpc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from attune.errors import AttuneError
 from attune.runs import RunFolder, all_runs, read_chunk
 from attune.schemas import END_STATES, STATES, FileChunk, FinetuningRun, RunEvent, RunQuery
 from attune.stages import fail
 from attune.validation import validate
 from executors.base import AttuneExecutor
+from executors.request import make_request, read_answer
 
 ASK_SECONDS = 60.0
 RETRY_SECONDS = 1.0
@@ -89,21 +92,18 @@ class RunManager(AttuneExecutor):
         and an answer that was lost is not waited for.
         """
         folder = RunFolder.open(name)
-        async with self.slots:
+        channel = aio.insecure_channel(self.gateway.removeprefix("grpc://"))
+        finetune = jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data
+        async with self.slots, channel:
             while (run := folder.load()).state not in END_STATES:
                 try:
-                    await asyncio.wait_for(self._finetune(run), ASK_SECONDS)
-                except (TimeoutError, ConnectionError, BadServerFlow):
+                    read_answer("/finetune", await finetune(make_request("/finetune", [run]), timeout=ASK_SECONDS))
+                except RpcError:
                     await asyncio.sleep(RETRY_SECONDS)
-                except BadServer as error:
+                except AttuneError as error:
                     # A stage that fails says so in the run; this is for an error outside any stage.
                     if folder.load().state not in END_STATES:
-                        fail(folder, str(error.args[0].status.description))
-
-    async def _finetune(self, run: FinetuningRun) -> None:
-        client = Client(host=self.gateway, asyncio=True, log_config="quiet")
-        async for _ in client.post("/finetune", DocList[FinetuningRun]([run]), return_type=DocList[FinetuningRun]):
-            pass
+                        fail(folder, str(error))
 
     def close(self) -> None:
         """Leaves the runs as they are; the next start takes them up."""

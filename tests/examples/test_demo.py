@@ -14,9 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_demo_gains_ten_points_on_held_out_emoji_and_loses_none(tmp_path: Path) -> None:
     for entry in (entry for entry in ROOT.iterdir() if not entry.name.startswith(".")):
         (tmp_path / entry.name).symlink_to(entry)
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.demo"], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
+    done = subprocess.run([sys.executable, "-m", "examples.demo"], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stdout + done.stderr
     figures = json.loads((tmp_path / ".demo" / "noto-clip" / "metrics.json").read_text())
