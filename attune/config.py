@@ -62,8 +62,8 @@ class FinetuningSettings(BaseModel):
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this L2 norm.")
     augmentation: Literal["none", "light", "strong"] = Field(
         default="light",
-        description="Random changes to training pictures: `none`; `light` shifts, scales, recolours a little; "
-        "`strong` also rotates and does more, for training from scratch.",
+        description="Random changes to training pictures: `none`; `light` turns, shifts, scales and "
+        "recolours a little; `strong` does more of it, for training from scratch.",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",

@@ -11,6 +11,8 @@ artifact/        the exported model
 import fcntl
 import json
 import math
+import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,17 +58,20 @@ class RunFolder:
             path = runs_folder() / check_name(run.name)
         except ValueError as error:
             raise RunError(f"run_name = {run.name!r} {error}") from error
+        draft = cls(path.with_name(f".{run.name}.{secrets.token_hex(4)}"))
+        draft.path.mkdir(parents=True)
+        write_text(draft.path / "environment.json", json.dumps(describe_environment(), indent=2))
+        # Only what was asked for: results and state are never taken from outside.
+        asked = {key: getattr(run, key) for key in ("name", "experiment", "description", "settings")}
+        draft._save(FinetuningRun(**asked, created_at=now()))
         try:
-            path.mkdir(parents=True)
-        except FileExistsError as error:
+            draft.path.rename(path)  # all of it or nothing; fails if a run is there
+        except OSError as error:
+            shutil.rmtree(draft.path)
             raise RunExists(
                 f"A run named {run.name!r} exists already. Choose another run_name, or leave it out to get a new one"
             ) from error
-        folder = cls(path)
-        run.created_at = now()
-        write_text(path / "environment.json", json.dumps(describe_environment(), indent=2))
-        folder._save(run)
-        return folder
+        return cls(path)
 
     @classmethod
     def open_or_create(cls, run: FinetuningRun) -> "RunFolder":

@@ -81,10 +81,9 @@ def run_stage(name: str, run_name: str) -> FinetuningRun:
         except AttuneError as error:
             fail(folder, str(error))
             raise
-        run = folder.update(lambda run: _set_fields(run, fields))
-        if run.state == "FINISHED":
-            folder.log("state FINISHED", kind="state")
-        return run
+        if fields.get("state") == "FINISHED":
+            folder.log("state FINISHED", kind="state")  # before the state: who sees the end has seen all events
+        return folder.update(lambda run: _set_fields(run, fields))
 
 
 def fail(folder: RunFolder, message: str) -> None:
@@ -93,8 +92,8 @@ def fail(folder: RunFolder, message: str) -> None:
     def change(run: FinetuningRun) -> None:
         run.state, run.error, run.finished_at = "FAILED", message, now()
 
+    folder.log(f"FAILED: {message}", kind="state")  # before the state: who sees the end has seen all events
     folder.update(change)
-    folder.log(f"FAILED: {message}", kind="state")
 
 
 def _set_fields(run: FinetuningRun, fields: dict[str, Any]) -> None:

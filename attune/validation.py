@@ -5,7 +5,6 @@ from typing import Any
 from attune.config import FinetuningSettings, check_settings
 from attune.data import store
 from attune.data.parts import load_parts
-from attune.device import choose_device
 from attune.models.source import find_model
 from attune.schemas import FinetuningRun
 
@@ -20,7 +19,6 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         SettingsError, ModelError, DataError: what is wrong, and what to do.
     """
     settings: FinetuningSettings = check_settings(run.settings)
-    choose_device(settings.device)
     find_model(settings.model)
     train = store.describe(settings.train_data).fingerprint
     evaluation = store.describe(settings.eval_data).fingerprint if settings.eval_data else ""

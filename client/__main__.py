@@ -190,7 +190,7 @@ def main() -> None:
     """Runs the command line; an error is a red line and exit status 1, never a traceback."""
     try:
         app(prog_name="python -m client")
-    except AttuneError as error:
+    except (AttuneError, OSError) as error:
         _warn(str(error), "red")
         raise SystemExit(1) from None
 

@@ -41,6 +41,13 @@ def batches(documents: Iterable[Document], max_documents: int, max_bytes: int = 
         yield batch
 
 
+def numbered(examples: Iterable[Any]) -> Iterator[Any]:
+    """The examples; those that do not say where they come from say their number, from 1."""
+    for number, example in enumerate(examples, start=1):
+        example.source = example.source or f"example {number}"
+        yield example
+
+
 def send_batches(documents: Iterable[Any], batch_size: int, send: Callable[[list[Any]], Any]) -> Iterator[tuple[int, Any]]:
     """Sends documents batch by batch and gives, for each batch, how many they were and what the service answered.
 

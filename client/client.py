@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from attune.errors import DataError
+from attune.errors import DataError, RunExists, RunNotFound
 from attune.names import random_name
-from client.batches import send_batches
+from client.batches import numbered, send_batches
 from client.events import get_run
 from client.progress import counting_bar
 from client.run import Run
@@ -68,7 +68,7 @@ class AttuneClient:
 
         check_dataset_name(name)
         upload = uuid4().hex
-        examples = read_examples(data, image_folder)
+        examples = numbered(read_examples(data, image_folder))
         send = partial(call_one, self._transport, "/push", parameters={"name": name, "upload": upload})
         total = count_examples(data) if progress else None
         sent = rejected = 0
@@ -132,9 +132,12 @@ class AttuneClient:
             "eval_data": eval_data if isinstance(eval_data, str | None) else f"{run_name}-eval",
         }
         checked = check_request(run_name, {**named, **settings})
-        for name, data in ((run_name, train_data), (f"{run_name}-eval", eval_data)):
-            if not isinstance(data, str | None):
-                self.push(name, data)
+        given = {run_name: train_data, f"{run_name}-eval": eval_data}
+        pushes = {name: data for name, data in given.items() if data is not None and not isinstance(data, str)}
+        if pushes:
+            self._refuse_taken(run_name)  # before its data takes the place of that run's
+        for name, data in pushes.items():
+            self.push(name, data)
         request = FinetuningRun(name=run_name, experiment=experiment_name, description=description, settings=checked)
         submitted = call_one(self._transport, "/runs/submit", [request])
         if not submitted.created_at:
@@ -143,6 +146,13 @@ class AttuneClient:
         return run.wait() if wait else run
 
     create_run = fit
+
+    def _refuse_taken(self, run_name: str) -> None:
+        try:
+            self.get_run(run_name)
+        except RunNotFound:
+            return
+        raise RunExists(f"A run named {run_name!r} exists already. Choose another run_name; nothing was sent")
 
     def get_run(self, name: str) -> Run:
         """A run by its name.

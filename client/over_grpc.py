@@ -41,7 +41,7 @@ class GrpcTransport:
         try:
             answer = process(request, timeout=TIMEOUT_SECONDS)
         except RpcError as error:
-            if error.code() in (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED):
+            if error.code() == StatusCode.UNAVAILABLE:
                 raise self.address.unavailable() from None
             raise AttuneError(f"{self.address.url} could not answer {endpoint}: {error.details()}") from error
         if answer.status.code == answer.status.ERROR:

@@ -133,6 +133,9 @@ class Run:
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         files, checksums = self.document.artifact.files, self.document.artifact.checksums
+        strange = [name for name in files if Path(name).name != name]
+        if strange:
+            raise RunError(f"Run {self.name!r} names files outside its artifact ({', '.join(strange)}): not downloaded")
         with (
             tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary,
             download_bar(f"downloading {self.name}", sum(files.values()), progress) as bar,
@@ -142,7 +145,6 @@ class Run:
                 path = f"artifact/{name}"
                 download_file(self._transport, self.name, path, drafts / name, checksums[name], bar.advance)
             for name in files:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (drafts / name).replace(folder / name)
         return folder
 

@@ -20,8 +20,8 @@ from examples.emoji.data import load, split
 from flows.background import running
 
 FOLDER = Path(".demo")
-QUERIES = ("a smiling cat", "rainy weather", "a birthday party")
-SETTINGS = {"epochs": 12, "batch_size": 128, "learning_rate": 5e-4}
+QUERIES = ("a smiling cat", "birthday cake", "snowy mountain")
+SETTINGS = {"epochs": 14, "batch_size": 256, "learning_rate": 1e-4}
 console = Console(highlight=False)
 
 

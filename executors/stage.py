@@ -5,13 +5,12 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from docarray import DocList
 from prometheus_client import Counter, Gauge, Histogram
 
-from attune.errors import RunFailed
+from attune.errors import RunFailed, ServiceUnavailable
 from attune.runs import RunFolder
 from attune.schemas import FinetuningRun
 from attune.stages import STAGES, fail
@@ -32,6 +31,7 @@ class StageExecutor(AttuneExecutor):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.closing = False
         self.children: dict[str, asyncio.Task[FinetuningRun]] = {}
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self.seconds = Histogram(
@@ -65,6 +65,8 @@ class StageExecutor(AttuneExecutor):
             self.seconds.observe(time.monotonic() - start)
             run = folder.load()
             if not stage.is_done(run):
+                if self.closing:
+                    raise ServiceUnavailable(f"The service is stopping; run {name!r} goes on when it starts again")
                 self.failures.inc()
                 if run.state != "FAILED":
                     fail(folder, f"{self.stage} ended without a result: {_how_it_ended(code)}")
@@ -74,8 +76,9 @@ class StageExecutor(AttuneExecutor):
     async def _child(self, folder: RunFolder, name: str) -> int:
         """Runs the child to its end, with its output in the run folder, and shows its figures as metrics."""
         with (folder.path / f"{self.stage}.log").open("ab") as output:
+            # A session of its own: Ctrl+C in the service's terminal is for the service, which then stops its children.
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "attune", self.stage, name, stdout=output, stderr=output, cwd=Path.cwd()
+                sys.executable, "-m", "attune", self.stage, name, stdout=output, stderr=output, start_new_session=True
             )
         self.processes[name] = process
         seen = 0
@@ -107,6 +110,7 @@ class StageExecutor(AttuneExecutor):
 
     def close(self) -> None:
         """Stops the children: they continue from their last checkpoint when the run is taken up again."""
+        self.closing = True
         for process in list(self.processes.values()):
             if process.returncode is None:
                 os.kill(process.pid, signal.SIGTERM)

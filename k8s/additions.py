@@ -23,8 +23,8 @@ RESOURCES = {
     "indexer": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "4", "memory": "8Gi"}},
 }
 ON_GPU = {"trainer", "evaluator", "encoder"}
-SHARED_MEMORY = {"trainer": "2Gi"}  # data loader workers hand their batches over through /dev/shm; 64 MB by default
-GRACE_SECONDS = {"trainer": 120}  # to write a checkpoint when the pod is asked to stop
+SHARED_MEMORY = {"trainer": "2Gi"}  # several GPUs exchange gradients through /dev/shm; 64 MB by default
+GRACE_SECONDS = {"trainer": 120}  # to end its training processes when the pod is asked to stop
 DEFAULT_GRACE_SECONDS = 30
 
 

@@ -113,3 +113,7 @@ def served(command: str, folder: Path, environment: dict[str, str]) -> Iterator[
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert re.findall(r"@[A-Z_]+@", README) == []

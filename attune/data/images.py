@@ -7,18 +7,21 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 100_000_000
 """Pictures above this many pixels are refused: a small file can unpack into gigabytes."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""Pillow knows many more, some of which start other programs to decode a file."""
+
 
 def decode(data: bytes) -> Image.Image:
     """The picture as RGB, turned as its EXIF orientation says, transparency on white.
 
     Args:
-        data: JPEG, PNG, WebP, GIF (first frame) or anything else Pillow reads.
+        data: one of `FORMATS`; of several frames the first.
 
     Raises:
         ValueError: if it is no picture, is cut short, or has more than `MAX_PIXELS` pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             width, height = opened.size
             if width * height > MAX_PIXELS:
                 raise ValueError(f"it has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")

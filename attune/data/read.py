@@ -84,7 +84,7 @@ def _captions_file(folder: Path) -> Path | None:
 
 def _read_csv(path: Path, image_folder: Path | None) -> Iterator[TrainingExample]:
     rows = _captions_by_image(path)
-    folder = image_folder or _image_folder(path, next(iter(rows), ""))
+    folder = image_folder or _image_folder(path, list(rows)[:100])
     for name, (line, captions) in rows.items():
         try:
             data = (folder / name).read_bytes()
@@ -94,10 +94,10 @@ def _read_csv(path: Path, image_folder: Path | None) -> Iterator[TrainingExample
         yield TrainingExample(image=data, captions=captions, source=source)
 
 
-def _image_folder(path: Path, name: str) -> Path:
-    """Where the CSV's pictures are: beside it, or in the `Images` folder of Kaggle's layout."""
+def _image_folder(path: Path, names: list[str]) -> Path:
+    """Where most of these pictures are: beside the CSV, or in the `Images` folder of Kaggle's layout."""
     folders = (path.parent, path.parent / "Images", path.parent / "images")
-    return next((folder for folder in folders if (folder / name).is_file()), path.parent)
+    return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
 
 
 def _captions_by_image(path: Path) -> dict[str, tuple[int, list[str]]]:
@@ -121,13 +121,16 @@ def _captions_by_image(path: Path) -> dict[str, tuple[int, list[str]]]:
     caption = _find(header, _CAPTION_COLUMNS)
     if image is not None and caption is not None:
         rows = rows[1:]
+        columns = len(header)
     else:
         image, caption = _columns_by_content(path, rows[0][1])
+        columns = 2
     found: dict[str, tuple[int, list[str]]] = {}
     for line, row in rows:
         name = row[image].strip() if image < len(row) else ""
-        # A caption with unquoted commas, as Kaggle's Flickr8k has them, is whatever follows the image.
-        text = delimiter.join(row[caption:]) if caption > image else (row[caption] if caption < len(row) else "")
+        text = row[caption] if caption < len(row) else ""
+        if caption == columns - 1:
+            text = delimiter.join(row[caption:])  # a caption with commas and no quotes, as in Kaggle's Flickr8k
         found.setdefault(name, (line, []))[1].append(text.strip())
     return found
 
@@ -159,7 +162,7 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 yield TrainingExample(
                     image=_image_bytes(row[image], part.parent),
                     captions=_texts(row[caption]),
-                    group="" if group is None else str(row[group] or ""),
+                    group="" if group is None or row[group] is None else str(row[group]),
                     source=f"{part.name}, row {number}",
                 )
 

@@ -1,7 +1,8 @@
 """Datasets on disk: content-addressed Parquet shards with a manifest, and names that point to them.
 
     datasets/NAME.json                      the name's `DatasetReport`, with the fingerprint it points to
-    datasets/content/FINGERPRINT/           part-*.parquet and manifest.json; never changed once there
+    datasets/content/FINGERPRINT/           part-*.parquet and manifest.json, never changed once there;
+                                            and pixels-*, a cache
     datasets/uploads/UPLOAD/                batches of a push that is under way
 
 The shards follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures.
@@ -10,6 +11,7 @@ A batch's file is named by its content, so a batch that arrives twice is stored 
 
 import hashlib
 import json
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -109,11 +111,14 @@ def commit(name: str, upload: str) -> DatasetReport:
     report.problems.extend(problems)
     content = content_folder(report.fingerprint)
     if not (content / "manifest.json").exists():
-        content.mkdir(parents=True, exist_ok=True)
+        # Links in a draft folder and one rename: a commit that is cut off and made again finds its upload whole.
+        draft = content.with_name(f".{content.name}.{secrets.token_hex(4)}")
+        draft.mkdir(parents=True)
         for part in parts:
-            (folder / part).replace(content / part)
+            (draft / part).hardlink_to(folder / part)
         manifest = {key: getattr(report, key) for key in ("fingerprint", "images", "captions", "groups")}
-        write_text(content / "manifest.json", json.dumps({**manifest, "parts": parts}, indent=2))
+        write_text(draft / "manifest.json", json.dumps({**manifest, "parts": parts}, indent=2))
+        draft.rename(content)
     write_text(_pointer(name), report.model_dump_json(indent=2))
     shutil.rmtree(folder)
     return report

@@ -22,7 +22,6 @@ import torch
 from attune.config import check_settings
 from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
-from attune.device import choose_device
 from attune.errors import ExportError
 from attune.export.card import model_card
 from attune.files import sha256, write_text
@@ -45,8 +44,7 @@ def export(folder: RunFolder) -> Artifact:
     """
     run = folder.load()
     settings = check_settings(run.settings)
-    device = choose_device(settings.device)
-    clip = load_clip(settings.model, device, settings.seed)
+    clip = load_clip(settings.model, seed=settings.seed)  # on the CPU: a few embeddings need no GPU
     clip.load_weights(folder.checkpoints / "best.safetensors")
 
     draft = folder.path / ".artifact"
@@ -67,7 +65,7 @@ def export(folder: RunFolder) -> Artifact:
     test = test.take(range(min(PROBES, len(test))))
     cache = open_pixels(test.fingerprint, clip.preprocess, clip.resize)
     pixels = cache.pixels[cache.rows(test.images)]
-    difference = largest_difference(clip, load_folder(draft, device), pixels, [texts[0] for texts in test.captions])
+    difference = largest_difference(clip, load_folder(draft), pixels, [texts[0] for texts in test.captions])
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
             f"The exported model embeds {len(test)} held-out examples differently from the trained one: by up to "

@@ -17,8 +17,10 @@ def starter_card(record: dict[str, Any]) -> str:
         for direction in DIRECTIONS
     )
     curve = record["curve"]
-    shown = [point for point in curve if point["epoch"] % 10 == 0 or point is curve[-1]]
-    points = "\n".join(f"| {p['epoch']} | {p['loss']:.3f} | {p['validation_mean_recall']:.3f} |" for p in shown)
+    shown = [point for point in curve if point["epoch"] % 5 == 0 or point is curve[-1]]
+    points = "\n".join(
+        f"| {p['epoch']} | {p['loss']:.3f} | {p['validation_mean_recall']:.3f} |" for p in shown if p["epoch"]
+    )
     return f"""# starter
 
 A small CLIP for emoji art, pre-trained by Attune from random weights: a timm `ese_vovnet19b_slim` image tower at 64

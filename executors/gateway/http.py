@@ -13,6 +13,7 @@ from docarray import BaseDoc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from jina.excepts import InternalNetworkError
 from jina.serve.runtimes.gateway.streamer import GatewayStreamer
 from pydantic import BaseModel, Field, ValidationError, create_model
 
@@ -48,6 +49,11 @@ def make_app(streamer: GatewayStreamer) -> FastAPI:
     async def on_error(_: Request, error: errors.AttuneError) -> JSONResponse:
         status = next(code for kind, code in STATUS.items() if isinstance(error, kind))
         return JSONResponse({"error": type(error).__name__, "message": str(error)}, status)
+
+    @app.exception_handler(InternalNetworkError)
+    async def on_lost_executor(_: Request, error: InternalNetworkError) -> JSONResponse:
+        message = f"A part of the service does not answer ({error.details()}). Start the service again"
+        return JSONResponse({"error": "ServiceUnavailable", "message": message}, 503)
 
     @app.exception_handler(ValidationError)
     @app.exception_handler(RequestValidationError)

@@ -10,7 +10,7 @@ from jina.proto import jina_pb2_grpc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from attune.errors import AttuneError
+from attune.errors import ServiceUnavailable
 from attune.runs import RunFolder, all_runs, read_chunk
 from attune.schemas import END_STATES, STATES, FileChunk, FinetuningRun, RunEvent, RunQuery
 from attune.stages import fail
@@ -50,12 +50,12 @@ class RunManager(AttuneExecutor):
     @requests(on="/runs/submit")
     async def submit(self, docs: DocList[FinetuningRun], **kwargs: Any) -> DocList[FinetuningRun]:
         """Checks each run, persists it, starts it and returns at once."""
+        runs = DocList[FinetuningRun]()
         for doc in docs:
             await asyncio.to_thread(validate, doc)
-        runs = [RunFolder.create(doc).load() for doc in docs]
-        for run in runs:
-            self._start(run.name)
-        return DocList[FinetuningRun](runs)
+            runs.append(RunFolder.create(doc).load())
+            self._start(doc.name)
+        return runs
 
     @requests(on="/runs/get")
     async def get(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
@@ -98,12 +98,13 @@ class RunManager(AttuneExecutor):
             while (run := folder.load()).state not in END_STATES:
                 try:
                     read_answer("/finetune", await finetune(make_request("/finetune", [run]), timeout=ASK_SECONDS))
-                except RpcError:
-                    await asyncio.sleep(RETRY_SECONDS)
-                except AttuneError as error:
+                except (RpcError, ServiceUnavailable):
+                    pass  # the connection, or a stage that is just stopping: ask again
+                except Exception as error:
                     # A stage that fails says so in the run; this is for an error outside any stage.
                     if folder.load().state not in END_STATES:
-                        fail(folder, str(error))
+                        fail(folder, f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RETRY_SECONDS)
 
     def close(self) -> None:
         """Leaves the runs as they are; the next start takes them up."""
