@@ -50,7 +50,7 @@ def shapes(attune_home: Path, make_examples: Make, push: Push) -> DatasetReport:
 
 
 def test_a_tiny_model_learns_a_small_dataset(shapes: DatasetReport, tiny_model: Path) -> None:
-    folder = start("first", tiny_model, epochs=12, learning_rate=3e-3, batch_size=12)
+    folder = start("first", tiny_model, epochs=12, learning_rate=3e-3, batch_size=12, precision="fp32")
 
     result = run_stage("train", "first").training
 
