@@ -22,7 +22,7 @@ from flows.background import running
 FOLDER = Path(".demo")
 QUERIES = ("a smiling cat", "birthday cake", "snowy mountain")
 SETTINGS = {"epochs": 14, "batch_size": 256, "learning_rate": 1e-4}
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> None:
