@@ -15,21 +15,10 @@ COPY requirements.txt ./
 # The pins alone: pip takes no `-e .` and no extras in a constraints file.
 RUN sed -n 's/\[[^]]*\]//; /^[A-Za-z].*==/p' requirements.txt > constraints.txt
 
-# torch comes first and in a layer of its own, because it is the largest and the code changes more often.
-FROM packages AS packages-cpu
-# An index with CPU-only wheels, if you have one, makes the image some 4 GB smaller.
+# torch comes first and in a layer of its own, because it is the largest and the code changes more often. The wheels of PyPI
+# bring CUDA with them; an index with CPU-only ones, if you have one, makes the CPU image some 4 GB smaller.
 ARG TORCH_INDEX_URL=""
 RUN pip install -c constraints.txt ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_URL"} torch torchvision
-COPY pyproject.toml README.md ./
-COPY attune attune
-COPY executors executors
-COPY flows flows
-COPY client client
-RUN pip install -c constraints.txt '.[server]'
-
-# The wheels of PyPI bring CUDA with them; the host needs NVIDIA's driver and container toolkit.
-FROM packages AS packages-cuda
-RUN pip install -c constraints.txt torch torchvision
 COPY pyproject.toml README.md ./
 COPY attune attune
 COPY executors executors
@@ -50,8 +39,9 @@ EXPOSE 51000 52000
 CMD ["python", "-m", "flows.serve", "flows/finetune.yml"]
 
 FROM runtime AS cpu
-COPY --from=packages-cpu /opt/venv /opt/venv
+COPY --from=packages /opt/venv /opt/venv
 
+# The host needs NVIDIA's driver and container toolkit.
 FROM runtime AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=packages-cuda /opt/venv /opt/venv
+COPY --from=packages /opt/venv /opt/venv

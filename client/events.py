@@ -41,14 +41,14 @@ def follow_events(transport: Transport, name: str, poll_seconds: float = POLL_SE
     from attune.schemas import END_STATES
 
     after = 0
-    quiet_polls = 0
-    # A run's end is saved before its last event is written, so one more look is taken after the end.
-    while quiet_polls < 2:
+    while True:
+        # The state is asked for before the events: a run's last event is written before its end is saved.
         ended = patiently(partial(get_run, transport, name)).state in END_STATES
         events = patiently(partial(get_events, transport, name, after))
         yield from events
         if events:
             after = events[-1].number
-            continue
-        quiet_polls += ended
-        time.sleep(poll_seconds)
+        elif ended:
+            return
+        else:
+            time.sleep(poll_seconds)
