@@ -11,9 +11,16 @@ from attune.errors import AttuneError
 from attune.runs import RunFolder
 from attune.stages import STAGES, fail, run_stage
 
+WORKER = "train-worker"
+"""One of several processes that train one run; `attune.training.processes` starts them."""
+
 
 def main() -> int:
     """Runs the stage that the command line names."""
+    if len(sys.argv) == 3 and sys.argv[1] == WORKER:
+        from attune.training.processes import train_worker
+
+        return train_worker(sys.argv[2])
     if len(sys.argv) != 3 or sys.argv[1] not in STAGES:
         print(f"usage: python -m attune {{{','.join(STAGES)}}} RUN", file=sys.stderr)
         return 2

@@ -5,22 +5,32 @@ import torch
 from attune.errors import SettingsError
 
 
-def choose_device(wanted: str) -> str:
-    """`auto` becomes `cuda` where there is a GPU, else `cpu`; anything else is checked and kept.
+def choose_device(wanted: str, rank: int = 0) -> str:
+    """The device of one process of a run.
+
+    Args:
+        wanted: `auto`, `cpu`, `cuda`, or GPUs by number as in `cuda:0,1`.
+        rank: which of the run's processes; each takes the next GPU that is named.
+
+    Returns:
+        `cpu` or `cuda:N`; `auto` is the first GPU where there is one.
 
     Raises:
         SettingsError: if a GPU is asked for that is not there.
     """
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda"):
-        index = int(wanted.partition(":")[2] or 0)
-        if index >= torch.cuda.device_count():
-            raise SettingsError(
-                f"device = {wanted!r}: this machine has {torch.cuda.device_count()} GPUs that torch can use. "
-                "Use device auto or cpu"
-            )
-    return wanted
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    name, _, numbers = wanted.partition(":")
+    if name == "cpu":
+        return name
+    gpus = [int(number) for number in numbers.split(",")] if numbers else [0]
+    missing = [gpu for gpu in gpus if gpu >= torch.cuda.device_count()]
+    if missing:
+        raise SettingsError(
+            f"devices = {wanted!r}: this machine has {torch.cuda.device_count()} GPUs that torch can use. "
+            "Use devices auto or cpu"
+        )
+    return f"cuda:{gpus[rank % len(gpus)]}"
 
 
 def choose_precision(wanted: str, device: str) -> str:

@@ -10,6 +10,7 @@ AttuneError                     everything Attune raises on purpose
 │   ├── RunExists               the name is taken by another run
 │   └── RunFailed               a run that was waited for ended in FAILED
 ├── TrainingError               training stopped for a stated reason
+│   └── TrainingStopped         it was asked to stop, and goes on from its checkpoint when it is started again
 ├── ExportError                 the exported files do not give back the trained model
 ├── SearchError                 the index cannot answer
 └── ServiceUnavailable          no Attune service answers at that address
@@ -57,6 +58,10 @@ class RunFailed(RunError):
 
 class TrainingError(AttuneError):
     """Training stopped for a stated reason."""
+
+
+class TrainingStopped(TrainingError):
+    """Training was asked to stop, and goes on from its checkpoint when it is started again."""
 
 
 class ExportError(AttuneError):

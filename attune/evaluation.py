@@ -31,11 +31,16 @@ class Measurement:
 
 def measure(clip: Clip, pairs: Pairs, cache: PixelCache) -> Measurement:
     """Embeds a split's pictures and all their captions, and ranks them against each other."""
-    rows = cache.rows(pairs.images)
-    images = np.concatenate([clip.encode_images(cache.pixels[part]) for part in np.array_split(rows, -(-len(rows) // 256))])
+    images = embed_images(clip, pairs, cache)
     texts = clip.encode_texts([text for captions in pairs.captions for text in captions])
     found = ranks(images, texts, image_of_text(pairs))
     return Measurement(retrieval_metrics(found), found, images, texts)
+
+
+def embed_images(clip: Clip, pairs: Pairs, cache: PixelCache) -> np.ndarray:
+    """Embeddings of the pictures, float32 (images, dim); their pixels are read a few at a time."""
+    parts = np.array_split(cache.rows(pairs.images), -(-len(pairs) // 256))
+    return np.concatenate([clip.encode_images(cache.pixels[part]) for part in parts])
 
 
 def image_of_text(pairs: Pairs) -> np.ndarray:

@@ -35,13 +35,13 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     """
     run = folder.load()
     settings = check_settings(run.settings)
-    clip = load_clip(settings.model, choose_device(settings.device), settings.seed)
+    clip = load_clip(settings.model, choose_device(settings.devices), settings.seed)
     test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint).test
     cache = open_pixels(test.fingerprint, clip.preprocess, clip.resize)
 
-    clip.load_weights(folder.checkpoints / "start.safetensors")
+    clip.load_weights(folder.start_weights)
     before = measure(clip, test, cache)
-    clip.load_weights(folder.checkpoints / "best.safetensors")
+    clip.load_weights(folder.chosen_weights)
     after = measure(clip, test, cache)
 
     owner = image_of_text(test)

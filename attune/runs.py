@@ -3,7 +3,7 @@
 run.json         the `FinetuningRun`, replaced as a whole at every change
 environment.json versions, hardware and git commit, written when the run is created
 events.jsonl     its history, one JSON object a line, only ever appended to
-checkpoints/     weights by epoch, and which is best
+checkpoints/     weights: at the start, best, chosen; and what an unfinished training goes on from
 report/          evaluation: metrics, example queries, contact sheet
 artifact/        the exported model
 """
@@ -44,6 +44,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
+        self.start_weights = self.checkpoints / "start.safetensors"
+        self.chosen_weights = self.checkpoints / "chosen.safetensors"
         self.report = path / "report"
         self.artifact = path / "artifact"
 

@@ -61,6 +61,12 @@ class TrainingResult(BaseDoc):
     best_recall: float = Field(default=0.0, description="The same of the chosen checkpoint.")
     device: str = Field(default="", description="Where it ran.")
     precision: str = Field(default="", description="Arithmetic of the forward pass: bf16 or fp32.")
+    chosen: str = Field(default="", description="The weights chosen: `start`, `weights`, `average` or `interpolated`.")
+    chosen_share: float = Field(
+        default=1.0, description="Share of the trained weights in the chosen ones; the rest is the start."
+    )
+    recipe: dict[str, Any] = Field(default_factory=dict, description="Every setting with a value in place of `auto`.")
+    time_shares: dict[str, float] = Field(default_factory=dict, description="Share (0-1) of the time by kind of work.")
 
 
 class EvaluationResult(BaseDoc):
@@ -91,13 +97,14 @@ class FinetuningRun(BaseDoc):
     name: str = Field(default="", description="Unique; also the run folder's name.")
     experiment: str = Field(default="default", description="A label to list runs by.")
     description: str = Field(default="", description="Free text.")
-    settings: dict[str, Any] = Field(default_factory=dict, description="See `attune.config.FinetuningSettings`.")
+    settings: dict[str, Any] = Field(default_factory=dict, description="See `attune.settings.FinetuningSettings`.")
     state: str = Field(default="CREATED", description=f"One of {', '.join(STATES)}.")
     error: str = Field(default="", description="Why it FAILED.")
     created_at: str = Field(default="", description="ISO 8601, UTC.")
     finished_at: str = Field(default="", description="ISO 8601, UTC.")
     train_fingerprint: str = Field(default="", description="Content of `train_data` when the run was validated.")
     eval_fingerprint: str = Field(default="", description="Content of `eval_data`; empty if a split is held out.")
+    retention_fingerprint: str = Field(default="", description="Content of `retention_data`; empty if there is none.")
     stage_seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds by stage.")
     training: TrainingResult = Field(default_factory=TrainingResult)
     evaluation: EvaluationResult = Field(default_factory=EvaluationResult)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from attune.errors import AttuneError
+from attune.errors import AttuneError, TrainingStopped
 from attune.runs import RunFolder, now
 from attune.schemas import FinetuningRun
 
@@ -78,6 +78,8 @@ def run_stage(name: str, run_name: str) -> FinetuningRun:
         try:
             with folder.timed(name):
                 fields = stage.work(folder)
+        except TrainingStopped:
+            raise  # not a failure: whoever asked for it says how the run ends
         except AttuneError as error:
             fail(folder, str(error))
             raise

@@ -116,7 +116,7 @@ class AttuneClient:
             experiment_name: a label to list runs by.
             description: free text.
             wait: returns only when the run is finished.
-            settings: any other of `attune.config.FinetuningSettings`; None means its default.
+            settings: any other of `attune.settings.FinetuningSettings`; None means its default.
 
         Raises:
             SettingsError: with everything that is wrong with the settings; nothing was sent then.

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings it was given; see `attune.config.FinetuningSettings`."""
+        """The settings it was given; see `attune.settings.FinetuningSettings`."""
         return dict(self.document.settings)
 
     def refresh(self) -> "FinetuningRun":

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attune.config import FinetuningSettings
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError
+from attune.settings import FinetuningSettings
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,25 @@ class Parts:
         train: pairs to learn from.
         validation: pairs that choose the best checkpoint.
         test: pairs that no decision depends on: before and after are measured here.
+        retention: other pairs that the model must stay good at, if any were given.
     """
 
     train: Pairs
     validation: Pairs
     test: Pairs
+    retention: Pairs | None = None
 
 
-def load_parts(settings: FinetuningSettings, train_fingerprint: str, eval_fingerprint: str = "") -> Parts:
+def load_parts(
+    settings: FinetuningSettings, train_fingerprint: str, eval_fingerprint: str = "", retention_fingerprint: str = ""
+) -> Parts:
     """Splits a run's data, the same way every time.
 
     Args:
         settings: of the run.
         train_fingerprint: content of `train_data`.
         eval_fingerprint: content of `eval_data`, or empty.
+        retention_fingerprint: content of `retention_data`, or empty.
 
     Raises:
         DataError: if a part would be too small, or pictures or groups of the test part are in the training data.
@@ -46,7 +51,8 @@ def load_parts(settings: FinetuningSettings, train_fingerprint: str, eval_finger
         rest, held_out = _split(pairs, settings.eval_split, settings, seed=settings.seed)
         pairs, test = pairs.take(rest), pairs.take(held_out)
     train, validation = _split(pairs, settings.val_split, settings, seed=settings.seed + 1)
-    return Parts(pairs.take(train), pairs.take(validation), test)
+    retention = load_pairs(retention_fingerprint) if retention_fingerprint else None
+    return Parts(pairs.take(train), pairs.take(validation), test, retention)
 
 
 def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:

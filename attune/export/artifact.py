@@ -45,7 +45,7 @@ def export(folder: RunFolder) -> Artifact:
     run = folder.load()
     settings = check_settings(run.settings)
     clip = load_clip(settings.model, seed=settings.seed)  # on the CPU: a few embeddings need no GPU
-    clip.load_weights(folder.checkpoints / "best.safetensors")
+    clip.load_weights(folder.chosen_weights)
 
     draft = folder.path / ".artifact"
     shutil.rmtree(draft, ignore_errors=True)

@@ -13,12 +13,12 @@ import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from attune.errors import ModelError
 from attune.models.source import ModelSource, find_model
+from attune.models.weights import load_weights, save_weights
 
 WEIGHTS = "open_clip_model.safetensors"
 CONFIG = "open_clip_config.json"
@@ -82,17 +82,11 @@ class Clip:
 
     def save_weights(self, path: Path, dtype: torch.dtype | None = None) -> None:
         """All weights and buffers as safetensors; floating point ones as `dtype` if given."""
-        state = {}
-        for key, value in self.model.state_dict().items():
-            value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
-            state[key] = value.cpu().contiguous().clone()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(state, path, metadata={"format": "pt"})
-        path.chmod(0o644)  # safetensors writes files that only their owner can read
+        save_weights(path, self.model.state_dict(), dtype)
 
     def load_weights(self, path: Path) -> None:
         """Weights that `save_weights` wrote, in the precision of the model."""
-        self.model.load_state_dict(load_file(path))
+        self.model.load_state_dict(load_weights(path))
 
     def save_folder(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Weights, configuration and tokenizer, so that open_clip opens the folder as `local-dir:FOLDER`."""

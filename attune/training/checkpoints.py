@@ -1,70 +1,51 @@
-"""Checkpoints of a run: written after each epoch; the start, the best and the last are kept.
+"""Files of weights in the run folder.
 
-start.safetensors  the weights before the first step: what "before" is measured with
-best.safetensors   the weights of the epoch with the best validation recall, epoch 0 being the start
-last.pt            weights, optimizer and history after the last epoch: what a run resumes from
+start.safetensors    the weights before the first step: what "before" is measured with
+best.safetensors     the weights with the best validation recall so far, those of the start among them
+chosen.safetensors   the result, in the artifact's precision: what "after" is measured with, and what is exported
+last.pt              weights, average, optimizer, guards and position: what a run resumes from
 """
 
-from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Protocol
 
 import torch
 
 from attune.files import whole_file
-from attune.models.clip import Clip
+from attune.runs import RunFolder
 
 
-class Epoch(TypedDict):
-    """What is known after an epoch; epoch 0 is the starting model."""
+class Stateful(Protocol):
+    """Something that can be written down and put back."""
 
-    epoch: int
-    loss: float
-    mean_recall: float
+    def state_dict(self) -> dict[str, Any]:
+        """What it is now."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Makes it what it was."""
+        ...
 
 
 class Checkpoints:
     """The checkpoints folder of one run."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.start = folder / "start.safetensors"
-        self.best = folder / "best.safetensors"
-        self.last = folder / "last.pt"
-        self.history: list[Epoch] = []
+    def __init__(self, folder: RunFolder) -> None:
+        self.start = folder.start_weights
+        self.best = folder.checkpoints / "best.safetensors"
+        self.chosen = folder.chosen_weights
+        self.last = folder.checkpoints / "last.pt"
 
-    def resume(self, clip: Clip, optimizer: torch.optim.Optimizer) -> bool:
-        """Puts model, optimizer and history back to the last finished epoch; False if there is none."""
-        if not self.last.exists():
-            return False
-        state: dict[str, Any] = torch.load(self.last, map_location=clip.device, weights_only=True)
-        clip.model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        self.history = state["history"]
-        return True
-
-    def save(self, clip: Clip, optimizer: torch.optim.Optimizer, done: Epoch, dtype: torch.dtype) -> None:
-        """Writes the checkpoint of a finished epoch; `best` too if none before it was as good.
-
-        Args:
-            clip: the model.
-            optimizer: its optimizer.
-            done: the finished epoch.
-            dtype: of the weights in `best`, which are what is evaluated and exported.
-        """
-        self.history.append(done)
-        if done["epoch"] == 0:
-            _save_weights(clip, self.start, None)
-        if self.best_epoch()["epoch"] == done["epoch"]:
-            _save_weights(clip, self.best, dtype)
-        state = {"model": clip.model.state_dict(), "optimizer": optimizer.state_dict(), "history": self.history}
+    def save(self, position: dict[str, Any], **parts: Stateful) -> None:
+        """Writes `last.pt` as a whole: a run that is killed meanwhile resumes from the one before."""
         with whole_file(self.last) as draft:
-            torch.save(state, draft)
+            torch.save({"position": position, **{name: part.state_dict() for name, part in parts.items()}}, draft)
 
-    def best_epoch(self) -> Epoch:
-        """The first epoch of the highest mean validation recall."""
-        return max(self.history, key=lambda epoch: epoch["mean_recall"])
-
-
-def _save_weights(clip: Clip, path: Path, dtype: torch.dtype | None) -> None:
-    with whole_file(path) as draft:
-        clip.save_weights(draft, dtype)
+    def restore(self, device: torch.device, **parts: Stateful) -> dict[str, Any] | None:
+        """Puts the parts back to the last checkpoint and returns its position; None if there is none."""
+        if not self.last.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.last, map_location=device, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        position: dict[str, Any] = state["position"]
+        return position

@@ -1,36 +1,61 @@
-"""How far a training is, as events of its run: a line about every second."""
+"""How far a training is and where its time goes, as events of its run: a line about every second."""
 
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 from attune.runs import RunFolder
 
 
 class Progress:
-    """Counts steps and time; time spent outside steps (validation, checkpoints) does not count as throughput."""
+    """Counts steps and time.
+
+    Attributes:
+        seconds: by kind of work: `data`, `forward`, `backward`, `optimizer`, `validation`.
+    """
 
     def __init__(self, folder: RunFolder, total_steps: int, epochs: int, interval_seconds: float = 1.0) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.epochs = epochs
         self.interval_seconds = interval_seconds
+        self.seconds: dict[str, float] = defaultdict(float)
         self._began = time.monotonic()
-        self._mark = time.monotonic()
         self._reported = 0.0
         self._pairs = 0
         self._steps = 0
-        self._busy = 0.0
+
+    @contextmanager
+    def clock(self, kind: str) -> Iterator[None]:
+        """Counts the block's time as this kind of work; a block inside it counts as its own kind only."""
+        start, inside = time.monotonic(), sum(self.seconds.values())
+        try:
+            yield
+        finally:
+            nested = sum(self.seconds.values()) - inside
+            self.seconds[kind] += time.monotonic() - start - nested
 
     def step(self, step: int, epoch: int, loss: float, learning_rate: float, pairs: int) -> None:
-        """Counts a finished step and reports it if the last report is long enough ago, or it is the last one."""
-        moment = time.monotonic()
-        self._busy += moment - self._mark
-        self._mark = moment
+        """Counts a finished step and reports it if the last report is long enough ago, or it is the last one.
+
+        Args:
+            step: of the whole run, from 1.
+            epoch: from 1.
+            loss: of the step.
+            learning_rate: of the step.
+            pairs: captions in its batch.
+        """
         self._pairs += pairs
         self._steps += 1
+        moment = time.monotonic()
         if moment - self._reported < self.interval_seconds and step < self.total_steps:
             return
         self._reported = moment
-        left = (self.total_steps - step) * self._busy / self._steps
+        left = (self.total_steps - step) * self._stepping() / self._steps
+        gpu = {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated())} if torch.cuda.is_available() else {}
         self.folder.log(
             f"epoch {epoch}/{self.epochs} step {step}/{self.total_steps} loss {loss:.4f} "
             f"{self.pairs_per_second():.0f} pairs/s, {left:.0f} s left",
@@ -42,16 +67,21 @@ class Progress:
             learning_rate=learning_rate,
             pairs_per_second=self.pairs_per_second(),
             seconds_left=left,
+            **gpu,
         )
 
-    def begin_epoch(self) -> None:
-        """Starts a stretch of steps: the time since the last one was validation and checkpoints."""
-        self._mark = time.monotonic()
-
     def pairs_per_second(self) -> float:
-        """Training pairs per second of stepping."""
-        return self._pairs / self._busy if self._busy else 0.0
+        """Training pairs per second of stepping: validation and checkpoints do not count."""
+        return self._pairs / self._stepping() if self._pairs else 0.0
 
-    def seconds(self) -> float:
+    def total_seconds(self) -> float:
         """Wall-clock seconds since training began."""
         return time.monotonic() - self._began
+
+    def shares(self) -> dict[str, float]:
+        """Share (0-1) of the wall-clock time by kind of work; what is left is loading and checkpoints."""
+        total = self.total_seconds()
+        return {kind: round(seconds / total, 4) for kind, seconds in self.seconds.items()}
+
+    def _stepping(self) -> float:
+        return sum(self.seconds[kind] for kind in ("data", "forward", "backward", "optimizer"))

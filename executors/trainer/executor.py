@@ -16,7 +16,7 @@ class Trainer(StageExecutor):
 
     @requests(on=["/finetune", "/train"])
     async def train(self, docs: DocList[FinetuningRun], **kwargs: Any) -> DocList[FinetuningRun]:
-        """Runs in; the same runs out, with `training` filled in and `checkpoints/best.safetensors` in their folders."""
+        """Runs in; the same runs out, with `training` filled in and `checkpoints/chosen.safetensors` in their folders."""
         return await self.run_stage(docs)
 
     def on_event(self, kind: str, values: dict[str, float]) -> None:

@@ -3,7 +3,8 @@ import json
 import pydantic
 import pytest
 
-from attune.config import FinetuningSettings, check_settings
+from attune.config import check_settings
+from attune.settings import FinetuningSettings
 from attune.errors import SettingsError
 
 NEEDED = {"model": "starter", "train_data": "shapes"}

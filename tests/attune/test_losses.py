@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from open_clip.loss import ClipLoss
+from open_clip.loss import ClipLoss, SigLipLoss
 
-from attune.config import LOSSES as NAMES
-from attune.losses import LOSSES, clip_loss
+from attune.losses import LOSSES, clip_loss, siglip_loss
+from attune.settings import LOSSES as NAMES
 
 
 def embeddings(batch: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,6 +18,24 @@ def test_every_loss_that_settings_accept_exists() -> None:
     assert set(LOSSES) == set(NAMES)
 
 
+def uneven_batch(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """4 pictures with 1, 3, 2 and 1 captions, and some pairs, positive ones among them, that are to be ignored."""
+    images, texts = embeddings(7, 5, seed)[0][:4], embeddings(7, 5, seed)[1]
+    positives = torch.tensor([0, 1, 1, 1, 2, 2, 3]) == torch.arange(4)[:, None]
+    ignored = torch.rand(4, 7, generator=torch.Generator().manual_seed(seed)) < 0.4
+    return images, texts, positives, ignored
+
+
+def softmax_by_hand(logits: list[list[float]], positives: list[list[bool]], counted: list[list[bool]]) -> float:
+    """L_out of arXiv:2004.11362 for each row, pair by pair; the mean over the rows."""
+    total = 0.0
+    for row, right, seen in zip(logits, positives, counted, strict=True):
+        denominator = sum(math.exp(value) for value, yes in zip(row, seen, strict=True) if yes)
+        terms = [-math.log(math.exp(value) / denominator) for value, yes in zip(row, right, strict=True) if yes]
+        total += sum(terms) / len(terms)
+    return total / len(logits)
+
+
 @pytest.mark.parametrize("batch", [2, 5, 16])
 @pytest.mark.parametrize("dim", [3, 32])
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
@@ -27,6 +45,112 @@ def test_equals_open_clips_loss(batch: int, dim: int, scale: float) -> None:
     expected = ClipLoss()(images, texts, torch.tensor(scale))
 
     torch.testing.assert_close(clip_loss(images, texts, torch.tensor(scale)), expected)
+
+
+@pytest.mark.parametrize("batch", [2, 16])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+def test_equals_open_clips_sigmoid_loss(batch: int, scale: float, bias: float) -> None:
+    images, texts = embeddings(batch, 8, seed=batch)
+
+    expected = SigLipLoss()(images, texts, torch.tensor(scale), torch.tensor(bias))
+
+    torch.testing.assert_close(siglip_loss(images, texts, torch.tensor(scale), torch.tensor(bias)), expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("with_ignored", [False, True])
+def test_several_captions_a_picture_are_all_right_answers(seed: int, with_ignored: bool) -> None:
+    images, texts, positives, ignored = uneven_batch(seed)
+    scale = torch.tensor(7.0)
+
+    loss = clip_loss(images, texts, scale, positives=positives, ignored=ignored if with_ignored else None)
+
+    logits = 7 * images.double() @ texts.double().T
+    counted = positives | ~ignored if with_ignored else torch.ones_like(positives)
+    rows = softmax_by_hand(logits.tolist(), positives.tolist(), counted.tolist())
+    columns = softmax_by_hand(logits.T.tolist(), positives.T.tolist(), counted.T.tolist())
+    assert loss.item() == pytest.approx((rows + columns) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("with_ignored", [False, True])
+def test_the_sigmoid_loss_asks_of_each_pair_alone(seed: int, with_ignored: bool) -> None:
+    images, texts, positives, ignored = uneven_batch(seed)
+    scale, bias = torch.tensor(7.0), torch.tensor(-3.0)
+
+    loss = siglip_loss(images, texts, scale, bias, positives, ignored if with_ignored else None)
+
+    total = 0.0
+    for i in range(4):
+        for j in range(7):
+            if positives[i, j] or not (with_ignored and ignored[i, j]):
+                logit = 7 * float(images[i].double() @ texts[j].double()) - 3
+                total += math.log(1 + math.exp(-logit if positives[i, j] else logit))
+    assert loss.item() == pytest.approx(total / 4, rel=1e-5)
+
+
+def test_two_captions_of_one_picture_by_hand() -> None:
+    images = torch.tensor([[1.0, 0.0]])
+    texts = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+
+    loss = clip_loss(images, texts, torch.tensor(1.0), positives=torch.tensor([[True, True]]))
+
+    # logits [1, 0]. Image to text: mean of -1 + ln(e + 1) and -0 + ln(e + 1). Text to image: one picture, so 0.
+    assert loss.item() == pytest.approx((math.log(math.e + 1) - 0.5) / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_picture_that_is_left_with_nothing_but_its_own_caption_learns_nothing_wrong(name: str) -> None:
+    images, texts = (each.requires_grad_() for each in embeddings(5, 4, seed=4))
+    scale, bias = torch.tensor(100.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
+    ignored = torch.ones(5, 5, dtype=torch.bool)  # its own caption too, which must not count
+
+    loss = LOSSES[name](images, texts, scale, bias, None, ignored)
+    loss.backward()
+
+    own = (images * texts).sum(1).detach()
+    expected = 0.0 if name == "CLIPLoss" else torch.nn.functional.softplus(10 - 100 * own).mean().item()
+    assert loss.item() == pytest.approx(expected, abs=1e-4)
+    for leaf in (images, texts, scale, *([bias] if name == "SigLIPLoss" else [])):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+    if name == "CLIPLoss":
+        assert images.grad is not None
+        assert images.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_smoothing_is_that_of_torch(smoothing: float) -> None:
+    images, texts = embeddings(6, 4, seed=5)
+    logits, target = 9 * images @ texts.T, torch.arange(6)
+
+    loss = clip_loss(images, texts, torch.tensor(9.0), label_smoothing=smoothing)
+
+    expected = [torch.nn.functional.cross_entropy(each, target, label_smoothing=smoothing) for each in (logits, logits.T)]
+    torch.testing.assert_close(loss, sum(expected) / 2)
+
+
+def test_smoothing_leaves_ignored_pairs_alone() -> None:
+    images, texts = embeddings(4, 4, seed=7)
+    ignored = torch.zeros(4, 4, dtype=torch.bool)
+    ignored[:3, 3] = ignored[3, :3] = True  # the last pair and the others do not meet
+
+    loss = clip_loss(images, texts, torch.tensor(9.0), ignored=ignored, label_smoothing=0.2)
+
+    three = clip_loss(images[:3], texts[:3], torch.tensor(9.0), label_smoothing=0.2)
+    torch.testing.assert_close(loss, three * 3 / 4)  # the last pair's own loss is 0
+
+
+def test_captions_without_a_word_on_whose_they_are_are_refused() -> None:
+    images, texts, _, _ = uneven_batch(0)
+    with pytest.raises(ValueError, match="4 pictures and 7 captions: which belong together"):
+        clip_loss(images, texts, torch.tensor(1.0))
+
+
+def test_the_sigmoid_loss_refuses_a_model_without_a_bias() -> None:
+    with pytest.raises(ValueError, match="logit_bias, and this model has none. Use CLIPLoss"):
+        siglip_loss(*embeddings(2, 2, seed=0), torch.tensor(1.0))
 
 
 def test_equals_a_hand_computed_value() -> None:
@@ -62,11 +186,15 @@ def test_does_not_care_which_tower_is_which_nor_in_which_order_pairs_come() -> N
     torch.testing.assert_close(clip_loss(images[order], texts[order], scale), loss)
 
 
-def test_computes_in_float32_whatever_comes_in() -> None:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_computes_in_float32_whatever_comes_in(name: str, autocast: bool) -> None:
     images, texts = embeddings(8, 16, seed=3)
     half = images.bfloat16(), texts.bfloat16()
+    scale, bias = torch.tensor(99.5, dtype=torch.bfloat16), torch.tensor(-10.0, dtype=torch.bfloat16)
 
-    loss = clip_loss(*half, torch.tensor(100.0, dtype=torch.bfloat16))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = LOSSES[name](*half, scale, bias)
 
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, clip_loss(half[0].float(), half[1].float(), torch.tensor(100.0)))
+    torch.testing.assert_close(loss, LOSSES[name](half[0].float(), half[1].float(), scale.float(), bias.float()))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attune.config import check_settings
-from attune.data.batches import epoch_batches
+from attune.data.batches import bisect, epoch_batches, hard_batches
 from attune.data.parts import load_parts
 from attune.data.split import split_by_group
 from attune.errors import DataError
@@ -101,6 +101,130 @@ def test_the_rows_of_a_large_group_take_turns() -> None:
     seen = {row for _ in range(20) for batch in epoch_batches(groups, 4, rng) for row in batch if row < 6}
 
     assert seen == set(range(6))
+
+
+def test_an_epoch_may_pass_over_some_of_the_rows() -> None:
+    groups = random_groups(np.random.default_rng(0), 100, 60)
+    rng = np.random.default_rng(0)
+
+    first, second = (epoch_batches(groups, 8, rng, rows_per_epoch=40) for _ in range(2))
+
+    for batches in (first, second):
+        assert [len(batch) for batch in batches] == [8] * 5
+        assert len(set(np.concatenate(batches))) == 40
+        assert all(len({groups[row] for row in batch}) == 8 for batch in batches)
+    assert set(np.concatenate(first)) != set(np.concatenate(second))
+
+
+@pytest.mark.parametrize("more", [100, 1000, None])
+def test_an_epoch_over_more_rows_than_there_are_is_one_over_all(more: int | None) -> None:
+    groups = [str(number) for number in range(100)]
+
+    limited = epoch_batches(groups, 8, np.random.default_rng(3), rows_per_epoch=more)
+
+    for one, other in zip(limited, epoch_batches(groups, 8, np.random.default_rng(3)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def directions(rng: np.random.Generator, rows: int, dim: int = 8) -> np.ndarray:
+    vectors = rng.standard_normal((rows, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_hard_batches_keep_the_rules_of_random_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = int(rng.integers(2, 150))
+    groups = random_groups(rng, rows, int(rng.integers(2, rows + 2)))
+    batch_size, cluster_size = int(rng.integers(2, 70)), int(rng.integers(1, 20))
+    of_group = directions(rng, rows + 2)  # rows of one group are as similar as can be
+    embeddings = np.stack([of_group[int(group[1:])] for group in groups])
+
+    batches = hard_batches(embeddings, groups, batch_size, rng, cluster_size)
+
+    assert len(batches) == -(-rows // batch_size)
+    for batch in batches:
+        assert batch.dtype == np.int64
+        assert len({groups[row] for row in batch}) == len(batch) <= batch_size
+    sizes = list(map(len, batches))
+    assert max(sizes) - min(sizes) <= 1
+    seen = Counter(row for batch in batches for row in batch.tolist())
+    assert set(seen.values()) == {1}
+    wanted = {group: min(count, len(batches)) for group, count in Counter(groups).items()}
+    assert Counter(groups[row] for row in seen) == wanted
+
+
+def test_hard_batches_may_pass_over_some_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    groups = random_groups(rng, 100, 60)
+
+    batches = hard_batches(directions(rng, 100), groups, 8, rng, rows_per_epoch=40)
+
+    assert [len(batch) for batch in batches] == [8] * 5
+    assert len(set(np.concatenate(batches))) == 40
+    assert all(len({groups[row] for row in batch}) == 8 for batch in batches)
+
+
+@pytest.mark.parametrize("photographs", [1, 3])
+def test_most_rows_of_a_hard_batch_have_their_likes_with_them(photographs: int) -> None:
+    rng = np.random.default_rng(0)
+    kinds, things = 16, 16  # 16 kinds of 16 things each, of each thing one or more photographs
+    kind = np.repeat(np.arange(kinds), things * photographs)
+    groups = [str(row // photographs) for row in range(len(kind))]
+    centres = directions(rng, kinds, dim=32)
+    embeddings = centres[kind] + 0.05 * rng.standard_normal((len(kind), 32)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+    def of_same_kind(batches: list[np.ndarray]) -> float:
+        return float(np.mean([(kind[batch][:, None] == kind[batch]).sum(1).mean() - 1 for batch in batches]))
+
+    # In a random batch of 32, about 2 others are of a row's kind; in one of two whole clusters, 15.
+    assert of_same_kind(epoch_batches(groups, 32, rng)) < 3
+    assert of_same_kind(hard_batches(embeddings, groups, 32, rng, cluster_size=16)) > 10
+
+
+def test_hard_batches_differ_from_epoch_to_epoch() -> None:
+    rng = np.random.default_rng(0)
+    embeddings, groups = directions(rng, 64), [str(number) for number in range(64)]
+
+    first, second = (hard_batches(embeddings, groups, 16, rng, cluster_size=4) for _ in range(2))
+
+    assert {frozenset(batch) for batch in first} != {frozenset(batch) for batch in second}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 33, 100])
+@pytest.mark.parametrize("cluster_size", [1, 4, 16, 1000])
+def test_clusters_are_of_equal_size_and_hold_each_row_once(rows: int, cluster_size: int) -> None:
+    rng = np.random.default_rng(rows)
+    chosen = rng.permutation(200)[:rows]
+
+    clusters = bisect(directions(rng, 200), chosen, cluster_size, rng)
+
+    assert len(clusters) == -(-rows // cluster_size)
+    assert max(map(len, clusters)) - min(map(len, clusters)) <= 1
+    assert sorted(np.concatenate(clusters)) == sorted(chosen)
+
+
+def test_equal_rows_can_be_clustered_too() -> None:
+    same = np.ones((10, 4), dtype=np.float32) / 2
+
+    clusters = bisect(same, np.arange(10), 3, np.random.default_rng(0))
+
+    assert sorted(map(len, clusters)) == [2, 2, 3, 3]
+
+
+def test_clusters_are_what_lies_together() -> None:
+    rng = np.random.default_rng(0)
+    corners = np.array([[1, 0, 0], [-1, 0, 0], [0, 0.5, 0], [0, -0.5, 0]], dtype=np.float32)
+    place = rng.permutation(np.repeat(np.arange(4), 5))
+    embeddings = corners[place] + 0.01 * rng.standard_normal((20, 3)).astype(np.float32)
+
+    clusters = bisect(embeddings, np.arange(20), 5, rng)
+
+    # First halved along x, the widest direction, in which two corners tie in the middle; the outer ones stay whole.
+    whole = [set(place[cluster].tolist()) for cluster in clusters]
+    assert {0} in whole
+    assert {1} in whole
 
 
 def settings(**changes: object) -> object:

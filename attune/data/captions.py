@@ -1,0 +1,114 @@
+"""The training captions, tokenised once, and the draw of some of them for a batch of pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attune.data.pairs import Pairs
+
+Change = Callable[[Sequence[str], Sequence[Sequence[str]], np.random.Generator], list[str]]
+"""Captions, for each all captions of its picture, and a source of chance in; as many captions out."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The captions drawn for a batch of pictures, picture by picture.
+
+    Attributes:
+        tokens: int64 (captions, context_length).
+        owners: int64 (captions,); which picture each belongs to, by its place in the batch.
+        numbers: int64 (captions,); which caption each is, counted over all captions of all pictures.
+    """
+
+    tokens: Tensor
+    owners: np.ndarray
+    numbers: np.ndarray
+
+    def positives(self, pictures: int) -> Tensor:
+        """Which caption belongs to which of the batch's pictures: bool (pictures, captions)."""
+        return torch.from_numpy(np.arange(pictures)[:, None] == self.owners)
+
+
+class Captions:
+    """All captions of some pictures as tokens.
+
+    Args:
+        tokenizer: list of texts in, integer tensor (texts, context_length) out.
+        pairs: the pictures with their captions, at least one each.
+
+    Attributes:
+        counts: int64 (pictures,); captions of each picture.
+        first: int64 (pictures,); the number of each picture's first caption.
+        tokens: int32 (captions, context_length).
+    """
+
+    def __init__(self, tokenizer: Any, pairs: Pairs) -> None:
+        self._tokenizer = tokenizer
+        self._texts = pairs.captions
+        texts = [text for captions in pairs.captions for text in captions]
+        self.counts = np.asarray([len(captions) for captions in pairs.captions], dtype=np.int64)
+        self.first = np.cumsum(self.counts) - self.counts
+        self.tokens = torch.cat([tokenizer(texts[start : start + 4096]).int() for start in range(0, len(texts), 4096)])
+
+    def sample(
+        self,
+        rows: np.ndarray,
+        rng: np.random.Generator,
+        per_image: int | Literal["all"] = 1,
+        change: Change | None = None,
+    ) -> Sample:
+        """Some captions of each picture, at random.
+
+        Args:
+            rows: int64 (batch,); the pictures.
+            rng: source of the choice.
+            per_image: how many different captions of each picture, all of those that have fewer; or `all`.
+            change: says the chosen captions in other words. Those that it does change are tokenised anew, and that, for a
+                whole batch, takes time.
+
+        Raises:
+            ValueError: if `per_image` is less than 1.
+
+        Example:
+            Pictures 0 and 1 have captions 0, 1 and 2, 3, 4. `sample([1, 0], rng, "all")` has `owners` [0, 0, 0, 1, 1]
+            and `numbers` [2, 3, 4, 0, 1].
+        """
+        if per_image == 1:
+            owners = np.arange(len(rows), dtype=np.int64)
+            numbers = self.first[rows] + rng.integers(self.counts[rows])
+        else:
+            owners, numbers = self._draw(rows, rng, per_image)
+        tokens = self.tokens[torch.from_numpy(numbers)].long()
+        if change is not None:
+            self._change(tokens, rows[owners], numbers, rng, change)
+        return Sample(tokens, owners, numbers)
+
+    def _draw(self, rows: np.ndarray, rng: np.random.Generator, per_image: int | str) -> tuple[np.ndarray, np.ndarray]:
+        """Owners and numbers of up to `per_image` captions of each picture, in random order."""
+        counts = self.counts[rows]
+        owners = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
+        place = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... within each picture
+        numbers = self.first[rows][owners] + place
+        if isinstance(per_image, str):
+            return owners, numbers
+        if per_image < 1:
+            raise ValueError(f"per_image is {per_image}: a picture cannot be shown with fewer than 1 caption")
+        shuffled = np.lexsort((rng.random(len(owners)), owners))  # within each picture alone
+        kept = place < per_image
+        return owners[kept], numbers[shuffled][kept]
+
+    def _change(
+        self, tokens: Tensor, pictures: np.ndarray, numbers: np.ndarray, rng: np.random.Generator, change: Change
+    ) -> None:
+        """Writes the tokens of those captions that `change` says differently over their old ones."""
+        siblings = [self._texts[picture] for picture in pictures]
+        places = numbers - self.first[pictures]
+        texts = [captions[place] for captions, place in zip(siblings, places, strict=True)]
+        changed = change(texts, siblings, rng)
+        differ = [number for number, (old, new) in enumerate(zip(texts, changed, strict=True)) if old != new]
+        if differ:
+            tokens[differ] = self._tokenizer([changed[number] for number in differ]).long()

@@ -1,0 +1,27 @@
+"""Weights as safetensors files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from attune.files import whole_file
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
+    """Writes a state dict; floating-point weights as `dtype` if given."""
+    tensors = {
+        name: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).cpu().contiguous().clone()
+        for name, value in state.items()
+    }
+    with whole_file(path) as draft:
+        save_file(tensors, draft, metadata={"format": "pt"})
+        draft.chmod(0o644)  # safetensors writes files that only their owner can read
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """What `save_weights` wrote, on the CPU."""
+    state: dict[str, Tensor] = load_file(path)
+    return state

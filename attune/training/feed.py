@@ -1,0 +1,143 @@
+"""What each step is given: pictures, captions, and which of them belong together."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attune.data.batches import epoch_batches, hard_batches
+from attune.data.captions import Captions, Change
+from attune.data.duplicates import Duplicates
+from attune.data.pairs import Pairs
+from attune.data.pixels import PixelCache
+from attune.models.clip import Clip
+from attune.models.text import trim
+from attune.settings import FinetuningSettings
+from attune.training.distributed import World, share
+from attune.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's pictures and captions: this process's share of them, and how all of them relate.
+
+    Attributes:
+        rows: training rows of all pictures, int64 (n,).
+        images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim).
+        texts: of this process's pictures, tokens int64 (share of m, context_length), or embeddings (share of m, dim).
+        positives: bool (n, m), True where caption j is of picture i; None if both come one by one.
+        ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
+        image_counts: pictures of each process.
+        text_counts: captions of each process.
+    """
+
+    rows: np.ndarray
+    images: Tensor
+    texts: Tensor
+    positives: Tensor | None
+    ignored: Tensor | None
+    image_counts: list[int]
+    text_counts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Feed:
+    """Batches of a run. Every batch follows from the seed, its epoch and its number alone.
+
+    So a resumed run sees what an unbroken one would have, and all processes of a run draw the same batches, of which
+    each loads its share.
+
+    Attributes:
+        image_table: embeddings (rows, dim) of all training pictures, if the image tower is locked.
+        text_table: embeddings (captions, dim) of all captions, if the text tower is locked.
+        look_alikes: the starting model's embeddings (rows, dim) of all training pictures, for hard negatives.
+    """
+
+    def __init__(
+        self,
+        pairs: Pairs,
+        cache: PixelCache,
+        captions: Captions,
+        duplicates: Duplicates | None,
+        change: Change | None,
+        settings: FinetuningSettings,
+        recipe: Recipe,
+        world: World,
+        clip: Clip,
+    ) -> None:
+        self.pairs = pairs
+        self.cache = cache
+        self.captions = captions
+        self.duplicates = duplicates
+        self.change = change
+        self.settings = settings
+        self.recipe = recipe
+        self.world = world
+        self.clip = clip
+        self.image_table: Tensor | None = None
+        self.text_table: Tensor | None = None
+        self.look_alikes: np.ndarray | None = None
+        self._rows = cache.rows(pairs.images)
+
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """The rows of each batch of an epoch, from 1."""
+        rng = np.random.default_rng((self.settings.seed, epoch))
+        if self.look_alikes is not None and self._is_hard(epoch):
+            return hard_batches(self.look_alikes, self.pairs.groups, self.recipe.batch_size, rng)
+        return epoch_batches(self.pairs.groups, self.recipe.batch_size, rng, self.settings.images_per_epoch)
+
+    def batches(self, epoch: int, plan: list[np.ndarray], start: int = 0) -> Iterator[Batch]:
+        """The batches of a plan from number `start` on; the next one is made ready while one is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead = [
+                pool.submit(self.load, epoch, number, plan[number]) for number in range(start, min(start + 2, len(plan)))
+            ]
+            for number in range(start, len(plan)):
+                batch = ahead.pop(0).result()
+                if number + 2 < len(plan):
+                    ahead.append(pool.submit(self.load, epoch, number + 2, plan[number + 2]))
+                yield batch
+
+    def _is_hard(self, epoch: int) -> bool:
+        """Whether an epoch's batches are made of pictures that look alike; such epochs are spread evenly."""
+        fraction = self.settings.hard_negatives
+        return int(epoch * fraction) > int((epoch - 1) * fraction)
+
+    def load(self, epoch: int, number: int, rows: np.ndarray) -> Batch:
+        """The pictures of these rows with their captions, as batch `number` of an epoch."""
+        rng = np.random.default_rng((self.settings.seed, epoch, number))
+        sample = self.captions.sample(rows, rng, "all" if self.settings.multi_positive else 1, self.change)
+        slices = [share(len(rows), World(rank, self.world.size)) for rank in range(self.world.size)]
+        # Captions are in the order of their pictures, so a process's captions are a stretch as well.
+        bounds = [np.searchsorted(sample.owners, (part.start, part.stop)) for part in slices]
+        mine, (first, last) = slices[self.world.rank], bounds[self.world.rank]
+        one_each = len(sample.owners) == len(rows)
+        positives = None if one_each else sample.positives(len(rows))
+        ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
+        return Batch(
+            rows=rows,
+            images=self._move(self._images(rows[mine])),
+            texts=self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last])),
+            positives=None if positives is None else self._move(positives),
+            ignored=self._move(ignored) if ignored is not None and ignored.any() else None,
+            image_counts=[part.stop - part.start for part in slices],
+            text_counts=[int(end - begin) for begin, end in bounds],
+        )
+
+    def _images(self, rows: np.ndarray) -> Tensor:
+        if self.image_table is not None:
+            return self.image_table[torch.from_numpy(rows)]
+        return torch.from_numpy(self.cache.pixels[self._rows[rows]])
+
+    def _texts(self, tokens: Tensor, numbers: np.ndarray) -> Tensor:
+        return trim(tokens, self.clip.model) if self.text_table is None else self.text_table[torch.from_numpy(numbers)]
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        if self.clip.device.type != "cuda" or tensor.device == self.clip.device:
+            return tensor
+        return tensor.pin_memory().to(self.clip.device, non_blocking=True)

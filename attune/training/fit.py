@@ -1,0 +1,255 @@
+"""The training loop: epochs of steps, each watched by the guards, each epoch measured on the validation part."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attune.errors import TrainingStopped
+from attune.evaluation import Measurement, measure
+from attune.losses import LOSSES
+from attune.metrics import mean_recall
+from attune.models.trainable import train_mode
+from attune.models.weights import save_weights
+from attune.training.checkpoints import Stateful
+from attune.training.checks import check_data, check_pairs, estimate_run
+from attune.training.distributed import agree, any_of, average_gradients, broadcast_weights, gather
+from attune.training.feed import Batch
+from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check
+from attune.training.job import Job
+from attune.training.memory import with_enough_memory
+from attune.training.optimizer import set_learning_rate
+from attune.training.position import Candidate, Position
+from attune.training.step import backward
+
+MAX_LOGIT_SCALE = 100.0  # CLIP's own bound: above it training becomes unstable (Radford et al. 2021, section 2.5)
+
+
+def fit(job: Job) -> None:
+    """Trains from the last checkpoint, or from the start, to the last epoch or until it no longer gets better.
+
+    Leaves `checkpoints/best.safetensors`: the weights with the highest mean validation recall. The starting weights are
+    candidates too: if nothing beats them, they are the result.
+
+    Raises:
+        TrainingError: if a guard gives up; the message says what was found and what to do.
+        TrainingStopped: if it was asked to stop; the next `fit` goes on from there.
+    """
+    if not restore(job):
+        check_data(job)
+        estimate_run(job)
+        start = measure_candidate(job, Candidate(0, "start", 0.0))
+        if start is not None and job.settings.check_pairs:
+            check_pairs(job, start)
+        save(job)
+
+    while not is_done(job):
+        position = job.position
+        plan = job.feed.plan(position.epoch)
+        if not train_epoch(job, plan):
+            roll_back(job)
+            continue
+        loss = float(np.mean(position.losses))
+        after = Candidate(position.epoch, "weights", 0.0, loss)
+        measure_candidate(job, after)
+        if is_much_worse(job, after):
+            start_over(job, after)
+            continue
+        if job.average is not None:
+            with job.average.applied(job.clip.model):
+                measure_candidate(job, Candidate(position.epoch, "average", 0.0, loss))
+        position.next_epoch()
+        save(job)
+    job.guards.step.check_end()
+
+
+def is_done(job: Job) -> bool:
+    """Whether all epochs are done, or the last ones brought nothing."""
+    position, patience = job.position, job.settings.early_stopping_patience
+    since_best = position.epoch - 1 - position.best.epoch
+    return position.epoch > job.recipe.epochs or bool(patience and since_best >= patience)
+
+
+def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
+    """The rest of the epoch at work; False if the guards ask for a roll back."""
+    position, recipe = job.position, job.recipe
+    batches = job.feed.batches(position.epoch, plan, position.step)
+    while position.step < len(plan):
+        with job.progress.clock("data"):
+            batch = next(batches)
+        number = (position.epoch - 1) * recipe.steps_per_epoch + position.step
+        learning_rate = recipe.learning_rate_at(number) * position.rate
+        set_learning_rate(job.optimizer, learning_rate)
+        # All chance in a step follows from the seed and its number: a resumed run repeats an unbroken one.
+        torch.manual_seed((job.settings.seed * 1_000_003 + number) * job.world.size + job.world.rank)
+        train_mode(job.clip.model)
+        loss = compute_gradients(job, batch)
+        with job.progress.clock("optimizer"):
+            norm = torch.nn.utils.clip_grad_norm_(job.clip.model.parameters(), job.settings.max_grad_norm).item()
+            scale = job.clip.model.logit_scale.exp().item()
+            action = job.guards.after_step(number + 1, loss, norm, learning_rate, batch.rows, scale, _chance(job, batch))
+            if action == "roll_back":
+                return False
+            if action == "step":
+                job.optimizer.step()
+                with torch.no_grad():
+                    job.clip.model.logit_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
+                if job.average is not None:
+                    job.average.update(job.clip.model)
+                position.losses.append(loss)
+        position.step += 1
+        if job.world.is_main:
+            job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts))
+        if any_of(job.stop(), job.world):
+            save(job)
+            raise TrainingStopped(
+                f"Training was asked to stop and did, after step {number + 1} of {recipe.total_steps}. "
+                "Start the run again to go on from there"
+            )
+    return True
+
+
+def compute_gradients(job: Job, batch: Batch) -> float:
+    """Leaves the gradients of a batch in the parameters and returns its loss."""
+    model, position = job.clip.model, job.position
+    loss_function = LOSSES[job.recipe.loss]
+
+    def loss_of(images: Tensor, texts: Tensor) -> Tensor:
+        bias = getattr(model, "logit_bias", None)
+        return loss_function(images, texts, model.logit_scale.exp(), bias, batch.positives, batch.ignored)
+
+    def attempt(micro_batch_size: int | None) -> Tensor:
+        with job.progress.clock("backward"):
+            return backward(
+                _clocked(job, job.towers.encode_images),
+                _clocked(job, job.towers.encode_texts),
+                batch.images,
+                batch.texts,
+                loss_of,
+                micro_batch_size,
+                lambda images, texts: (gather(images, batch.image_counts), gather(texts, batch.text_counts)),
+                model,
+            )
+
+    clear = partial(job.optimizer.zero_grad, set_to_none=True)
+    if job.world.size == 1:
+        loss, position.micro_batch_size = with_enough_memory(attempt, position.micro_batch_size, len(batch), job.log, clear)
+    else:  # processes wait for each other in every step: one that tried again alone would leave the others waiting
+        clear()
+        loss = attempt(position.micro_batch_size)
+    average_gradients(model.parameters(), job.world)
+    return loss.item()
+
+
+def _chance(job: Job, batch: Batch) -> float | None:
+    """The loss of a model that tells nothing apart, if that can be said of this loss."""
+    if job.recipe.loss != "CLIPLoss" or batch.positives is not None:
+        return None
+    return chance_loss(sum(batch.image_counts), sum(batch.text_counts))
+
+
+def _clocked(job: Job, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def clocked(rows: Tensor) -> Tensor:
+        with job.progress.clock("forward"):
+            return encode(rows)
+
+    return clocked
+
+
+def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
+    """Measures the model as it is on the validation part; keeps its weights if none before were as good.
+
+    Returns:
+        The measurement, in the main process.
+    """
+    broadcast_weights(job.clip.model, job.world)
+    measurement = None
+    if job.world.is_main:
+        with job.progress.clock("validation"):
+            measurement = measure(job.clip, job.parts.validation, job.cache)
+        job.guards.after_validation(
+            measurement.images,
+            measurement.texts,
+            f"after epoch {candidate.epoch}" if candidate.epoch else "of the starting model",
+        )
+        candidate.mean_recall = mean_recall(measurement.metrics)
+    candidate.mean_recall = agree(candidate.mean_recall, job.world)
+    job.position.candidates.append(candidate)
+    if measurement is None:
+        return None
+    if candidate.kind == "start":
+        save_weights(job.checkpoints.start, job.weights())
+    if job.position.best is candidate:
+        save_weights(job.checkpoints.best, job.weights())
+    averaged = candidate.kind == "average"
+    job.log(
+        f"epoch {candidate.epoch}{', averaged' * averaged}: validation mean recall {candidate.mean_recall:.4f}, "
+        "text->image recall@5 {text_to_image_recall@5:.4f}, image->text {image_to_text_recall@5:.4f}".format(
+            **measurement.metrics
+        ),
+        kind="average" if averaged else "validation",
+        epoch=candidate.epoch,
+        mean_recall=candidate.mean_recall,
+        loss=candidate.loss,
+        logit_scale=job.clip.model.logit_scale.exp().item(),
+        **measurement.metrics,
+    )
+    return measurement
+
+
+def save(job: Job) -> None:
+    """Writes the checkpoint a resumed run goes on from."""
+    if job.world.is_main:
+        job.checkpoints.save(job.position.state_dict(), **_parts(job))
+
+
+def restore(job: Job) -> bool:
+    """Puts the job back to its last checkpoint; False if there is none."""
+    state = job.checkpoints.restore(job.clip.device, **_parts(job))
+    if state is None:
+        return False
+    job.position = Position.from_state(state)
+    return True
+
+
+def roll_back(job: Job) -> None:
+    """Goes back to the last checkpoint with the lower rate that the guards ask for."""
+    rate = job.guards.rate_factor
+    guards = job.guards.state_dict()
+    restore(job)
+    agree(0, job.world)  # all have read the checkpoint before it is written again
+    job.guards.load_state_dict(guards)  # they remember how often this has happened
+    job.position.rate = rate
+    job.log(f"back to epoch {job.position.epoch}, step {job.position.step}; learning rate x {rate:g}", kind="guard")
+    save(job)
+
+
+def is_much_worse(job: Job, after: Candidate) -> bool:
+    """Whether the first epoch made the model clearly worse than it was, for the first time."""
+    position = job.position
+    if after.epoch > 1 or position.rolled_back:
+        return False
+    return first_check(position.start.mean_recall, after.mean_recall, len(job.parts.validation))
+
+
+def start_over(job: Job, after: Candidate) -> None:
+    """Begins again with a smaller rate."""
+    start = job.position.start.mean_recall
+    restore(job)
+    agree(0, job.world)
+    job.position.rate *= RATE_AFTER_FALL
+    job.position.rolled_back = True
+    job.log(
+        f"validation mean recall fell from {start:.4f} to {after.mean_recall:.4f} in the first epoch: starting over with "
+        f"{RATE_AFTER_FALL:.2g} times the learning rate",
+        kind="guard",
+    )
+    save(job)
+
+
+def _parts(job: Job) -> dict[str, Stateful]:
+    parts = {"model": job.clip.model, "optimizer": job.optimizer, "guards": job.guards, "average": job.average}
+    return {name: part for name, part in parts.items() if part is not None}

@@ -1,0 +1,124 @@
+"""Guards of a training: each looks at numbers and says what to do, or ends the run with what was found and what helps."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from attune.training.guards.chance import PATIENCE, SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
+from attune.training.guards.collapse import Health, check_collapse, embedding_health
+from attune.training.guards.recall import RATE_AFTER_FALL, first_check
+from attune.training.guards.step import Action, Decision, StepGuard
+
+__all__ = [
+    "RATE_AFTER_FALL",
+    "Action",
+    "Decision",
+    "Guards",
+    "Health",
+    "ScaleGuard",
+    "StepGuard",
+    "StuckGuard",
+    "chance_loss",
+    "check_collapse",
+    "embedding_health",
+    "first_check",
+]
+
+
+class Guards:
+    """The guards of a run, as one.
+
+    Args:
+        log: takes lines that the guards have to say, with ``kind="guard"`` and ``step``.
+        warmup_steps: over which the learning rate rises; no loss is judged before.
+        start_scale: the exponentiated logit_scale of the starting model, 1 to 100.
+        scratch: whether the weights start random: learning may then begin late, the scale may move, and embeddings may
+            be all alike on the way.
+    """
+
+    def __init__(self, log: Callable[..., None], warmup_steps: int, start_scale: float, scratch: bool = False) -> None:
+        self.log = log
+        self.scratch = scratch
+        self.step = StepGuard()
+        self.stuck = StuckGuard(warmup_steps, SCRATCH_PATIENCE if scratch else PATIENCE)
+        self.scale = ScaleGuard(start_scale, scratch)
+        self._start: dict[str, Health] = {}
+
+    @property
+    def rate_factor(self) -> float:
+        """What the learning rate is multiplied by: 1, and half of it after each roll back."""
+        return self.step.rate_factor
+
+    def after_step(
+        self,
+        step: int,
+        loss: float,
+        gradient_norm: float,
+        learning_rate: float,
+        rows: Iterable[object],
+        scale: float,
+        chance: float | None,
+    ) -> Action:
+        """What to do with the gradients of a step; see `StepGuard.check` for the first five.
+
+        Args:
+            step: its number, from 1.
+            loss: of the batch.
+            gradient_norm: before clipping.
+            learning_rate: of this step.
+            rows: names or numbers of the batch's rows.
+            scale: exponentiated logit_scale.
+            chance: see `chance_loss`; None for losses that are not ln(batch) where nothing is told apart, as SigLIP's.
+
+        Raises:
+            TrainingError: if a guard gives up.
+        """
+        action, note = self.step.check(step, loss, gradient_norm, learning_rate, rows)
+        self._say(note, step)
+        if action == "step":
+            if chance is not None:
+                self.stuck.check(step, loss, chance)
+            self._say(self.scale.check(step, scale, self.stuck.ratio), step)
+        return action
+
+    def after_validation(self, images: np.ndarray, texts: np.ndarray, where: str = "") -> dict[str, Health]:
+        """Looks at the validation part's embeddings; the first ones are the start that others are compared with.
+
+        Args:
+            images: unit length, (images, dim).
+            texts: unit length, (texts, dim).
+            where: such as ``"after epoch 2"``, for the message.
+
+        Returns:
+            The health of ``pictures`` and ``captions``.
+
+        Raises:
+            TrainingError: if either are all alike now; see `check_collapse`.
+        """
+        health = {"pictures": embedding_health(images), "captions": embedding_health(texts)}
+        self._start = self._start or health
+        for what, now in health.items():
+            # Random weights are compared with nothing: on their way they may well be all alike for a while.
+            check_collapse(now, now if self.scratch else self._start[what], what, where)
+        return health
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, for a checkpoint."""
+        return {
+            "step": self.step.state_dict(),
+            "stuck": self.stuck.state_dict(),
+            "scale": self.scale.state_dict(),
+            "start": {what: list(health) for what, health in self._start.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` gave. For a resumed run; a roll back would be forgotten by it."""
+        self.step.load_state_dict(state["step"])
+        self.stuck.load_state_dict(state["stuck"])
+        self.scale.load_state_dict(state["scale"])
+        self._start = {what: Health(*figures) for what, figures in state["start"].items()}
+
+    def _say(self, note: str, step: int) -> None:
+        if note:
+            self.log(note, kind="guard", step=step)

@@ -1,0 +1,34 @@
+"""Whether the first stretch of training made the model clearly worse."""
+
+import math
+
+LEAST_FALL = 0.02
+"""Fall of mean recall that is no noise: many healthy runs lose a point before they gain."""
+
+RELATIVE_FALL = 0.1
+"""The same as a share of the start's."""
+
+RATE_AFTER_FALL = 1 / 3
+"""What the learning rate is multiplied by after such a fall."""
+
+
+def first_check(start_recall: float, recall: float, pictures: int | None = None) -> bool:
+    """Whether to go back to the start, once, with `RATE_AFTER_FALL` times the learning rate.
+
+    For the first validation only. After a second fall training goes on: the best checkpoint is kept, the start among them.
+
+    Args:
+        start_recall: mean validation recall of the starting model, 0 to 1.
+        recall: after the first stretch.
+        pictures: in the validation part. If given, a fall must also exceed two standard errors of a share over so many:
+            of 20 pictures, one that is found or not moves the mean by several points.
+
+    Returns:
+        True if the fall is clear. A recall that is no number is a fall.
+
+    Example:
+        From 0.60, anything below 0.54 is a clear fall; from 0.10, anything below 0.08. On 100 pictures 0.60 must fall
+        by 2 x sqrt(0.6 x 0.4 / 100) = 0.098.
+    """
+    noise = 2 * math.sqrt(start_recall * (1 - start_recall) / pictures) if pictures else 0.0
+    return not start_recall - recall <= max(LEAST_FALL, RELATIVE_FALL * start_recall, noise)

@@ -1,0 +1,143 @@
+"""A run ready to train: everything that is loaded or decided before the first step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from attune.data.captions import Captions, Change
+from attune.data.duplicates import Duplicates, mean_colours, picture_hashes, thumbnails
+from attune.data.parts import Parts, load_parts
+from attune.data.pixels import PixelCache, open_pixels
+from attune.data.words import change_captions
+from attune.device import choose_device, choose_precision
+from attune.evaluation import embed_images
+from attune.models.clip import Clip, load_clip
+from attune.models.layers import Tower
+from attune.models.lora import add_lora, merged_state
+from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
+from attune.runs import RunFolder
+from attune.settings import FinetuningSettings
+from attune.training.average import WeightAverage
+from attune.training.checkpoints import Checkpoints
+from attune.training.distributed import World, current_world
+from attune.training.feed import Feed
+from attune.training.guards import Guards
+from attune.training.optimizer import make_optimizer
+from attune.training.position import Position
+from attune.training.progress import Progress
+from attune.training.recipe import Recipe, choose_recipe
+from attune.training.towers import Towers
+
+
+@dataclass
+class Job:
+    """One process's view of a run that trains.
+
+    Attributes:
+        log: writes to the run's history; only the main process does.
+        stop: tells whether training was asked to stop.
+    """
+
+    folder: RunFolder
+    settings: FinetuningSettings
+    recipe: Recipe
+    clip: Clip
+    parts: Parts
+    cache: PixelCache
+    retention_cache: PixelCache | None
+    feed: Feed
+    towers: Towers
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    guards: Guards
+    checkpoints: Checkpoints
+    progress: Progress
+    world: World
+    device: str
+    precision: str
+    log: Callable[..., None]
+    stop: Callable[[], bool]
+    position: Position = field(default_factory=Position)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
+        return merged_state(self.clip.model) if self.settings.lora_rank else self.clip.model.state_dict()
+
+
+def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], bool]) -> Job:
+    """Loads model and data and decides the recipe.
+
+    Raises:
+        ModelError, DataError, SettingsError: what cannot be used, and what to do.
+    """
+    run, world = folder.load(), current_world()
+    log = folder.log if world.is_main else _say_nothing
+    device = choose_device(settings.devices, world.rank)
+    precision = choose_precision(settings.precision, device)
+    log(f"loading model {settings.model} on {device}, {precision}")
+    clip = load_clip(settings.model, device, settings.seed)
+    clip.model.visual.to(memory_format=torch.channels_last)
+    choose_trainable(clip.model, settings.lock_image, settings.lock_text, settings.train_last_blocks)
+    parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
+    cache = open_pixels(run.train_fingerprint, clip.preprocess, clip.resize)
+
+    recipe = choose_recipe(settings, clip.model, len(parts.train), len(set(parts.train.groups)))
+    if settings.lora_rank:
+        towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
+        add_lora(clip.model, settings.lora_rank, towers=towers)
+    captions = Captions(clip.tokenizer, parts.train)
+    duplicates = None
+    if settings.mask_duplicates:
+        small = thumbnails(cache.pixels)[cache.rows(parts.train.images)]
+        duplicates = Duplicates(parts.train.captions, picture_hashes(small), parts.train.groups, mean_colours(small))
+    feed = Feed(parts.train, cache, captions, duplicates, _change(settings), settings, recipe, world, clip)
+    _embed_once(clip, feed, settings, recipe)
+
+    retention = parts.retention
+    return Job(
+        folder=folder,
+        settings=settings,
+        recipe=recipe,
+        clip=clip,
+        parts=parts,
+        cache=cache,
+        retention_cache=open_pixels(retention.fingerprint, clip.preprocess, clip.resize) if retention else None,
+        feed=feed,
+        towers=Towers(clip, recipe.augmentation, precision, settings.compile),
+        optimizer=make_optimizer(clip.model, recipe, settings.weight_decay),
+        average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
+        guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.model.endswith("#scratch")),
+        checkpoints=Checkpoints(folder),
+        progress=Progress(folder, recipe.total_steps, recipe.epochs),
+        world=world,
+        device=device,
+        precision=precision,
+        log=log,
+        stop=stop,
+        position=Position(micro_batch_size=settings.micro_batch_size),
+    )
+
+
+def _change(settings: FinetuningSettings) -> Change | None:
+    if not settings.word_dropout and not settings.caption_mixing:
+        return None
+    return partial(change_captions, word_dropout=settings.word_dropout, caption_mixing=settings.caption_mixing)
+
+
+def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Recipe) -> None:
+    """Computes what does not change: a locked tower's embeddings of unchanged inputs, and which pictures look alike."""
+    locked = tower_is_frozen(clip.model, "image") and recipe.augmentation == "none"
+    if locked or settings.hard_negatives:
+        images = embed_images(clip, feed.pairs, feed.cache)
+        feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
+        feed.look_alikes = images if settings.hard_negatives else None
+    if tower_is_frozen(clip.model, "text") and feed.change is None:
+        texts = [text for captions in feed.pairs.captions for text in captions]
+        feed.text_table = torch.from_numpy(clip.encode_texts(texts)).to(clip.device)
+
+
+def _say_nothing(*_: object, **__: object) -> None:
+    """The main process speaks for all."""

@@ -1,0 +1,80 @@
+"""Steps that do not fit into memory are taken in smaller pieces."""
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from attune.errors import TrainingError
+
+T = TypeVar("T")
+
+ALLOCATOR_MESSAGES = (
+    "DefaultCPUAllocator",  # main memory
+    "CUBLAS_STATUS_ALLOC_FAILED",  # libraries that allocate for themselves say it in their own words
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def with_enough_memory(
+    run_step: Callable[[int | None], T],
+    micro_batch_size: int | None,
+    batch_size: int,
+    log: Callable[..., None],
+    clear: Callable[[], None],
+) -> tuple[T, int | None]:
+    """Runs a step, in ever smaller pieces until they fit into memory.
+
+    Half the pieces each time: from the batch to `batch_size // 2`, and on down to 1. A system that promises more main
+    memory than it has ends the process instead of refusing; then there is nothing to catch here.
+
+    Args:
+        run_step: forward and backward pass of one batch in pieces of so many pairs, `None` for all at once; returns
+            what it likes. It must not touch the weights, so that it can be run again: no optimizer step.
+        micro_batch_size: pairs a piece to begin with.
+        batch_size: pairs of this batch.
+        log: takes a line, with ``kind="memory"``, when pieces become smaller.
+        clear: drops all gradients, such as `optimizer.zero_grad`. Called before every attempt: pieces that did fit have
+            left theirs.
+
+    Returns:
+        What `run_step` returned, and the size that it settled on: `micro_batch_size` if that was fine. Go on with it, and
+        keep it with the run.
+
+    Raises:
+        TrainingError: if one pair at a time does not fit either.
+    """
+    while True:
+        clear()
+        try:
+            return run_step(micro_batch_size), micro_batch_size
+        except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+            if not is_out_of_memory(error):
+                raise
+            shortage = str(error).strip().split("\n")[0] or type(error).__name__
+        # Outside of the handler: inside, the traceback would keep the step's tensors alive.
+        clear()
+        free_caches()
+        smaller = min(micro_batch_size or batch_size, batch_size) // 2
+        if smaller < 1:
+            raise TrainingError(
+                f"Not even one pair at a time fits into memory: {shortage}. Close what else uses the memory, choose a "
+                "smaller model, or a machine with more of it"
+            )
+        log(f"the batch does not fit into memory: {smaller} pairs at a time from here on", kind="memory", pairs=smaller)
+        micro_batch_size = smaller
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the main memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in ALLOCATOR_MESSAGES)
+
+
+def free_caches() -> None:
+    """Gives back memory that nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,67 @@
+"""Where a training is, and what it has found so far: all that a resumed run needs to go on as if it had not stopped."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Candidate:
+    """Weights that may become the result.
+
+    Attributes:
+        epoch: after which they were; 0 is the start.
+        kind: `start`, `weights` or `average`.
+        mean_recall: on the validation part, over both directions and @1/5/10.
+        loss: mean training loss of the epoch.
+    """
+
+    epoch: int
+    kind: str
+    mean_recall: float
+    loss: float = 0.0
+
+
+@dataclass
+class Position:
+    """Progress of a training.
+
+    Attributes:
+        epoch: the one at work, from 1.
+        step: steps of it that are done.
+        losses: of those steps.
+        rate: factor on the learning rate; guards lower it.
+        micro_batch_size: pictures in memory at once, if the whole batch did not fit.
+        rolled_back: whether training was started over after a first validation that was far worse than the start.
+        candidates: all that were measured, in order.
+    """
+
+    epoch: int = 1
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    rate: float = 1.0
+    micro_batch_size: int | None = None
+    rolled_back: bool = False
+    candidates: list[Candidate] = field(default_factory=list)
+
+    @property
+    def start(self) -> Candidate:
+        """The model as it came."""
+        return self.candidates[0]
+
+    @property
+    def best(self) -> Candidate:
+        """The first of the highest validation recall."""
+        return max(self.candidates, key=lambda candidate: candidate.mean_recall)
+
+    def next_epoch(self) -> None:
+        """Moves on to the first step of the next epoch."""
+        self.epoch, self.step, self.losses = self.epoch + 1, 0, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> "Position":
+        """What `state_dict` gave, as it was."""
+        return cls(**{**state, "candidates": [Candidate(**candidate) for candidate in state["candidates"]]})

@@ -1,0 +1,62 @@
+"""One training in several processes of one machine."""
+
+import json
+import signal
+import subprocess
+
+from attune.config import check_settings
+from attune.device import choose_device
+from attune.errors import AttuneError, TrainingError, TrainingStopped, error_from_name
+from attune.files import write_text
+from attune.runs import RunFolder
+from attune.schemas import TrainingResult
+from attune.training.distributed import current_world, initialise, launch_command, shut_down
+from attune.training.stop import stop_requests
+
+OUTCOME = "outcome.json"
+
+
+def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
+    """Starts the processes, waits for them, and returns what the main one found.
+
+    Raises:
+        TrainingError: what the main process raised, or that one of them was lost.
+        TrainingStopped: if this process was asked to stop; the others stop with it.
+    """
+    outcome = folder.checkpoints / OUTCOME
+    outcome.unlink(missing_ok=True)
+    with stop_requests() as stop:
+        launched = subprocess.Popen(launch_command(processes, ["train-worker", folder.path.name]))
+        while launched.poll() is None:
+            try:
+                launched.wait(timeout=0.25)
+            except subprocess.TimeoutExpired:
+                if stop():
+                    launched.send_signal(signal.SIGTERM)
+    if not outcome.exists():
+        if stop():
+            raise TrainingStopped("Training was asked to stop. Start the run again to go on from its last checkpoint")
+        raise TrainingError(
+            f"One of the {processes} training processes was lost (exit code {launched.returncode}); its output is in the "
+            "run folder, in train.log. Start the run again to go on from its last checkpoint"
+        )
+    found = json.loads(outcome.read_text(encoding="utf-8"))
+    if "error" in found:
+        raise error_from_name(found["error"], found["message"])
+    return TrainingResult(**found)
+
+
+def train_worker(name: str) -> int:
+    """The work of one of the processes: it meets the others and trains with them. Returns the exit code."""
+    from attune.training.train import train  # which imports this module
+
+    folder = RunFolder.open(name)
+    try:
+        initialise(choose_device(check_settings(folder.load().settings).devices, current_world().rank))
+        outcome = json.loads(train(folder).model_dump_json(exclude={"id"}))
+    except AttuneError as error:
+        outcome = {"error": type(error).__name__, "message": str(error)}
+    if current_world().is_main:
+        write_text(folder.checkpoints / OUTCOME, json.dumps(outcome))
+    shut_down()
+    return int("error" in outcome)

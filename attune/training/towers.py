@@ -1,0 +1,52 @@
+"""The two towers as training calls them: random changes, normalisation, mixed precision, short captions."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from attune.data.augment import augment
+from attune.models.clip import Clip
+from attune.models.text import encode_text
+
+
+class Towers:
+    """Encoders of one model with one recipe.
+
+    Args:
+        clip: the model.
+        augmentation: of pictures, see `attune.data.augment`.
+        precision: `bf16` or `fp32`.
+        compiled: whether to compile the towers at their first use.
+    """
+
+    def __init__(self, clip: Clip, augmentation: str, precision: str, compiled: bool = False) -> None:
+        self.clip = clip
+        self.augmentation = augmentation
+        self.precision = precision
+        wrap: Callable[..., Callable[..., Tensor]] = torch.compile if compiled else lambda function: function
+        self._image = wrap(clip.model.encode_image)
+        self._text = wrap(lambda tokens: encode_text(clip.model, tokens, normalize=True))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit-length embeddings (images, dim) of uint8 pixels (images, 3, height, width).
+
+        Embeddings (images, dim) of a locked tower pass through: they were computed once, before the first step.
+        """
+        if images.ndim == 2:
+            return images
+        changed = self.clip.normalise(augment(images, self.augmentation))
+        with self._autocast():
+            # Convolutions are up to twice as fast in this order of memory.
+            return self._image(changed.contiguous(memory_format=torch.channels_last), normalize=True)
+
+    def encode_texts(self, texts: Tensor) -> Tensor:
+        """Unit-length embeddings (texts, dim) of int64 tokens (texts, length), trimmed or not; embeddings pass through."""
+        if texts.is_floating_point():
+            return texts
+        with self._autocast():
+            return self._text(texts)
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        return torch.autocast(self.clip.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -1,0 +1,1 @@
+"""Attune beside its peers, measured side by side: each benchmark is a module that is run with `python -m`."""
