@@ -1,5 +1,6 @@
-"""Files that are whole or not there: written beside their place, then renamed into it."""
+"""Files that are whole or not there, written beside their place and renamed into it; and locks between processes."""
 
+import fcntl
 import hashlib
 import os
 import secrets
@@ -26,6 +27,14 @@ def write_text(path: Path, text: str) -> None:
     """Replaces the file's text as a whole: a reader sees the old text or the new one."""
     with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other thread or process holds this lock file; it is freed even if this process is killed."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,6 @@ report/          evaluation: metrics, example queries, contact sheet
 artifact/        the exported model
 """
 
-import fcntl
 import json
 import math
 import secrets
@@ -22,7 +21,7 @@ from typing import Any
 
 from attune.environment import describe_environment
 from attune.errors import RunError, RunExists, RunNotFound
-from attune.files import sha256, write_text
+from attune.files import locked, sha256, write_text
 from attune.home import home
 from attune.names import check_name, is_name
 from attune.schemas import FileChunk, FinetuningRun, RunEvent
@@ -139,8 +138,7 @@ class RunFolder:
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
         """Waits until no other process holds the lock named `what`; it is freed even if this process is killed."""
-        with (self.path / f".{what}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(self.path / f".{what}.lock"):
             yield
 
     @contextmanager

@@ -58,7 +58,10 @@ class FinetuningSettings(BaseModel):
         description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained with.",
     )
     optimizer: str = Field(default="AdamW", description=f"Optimizer, one of: {', '.join(OPTIMIZERS)}.")
-    scheduler: str = Field(default="cosine", description=f"Learning rate after warm-up, one of: {', '.join(SCHEDULERS)}.")
+    scheduler: str = Field(
+        default="cosine",
+        description=f"Learning rate after warm-up, one of: {', '.join(SCHEDULERS)}; `constant` has no warm-up.",
+    )
     epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = Field(
         default="auto", description="Passes over the training images; `auto` is 5, or as many as 200 steps take, at most 40."
     )
@@ -95,7 +98,7 @@ class FinetuningSettings(BaseModel):
         "fifth of them all) and at most 500.",
     )
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are scaled down to this L2 norm.")
-    logit_scale: Auto | Literal["learned", "slow", "frozen"] = Field(
+    logit_scale: Literal["auto", "learned", "slow", "frozen"] = Field(
         default="auto",
         description="How the temperature learns: at the full rate, a tenth of it, or not; `auto` is `slow`, and `learned` "
         "for a `#scratch` start. It never leaves 1 to 100.",
@@ -123,7 +126,7 @@ class FinetuningSettings(BaseModel):
     hard_negatives: float = Field(
         default=0.0, ge=0, le=1, description="Fraction (0-1) of the epochs whose batches hold pictures that look alike."
     )
-    augmentation: Auto | Literal["none", "light", "strong"] = Field(
+    augmentation: Literal["auto", "none", "light", "strong"] = Field(
         default="auto",
         description="Random changes to training pictures: `none`; `light` turns, shifts, scales and recolours a little; "
         "`strong` does more of it; `auto` is `light`, `strong` from scratch, `none` with a locked image tower.",
@@ -149,7 +152,7 @@ class FinetuningSettings(BaseModel):
         description="Before training, refuse data whose captions fit their pictures no better than other pictures.",
     )
 
-    precision: Auto | Literal["bf16", "fp32"] = Field(
+    precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
         description="Arithmetic of the forward pass; `auto` is bf16 on GPUs and processors that have it, else fp32. "
         "Weights, loss and optimizer stay fp32.",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def metrics_table(run: "FinetuningRun") -> Table:
     """Before, after and difference of every metric, in both directions, with what they were measured on."""
-    from attune.metrics import DIRECTIONS, KS
+    from attune.comparison import comparison
 
     result = run.evaluation
     table = Table(
@@ -21,25 +21,14 @@ def metrics_table(run: "FinetuningRun") -> Table:
     table.add_column("metric")
     for heading in ("before", "after", "difference"):
         table.add_column(heading, justify="right")
-    for direction in DIRECTIONS:
-        for name in [*(f"recall@{k}" for k in KS), "mrr", "median_rank"]:
-            key = f"{direction}_{name}"
-            before, after = result.before[key], result.after[key]
-            label = f"{direction.replace('_', ' ')} {name.replace('_', ' ')}"
-            table.add_row(label, f"{before:.3f}", f"{after:.3f}", _difference(run, key))
-        table.add_section()
+    for row in comparison(result):
+        # Green or red only where the whole interval is on one side of zero.
+        low, high = row.interval or (0.0, 0.0)
+        style = "green" if low > 0 else "red" if high < 0 else ""
+        table.add_row(row.label, f"{row.before:.3f}", f"{row.after:.3f}", Text(row.difference, style))
+        if row.ends_direction:
+            table.add_section()
     return table
-
-
-def _difference(run: "FinetuningRun", key: str) -> Text:
-    """Green or red only where the whole interval is on one side of zero."""
-    result = run.evaluation
-    text = f"{result.after[key] - result.before[key]:+.3f}"
-    if key not in result.difference_low:
-        return Text(text)
-    low, high = result.difference_low[key], result.difference_high[key]
-    style = "green" if low > 0 else "red" if high < 0 else ""
-    return Text(f"{text} ({low:+.3f} to {high:+.3f})", style)
 
 
 def examples_table(examples: list[dict[str, Any]]) -> Table:

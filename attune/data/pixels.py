@@ -4,7 +4,6 @@ Epochs, validation and both evaluations read the same bytes, so they cannot diff
 bounded by the operating system's page cache.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from PIL import Image
 
 from attune.data import store
 from attune.data.images import decode
-from attune.files import whole_file, write_text
+from attune.files import locked, whole_file, write_text
 
 Resize = Callable[[Image.Image], Image.Image]
 
@@ -50,8 +49,7 @@ def open_pixels(fingerprint: str, preprocess: dict[str, Any], resize: Resize) ->
     geometry = {key: preprocess[key] for key in ("size", "mode", "interpolation", "resize_mode", "fill_color")}
     key = hashlib.sha256(json.dumps(geometry, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = store.content_folder(fingerprint) / f"pixels-{key}.npy"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two runs on one dataset: the second waits and finds the file
+    with locked(path.with_suffix(".lock")):  # two runs on one dataset: the second waits and finds the file
         if not path.exists():
             _build(fingerprint, path, resize)
     return PixelCache(path)

@@ -2,7 +2,7 @@
 
 import json
 
-from attune.metrics import DIRECTIONS, KS
+from attune.comparison import comparison
 from attune.schemas import FinetuningRun
 
 
@@ -30,26 +30,34 @@ pictures).
 
 ## Made with
 
-Best of epochs 0 to {run.training.epochs} by validation recall: {run.training.best_epoch}. {run.training.steps} steps in
-{run.training.seconds:.0f} s on {run.training.device}, {run.training.precision}.
+Chosen by recall on the validation part: {chosen_weights(run)}. {run.training.steps} steps in {run.training.seconds:.0f} s
+on {run.training.device}, {run.training.precision}.
 
 ```json
 {json.dumps(settings, indent=2)}
+```
+
+What was `auto` came to:
+
+```json
+{json.dumps(run.training.recipe, indent=2)}
 ```
 """
 
 
 def comparison_table(run: FinetuningRun) -> str:
     """Before, after and difference of every metric, as a Markdown table."""
-    result = run.evaluation
-    lines = ["| metric | before | after | difference |", "|---|---|---|---|"]
-    for direction in DIRECTIONS:
-        for name in [*(f"recall@{k}" for k in KS), "mrr", "median_rank"]:
-            key = f"{direction}_{name}"
-            before, after = result.before[key], result.after[key]
-            interval = ""
-            if key in result.difference_low:
-                interval = f" ({result.difference_low[key]:+.3f} to {result.difference_high[key]:+.3f})"
-            label = f"{direction.replace('_', ' ')} {name.replace('_', ' ')}"
-            lines.append(f"| {label} | {before:.3f} | {after:.3f} | {after - before:+.3f}{interval} |")
-    return "\n".join(lines)
+    rows = [f"| {row.label} | {row.before:.3f} | {row.after:.3f} | {row.difference} |" for row in comparison(run.evaluation)]
+    return "\n".join(["| metric | before | after | difference |", "|---|---|---|---|", *rows])
+
+
+def chosen_weights(run: FinetuningRun) -> str:
+    """Which weights were chosen, in words."""
+    training = run.training
+    of_epoch = f"of epoch {training.best_epoch} of {training.epochs}"
+    return {
+        "start": "the starting weights: nothing that training found was better",
+        "weights": f"the weights {of_epoch}",
+        "average": f"the running average of the weights {of_epoch}",
+        "interpolated": f"{training.chosen_share:.0%} of the way from the starting weights to those {of_epoch}",
+    }[training.chosen]

@@ -4,7 +4,6 @@ The model's fingerprint is part of the table's schema, so the two cannot come ap
 call (a millisecond): several processes may use one index, and one that was deleted from disk is simply empty.
 """
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from attune.errors import SearchError, SettingsError
+from attune.files import locked
 from attune.home import home
 from attune.names import check_name
 from attune.schemas import SearchDocument, SearchMatch
@@ -135,8 +135,7 @@ class Index:
     def _writing(self) -> Iterator[None]:
         """Waits until no other thread or process writes: two that create the table would each begin an empty one."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path / ".lock"):
             yield
 
     def _open(self) -> _Contents | None:

@@ -58,17 +58,24 @@ def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> d
         end: state dict of the fine-tuned one, with the same names and shapes.
         share: 0 is the start, 1 the end.
     """
+    counted = end if share else start  # counters, such as those of BatchNorm, are of one or the other
     return {
-        name: torch.lerp(value.float(), end[name].float(), share).to(value.dtype) if value.is_floating_point() else end[name]
+        name: torch.lerp(value.float(), end[name].float(), share).to(value.dtype)
+        if value.is_floating_point()
+        else counted[name]
         for name, value in start.items()
     }
 
 
 def _moving(model: nn.Module) -> dict[str, Tensor]:
-    """Trainable parameters, and saved floating-point buffers: running statistics of BatchNorm, and no attention masks."""
-    trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    """Trainable parameters and running statistics of BatchNorm, and no attention masks."""
+    return {name: value for name, value in model.named_parameters() if value.requires_grad} | statistics(model)
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Saved floating-point buffers, by name: running statistics, which every forward pass in training mode changes."""
     saved = model.state_dict().keys()
-    return trainable | {name: value for name, value in model.named_buffers() if name in saved and value.is_floating_point()}
+    return {name: value for name, value in model.named_buffers() if name in saved and value.is_floating_point()}
 
 
 @torch.no_grad()

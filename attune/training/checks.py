@@ -1,6 +1,5 @@
 """What is looked at before the first step: whether the data can teach the model anything, and what the run will take."""
 
-import os
 import time
 
 import numpy as np
@@ -10,11 +9,13 @@ from torch import Tensor
 from attune.evaluation import Measurement, image_of_text, measure
 from attune.losses import LOSSES
 from attune.models.clip import evaluating
+from attune.training.distributed import gather
 from attune.training.feed import Batch
 from attune.training.job import Job
+from attune.training.memory import free_bytes
 from attune.training.preflight import ENOUGH_PICTURES, activation_bytes, check_feasible, estimate, shuffled_pairs_check
 
-PROBE_PICTURES = 8
+PROBE_PICTURES = 16
 """Enough to see what a picture and its captions cost; on a processor a whole batch of a large model takes minutes."""
 
 ROOM = 0.8
@@ -56,16 +57,17 @@ def check_pairs(job: Job, measurement: Measurement) -> None:
 def estimate_run(job: Job) -> None:
     """Tries a few pairs and says what the run will take; takes smaller pieces if a whole batch would not fit."""
     recipe, model, position = job.recipe, job.clip.model, job.position
-    rows = job.feed.plan(1)[0][:PROBE_PICTURES]
-    batch = job.feed.load(1, 0, rows)
-    start = time.monotonic()
+    pictures = -(-recipe.batch_size // job.world.size)
+    batch = job.feed.load(1, 0, job.feed.plan(1)[0][: PROBE_PICTURES * job.world.size])
+    tried = max(1, batch.image_counts[job.world.rank])
     with evaluating(model):  # running statistics stay as they are
         kept = activation_bytes(lambda: _loss(job, batch), list(model.parameters()))
-        _loss(job, batch).backward()  # type: ignore[no-untyped-call]
-    seconds = (time.monotonic() - start) * recipe.batch_size / len(rows) / job.world.size
+        _seconds(job, batch)  # the first pass also sets things up, which takes far longer than a few pictures
+        seconds = _seconds(job, batch) * pictures / tried
     job.optimizer.zero_grad(set_to_none=True)
-    per_picture, free = kept / len(rows), ROOM * _free_bytes(job.clip.device)
-    pictures = -(-recipe.batch_size // job.world.size)
+    per_picture, free = kept / tried, ROOM * free_bytes(job.clip.device)
+    if job.clip.device.type == "cpu":
+        free /= job.world.size  # they share it
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if position.micro_batch_size is None and per_picture * pictures > free:
         position.micro_batch_size = max(1, int(free / per_picture) // 2)
@@ -82,15 +84,18 @@ def estimate_run(job: Job) -> None:
     job.log(found.describe(), kind="check", steps=found.steps, seconds=found.seconds, memory_bytes=found.memory_bytes)
 
 
+def _seconds(job: Job, batch: Batch) -> float:
+    """Of a forward and a backward pass."""
+    start = time.monotonic()
+    _loss(job, batch).backward()  # type: ignore[no-untyped-call]
+    if job.clip.device.type == "cuda":
+        torch.cuda.synchronize(job.clip.device)
+    return time.monotonic() - start
+
+
 def _loss(job: Job, batch: Batch) -> Tensor:
-    images, texts = job.towers.encode_images(batch.images), job.towers.encode_texts(batch.texts)
+    images = gather(job.towers.encode_images(batch.images), batch.image_counts)
+    texts = gather(job.towers.encode_texts(batch.texts), batch.text_counts)
     model = job.clip.model
     bias = getattr(model, "logit_bias", None)
     return LOSSES[job.recipe.loss](images, texts, model.logit_scale.exp(), bias, batch.positives, batch.ignored)
-
-
-def _free_bytes(device: torch.device) -> int:
-    """Memory that is free on a GPU, or available in the main memory."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

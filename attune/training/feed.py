@@ -88,7 +88,13 @@ class Feed:
         """The rows of each batch of an epoch, from 1."""
         rng = np.random.default_rng((self.settings.seed, epoch))
         if self.look_alikes is not None and self._is_hard(epoch):
-            return hard_batches(self.look_alikes, self.pairs.groups, self.recipe.batch_size, rng)
+            return hard_batches(
+                self.look_alikes,
+                self.pairs.groups,
+                self.recipe.batch_size,
+                rng,
+                rows_per_epoch=self.settings.images_per_epoch,
+            )
         return epoch_batches(self.pairs.groups, self.recipe.batch_size, rng, self.settings.images_per_epoch)
 
     def batches(self, epoch: int, plan: list[np.ndarray], start: int = 0) -> Iterator[Batch]:

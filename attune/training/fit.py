@@ -14,6 +14,7 @@ from attune.losses import LOSSES
 from attune.metrics import mean_recall
 from attune.models.trainable import train_mode
 from attune.models.weights import save_weights
+from attune.training.average import statistics
 from attune.training.checkpoints import Stateful
 from attune.training.checks import check_data, check_pairs, estimate_run
 from attune.training.distributed import agree, any_of, average_gradients, broadcast_weights, gather
@@ -52,7 +53,7 @@ def fit(job: Job) -> None:
         if not train_epoch(job, plan):
             roll_back(job)
             continue
-        loss = float(np.mean(position.losses))
+        loss = float(np.mean(position.losses)) if position.losses else math.nan  # every step of it was skipped
         after = Candidate(position.epoch, "weights", 0.0, loss)
         measure_candidate(job, after)
         if is_much_worse(job, after):
@@ -86,6 +87,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
         # All chance in a step follows from the seed and its number: a resumed run repeats an unbroken one.
         torch.manual_seed((job.settings.seed * 1_000_003 + number) * job.world.size + job.world.rank)
         train_mode(job.clip.model)
+        unchanged = {name: value.clone() for name, value in statistics(job.clip.model).items()}
         loss = compute_gradients(job, batch)
         with job.progress.clock("optimizer"):
             norm = torch.nn.utils.clip_grad_norm_(job.clip.model.parameters(), job.settings.max_grad_norm).item()
@@ -100,11 +102,14 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
                 if job.average is not None:
                     job.average.update(job.clip.model)
                 position.losses.append(loss)
+            else:  # the forward pass has put what is no number into the running statistics as well
+                for name, value in statistics(job.clip.model).items():
+                    value.copy_(unchanged[name])
         position.step += 1
         if job.world.is_main:
             job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts))
         if any_of(job.stop(), job.world):
-            save(job)
+            save(job, stopped=True)
             raise TrainingStopped(
                 f"Training was asked to stop and did, after step {number + 1} of {recipe.total_steps}. "
                 "Start the run again to go on from there"
@@ -200,15 +205,15 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     return measurement
 
 
-def save(job: Job) -> None:
+def save(job: Job, stopped: bool = False) -> None:
     """Writes the checkpoint a resumed run goes on from."""
     if job.world.is_main:
-        job.checkpoints.save(job.position.state_dict(), **_parts(job))
+        job.checkpoints.save(job.position.state_dict(), stopped, **_parts(job))
 
 
-def restore(job: Job) -> bool:
-    """Puts the job back to its last checkpoint; False if there is none."""
-    state = job.checkpoints.restore(job.clip.device, **_parts(job))
+def restore(job: Job, back: bool = False) -> bool:
+    """Puts the job back to its last checkpoint, or that of the last epoch's end; False if there is none."""
+    state = job.checkpoints.restore(job.clip.device, back, **_parts(job))
     if state is None:
         return False
     job.position = Position.from_state(state)
@@ -217,13 +222,13 @@ def restore(job: Job) -> bool:
 
 def roll_back(job: Job) -> None:
     """Goes back to the last checkpoint with the lower rate that the guards ask for."""
-    rate = job.guards.rate_factor
     guards = job.guards.state_dict()
-    restore(job)
+    restore(job, back=True)
     agree(0, job.world)  # all have read the checkpoint before it is written again
     job.guards.load_state_dict(guards)  # they remember how often this has happened
-    job.position.rate = rate
-    job.log(f"back to epoch {job.position.epoch}, step {job.position.step}; learning rate x {rate:g}", kind="guard")
+    position = job.position
+    position.rate = job.guards.rate_factor * (RATE_AFTER_FALL if position.rolled_back else 1.0)
+    job.log(f"back to epoch {position.epoch}, step {position.step}; learning rate x {position.rate:.3g}", kind="guard")
     save(job)
 
 
@@ -238,7 +243,7 @@ def is_much_worse(job: Job, after: Candidate) -> bool:
 def start_over(job: Job, after: Candidate) -> None:
     """Begins again with a smaller rate."""
     start = job.position.start.mean_recall
-    restore(job)
+    restore(job, back=True)
     agree(0, job.world)
     job.position.rate *= RATE_AFTER_FALL
     job.position.rolled_back = True

@@ -1,7 +1,9 @@
 """Steps that do not fit into memory are taken in smaller pieces."""
 
 import gc
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -71,6 +73,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in ALLOCATOR_MESSAGES)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a GPU; of the main memory, what is free or can be had by dropping cached files.
+
+    Where the system does not say (macOS), half of all there is.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        figures = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return int(figures["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return everything // 2
 
 
 def free_caches() -> None:

@@ -1,8 +1,11 @@
 """One training in several processes of one machine."""
 
 import json
+import os
 import signal
 import subprocess
+import threading
+import time
 
 from attune.config import check_settings
 from attune.device import choose_device
@@ -14,6 +17,8 @@ from attune.training.distributed import current_world, initialise, launch_comman
 from attune.training.stop import stop_requests
 
 OUTCOME = "outcome.json"
+LAUNCHER = "ATTUNE_LAUNCHER"
+"""Environment variable with the number of the process that started the others."""
 
 
 def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
@@ -26,13 +31,16 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
     outcome = folder.checkpoints / OUTCOME
     outcome.unlink(missing_ok=True)
     with stop_requests() as stop:
-        launched = subprocess.Popen(launch_command(processes, ["train-worker", folder.path.name]))
+        command = launch_command(processes, ["train-worker", folder.path.name])
+        launched = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
+        passed_on = False
         while launched.poll() is None:
             try:
                 launched.wait(timeout=0.25)
             except subprocess.TimeoutExpired:
-                if stop():
+                if stop() and not passed_on:  # once: torchrun would give up waiting for its processes at the second time
                     launched.send_signal(signal.SIGTERM)
+                    passed_on = True
     if not outcome.exists():
         if stop():
             raise TrainingStopped("Training was asked to stop. Start the run again to go on from its last checkpoint")
@@ -41,6 +49,7 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
             "run folder, in train.log. Start the run again to go on from its last checkpoint"
         )
     found = json.loads(outcome.read_text(encoding="utf-8"))
+    outcome.unlink()
     if "error" in found:
         raise error_from_name(found["error"], found["message"])
     return TrainingResult(**found)
@@ -51,12 +60,28 @@ def train_worker(name: str) -> int:
     from attune.training.train import train  # which imports this module
 
     folder = RunFolder.open(name)
-    try:
-        initialise(choose_device(check_settings(folder.load().settings).devices, current_world().rank))
-        outcome = json.loads(train(folder).model_dump_json(exclude={"id"}))
-    except AttuneError as error:
-        outcome = {"error": type(error).__name__, "message": str(error)}
-    if current_world().is_main:
-        write_text(folder.checkpoints / OUTCOME, json.dumps(outcome))
-    shut_down()
+    with stop_requests():  # when one of them fails torchrun ends the others, who may have to say why
+        threading.Thread(target=_stop_without, args=[int(os.environ[LAUNCHER])], daemon=True).start()
+        try:
+            initialise(choose_device(check_settings(folder.load().settings).devices, current_world().rank))
+            outcome = json.loads(train(folder).model_dump_json(exclude={"id"}))
+        except AttuneError as error:
+            outcome = {"error": type(error).__name__, "message": str(error)}
+        if current_world().is_main:
+            write_text(folder.checkpoints / OUTCOME, json.dumps(outcome))
+        shut_down()
     return int("error" in outcome)
+
+
+def _stop_without(launcher: int) -> None:
+    """Asks this process to stop once the one that started the training is gone: killed, it could not ask itself.
+
+    Nobody would hear what is found, and the run's lock is free: the next to take it would train beside this one.
+    """
+    while True:
+        time.sleep(1)
+        try:
+            os.kill(launcher, 0)  # 0 is no signal, only the question whether it could be sent
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

@@ -57,7 +57,7 @@ class Recipe:
         return {**asdict(self), "total_steps": self.total_steps}
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up from 0, then what the scheduler says.
+        """Linear warm-up from 0, then what the scheduler says; `constant` has no warm-up.
 
         Args:
             step: 0 for the first step of the run.
@@ -124,7 +124,7 @@ def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: i
 
 
 def _warmup_steps(settings: FinetuningSettings, total: int) -> int:
-    if not settings.warmup_ratio:
+    if not settings.warmup_ratio or settings.scheduler == "constant":
         return 0
     least = min(20, total // 5)  # Adam's moments start at zero and need some steps to be worth following
     return min(500, max(least, round(total * settings.warmup_ratio)))

@@ -1,5 +1,7 @@
 """Training, top to bottom: prepare, fit, choose."""
 
+import math
+
 from attune.config import check_settings
 from attune.runs import RunFolder
 from attune.schemas import TrainingResult
@@ -36,6 +38,7 @@ def finish(job: Job) -> TrainingResult:
         return TrainingResult()
     choice = choose(job)
     position, progress = job.position, job.progress
+    losses = [one.loss for one in position.candidates if one.kind == "weights"]
     shares = progress.shares()
     job.log("time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()), kind="time", **shares)
     return TrainingResult(
@@ -43,7 +46,7 @@ def finish(job: Job) -> TrainingResult:
         epochs=position.epoch - 1,
         seconds=round(progress.total_seconds(), 3),
         pairs_per_second=round(progress.pairs_per_second(), 1),
-        final_loss=next((one.loss for one in reversed(position.candidates) if one.kind == "weights"), 0.0),
+        final_loss=next((loss for loss in reversed(losses) if math.isfinite(loss)), 0.0),
         best_epoch=position.best.epoch if choice.share else 0,
         start_recall=position.start.mean_recall,
         best_recall=choice.mean_recall,

@@ -21,13 +21,19 @@ from examples.starter.card import starter_card
 from flows.background import running
 
 FOLDER = Path(".starter")
+# A constant rate and no average: annealed weights do better as they are (recall@5 of 0.71 on Noto after 600 steps), but
+# they hardly learn a new style any more. These end as high after fine-tuning, from a shorter pre-training.
 SETTINGS: dict[str, Any] = {
-    "epochs": 40,
+    "epochs": 24,
     "batch_size": 256,
     "learning_rate": 1e-3,
+    "scheduler": "constant_with_warmup",
     "weight_decay": 0.1,
-    "warmup_ratio": 0.05,
+    "warmup_ratio": 0.15,
     "augmentation": "strong",
+    "ema_decay": 0,
+    "interpolation": False,
+    "early_stopping_patience": 0,
     "val_split": 0.03,
     "artifact_precision": "fp16",
     "seed": 0,

@@ -29,6 +29,10 @@ pixels and a text transformer of 3 layers with a vocabulary of 4,096. 5 million 
 It knows the drawings of Twemoji and OpenMoji and their English names and tags: it is there so that Attune can be tried
 and tested offline in minutes. It is no model of the world; photographs mean nothing to it.
 
+It is a start, not an end: the learning rate stayed at its peak, so the weights still move easily and take up a new style
+in a few dozen steps. Longer training that ends at a rate of zero gives better figures as they come, and weights that
+fine-tuning hardly improves.
+
 Trained on `examples/emoji` (Twemoji, CC BY 4.0; OpenMoji, CC BY-SA 4.0; names and tags from emojibase, MIT). The weights
 are published under CC BY-SA 4.0.
 

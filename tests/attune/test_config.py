@@ -4,8 +4,8 @@ import pydantic
 import pytest
 
 from attune.config import check_settings
-from attune.settings import FinetuningSettings
 from attune.errors import SettingsError
+from attune.settings import FinetuningSettings
 
 NEEDED = {"model": "starter", "train_data": "shapes"}
 
@@ -21,9 +21,56 @@ def test_every_setting_is_described_in_a_sentence(field: str) -> None:
 def test_model_and_data_are_enough() -> None:
     settings = check_settings(NEEDED)
 
-    chosen = {"epochs": 5, "batch_size": 256, "learning_rate": 1e-5, "loss": "CLIPLoss", "precision": "auto", "seed": 0}
-    assert settings.model_dump(include=set(chosen)) == chosen
+    assert (settings.seed, settings.weight_decay, settings.scheduler) == (0, 0.1, "cosine")
     assert settings.eval_data is None
+
+
+AUTO = (
+    "loss",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "layer_wise_lr_decay",
+    "logit_scale",
+    "augmentation",
+    "ema_decay",
+    "precision",
+    "devices",
+    "processes",
+)
+
+
+def test_what_depends_on_model_and_data_is_auto_unless_it_is_said() -> None:
+    chosen = check_settings(NEEDED).model_dump()
+
+    assert tuple(name for name, value in chosen.items() if value == "auto") == AUTO
+
+
+@pytest.mark.parametrize("field", AUTO)
+def test_auto_may_be_written_out_and_nothing_near_it(field: str) -> None:
+    assert check_settings({**NEEDED, field: "auto"}).model_dump()[field] == "auto"
+    with pytest.raises(SettingsError, match=rf"(?s)^The settings cannot be used:\n- {field} = 'Auto'[^\n]*$"):
+        check_settings({**NEEDED, field: "Auto"})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("loss", "SigLIPLoss"),
+        ("epochs", 3),
+        ("batch_size", 64),
+        ("learning_rate", 1e-5),
+        ("layer_wise_lr_decay", 1.0),
+        ("logit_scale", "frozen"),
+        ("augmentation", "strong"),
+        ("ema_decay", 0.0),
+        ("precision", "bf16"),
+        ("devices", "cuda:0,1"),
+        ("processes", 2),
+    ],
+)
+def test_what_is_said_is_kept(field: str, value: object) -> None:
+    assert getattr(check_settings({**NEEDED, field: value}), field) == value
 
 
 def test_settings_survive_being_written_out_with_every_default() -> None:
@@ -62,8 +109,8 @@ def test_all_problems_come_together_each_with_its_field_and_value() -> None:
         "- model is missing: `starter`",
         "- train_data = 'no/slash' is not a valid name. Use 1 to 100 letters",
         "- epoch = 3: there is no such setting (did you mean 'epochs'?)",
-        "- loss = 'ClipLoss' is not known (did you mean 'CLIPLoss'?). Use one of: CLIPLoss",
-        "- batch_size = 1: input should be greater than or equal to 2. Pairs per optimizer step",
+        "- loss = 'ClipLoss' is not known (did you mean 'CLIPLoss'?). Use one of: auto, CLIPLoss",
+        "- batch_size = 1: input should be greater than or equal to 2. Pictures per optimizer step",
         "- precision = 'fp8': input should be 'auto', 'bf16' or 'fp32'. Arithmetic",
         "- learning_rate = 'fast': input should be a valid number",
         "- eval_data and train_data are both 'no/slash'",
@@ -102,11 +149,28 @@ def test_an_unknown_setting_that_is_like_none_is_answered_with_the_list() -> Non
         ("val_split", 1),
         ("val_split", "a lot"),
         ("optimizer", "Adam"),
-        ("scheduler", "linear"),
+        ("scheduler", "exponential"),
         ("augmentation", "some"),
         ("artifact_precision", "bf16"),
-        ("device", "gpu"),
-        ("device", "cuda:"),
+        ("devices", "gpu"),
+        ("devices", "cuda:"),
+        ("devices", "cuda:0,"),
+        ("devices", "cuda:0;1"),
+        ("processes", 0),
+        ("micro_batch_size", 0),
+        ("images_per_epoch", 1),
+        ("layer_wise_lr_decay", 0),
+        ("layer_wise_lr_decay", 1.1),
+        ("logit_scale", "fast"),
+        ("train_last_blocks", -1),
+        ("lora_rank", -1),
+        ("hard_negatives", 1.1),
+        ("word_dropout", 1),
+        ("caption_mixing", 1.1),
+        ("ema_decay", 1),
+        ("early_stopping_patience", -1),
+        ("retention_max_drop", -0.1),
+        ("retention_data", "no/slash"),
         ("seed", -1),
         ("seed", 2**31),
         ("train_data", ""),
@@ -120,6 +184,75 @@ def test_refuses_a_value_out_of_range_and_names_its_field(field: str, value: obj
         check_settings({**NEEDED, field: value})
 
 
-@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:3"])
-def test_accepts_device_names(device: str) -> None:
-    assert check_settings({**NEEDED, "device": device}).device == device
+@pytest.mark.parametrize(
+    ("devices", "gpus"),
+    [("auto", []), ("cpu", []), ("cuda", [0]), ("cuda:3", [3]), ("cuda:0,1", [0, 1]), ("cuda:2,0", [2, 0])],
+)
+def test_accepts_devices(devices: str, gpus: list[int]) -> None:
+    settings = check_settings({**NEEDED, "devices": devices})
+
+    assert (settings.devices, settings.gpus) == (devices, gpus)
+
+
+def test_the_old_name_of_devices_is_answered_with_the_new_one() -> None:
+    with pytest.raises(SettingsError, match=r"device = 'cpu': there is no such setting \(did you mean 'devices'\?\)"):
+        check_settings({**NEEDED, "device": "cpu"})
+
+
+CONTRADICTIONS = [
+    ({"retention_data": "shapes"}, "retention_data = 'shapes' is also train_data or eval_data"),
+    ({"retention_data": "other", "eval_data": "other"}, "retention_data = 'other' is also train_data or eval_data"),
+    ({"lock_image": True, "lock_text": True}, "lock_image and lock_text are both true: there is nothing to train"),
+    (
+        {"lock_image": True, "lock_text": True, "lora_rank": 4},
+        "lock_image and lock_text are both true: lora_rank = 4 has no tower to change",
+    ),
+    ({"lora_rank": 4, "train_last_blocks": 2}, "lora_rank (4) and train_last_blocks (2) are two ways to train little"),
+    ({"lora_rank": 4, "train_last_blocks": 0}, "lora_rank (4) and train_last_blocks (0) are two ways to train little"),
+    ({"multi_positive": True, "caption_mixing": 0.5}, "multi_positive and caption_mixing (0.5): all captions"),
+    ({"micro_batch_size": 64, "batch_size": 32}, "micro_batch_size (64) is more than batch_size (32)"),
+    ({"devices": "cuda", "processes": 2}, "processes (2) is more than the 1 of devices = 'cuda'"),
+    ({"devices": "cuda:0,1", "processes": 3}, "processes (3) is more than the 2 of devices = 'cuda:0,1'"),
+    ({"devices": "cuda:1,1"}, "devices = 'cuda:1,1' names a GPU twice"),
+    ({"processes": 8, "batch_size": 4}, "processes (8) is more than batch_size (4)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), CONTRADICTIONS)
+def test_settings_that_clash_are_refused_with_their_names(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_settings({**NEEDED, **changes})
+
+    _, *lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"- {said}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"retention_data": "other", "eval_data": "third"},
+        {"lock_image": True, "lora_rank": 4},
+        {"lora_rank": 0, "train_last_blocks": 2},
+        {"multi_positive": True, "caption_mixing": 0},
+        {"micro_batch_size": 32, "batch_size": 32},
+        {"micro_batch_size": 32, "batch_size": "auto"},
+        {"devices": "cuda:0,1", "processes": 2},
+        {"devices": "cuda:0,1", "processes": "auto"},
+        {"devices": "cpu", "processes": 4},
+        {"devices": "auto", "processes": 4},
+    ],
+)
+def test_settings_that_go_together_are_let_through(changes: dict[str, object]) -> None:
+    assert check_settings({**NEEDED, **changes})
+
+
+def test_all_clashes_come_together() -> None:
+    changes: dict[str, object] = {}
+    for some, _ in (CONTRADICTIONS[0], CONTRADICTIONS[3], CONTRADICTIONS[5], CONTRADICTIONS[6], CONTRADICTIONS[7]):
+        changes |= some
+
+    with pytest.raises(SettingsError) as caught:
+        check_settings({**NEEDED, **changes})
+
+    assert len(str(caught.value).splitlines()) == 1 + 5

@@ -34,6 +34,7 @@ FILES = [
     *(f"artifact/{name}" for name in MODEL_FILES),
     "artifact/settings.json",
     "checkpoints/best.safetensors",
+    "checkpoints/chosen.safetensors",
     "checkpoints/last.pt",
     "checkpoints/start.safetensors",
     "environment.json",
@@ -57,13 +58,13 @@ def finished(
         patch.setenv("ATTUNE_HOME", str(tmp_path_factory.mktemp("finished")))
         push("shapes", make_examples(60))
         chosen = {
-            "model": str(tiny_model),
+            "model": f"{tiny_model}#scratch",
             "train_data": "shapes",
             "epochs": 6,
             "batch_size": 16,
             "learning_rate": 2e-3,
         }
-        chosen |= {"augmentation": "none", "device": "cpu", "eval_split": 0.3}
+        chosen |= {"augmentation": "none", "devices": "cpu", "eval_split": 0.3}
         folder = RunFolder.create(FinetuningRun(name="whole", settings=chosen))
         for stage in STAGES:
             if stage != "train":  # the same code, without seconds of imports
@@ -225,7 +226,7 @@ def test_an_export_that_does_not_give_back_the_trained_model_is_refused(
     ("change", "error", "said"),
     [
         ({"epoch": 3}, SettingsError, "did you mean 'epochs'"),
-        ({"loss": "Triplet"}, SettingsError, "Use one of: CLIPLoss"),
+        ({"loss": "Triplet"}, SettingsError, "Use one of: auto, CLIPLoss"),
         ({"model": "ViT-B-33#openai"}, ModelError, "Did you mean ViT-B-32"),
         ({"train_data": "absent"}, DataError, "no dataset named 'absent'.*Datasets here: shapes"),
         ({"eval_data": "absent", "eval_split": None}, DataError, "no dataset named 'absent'"),

@@ -20,7 +20,7 @@ from client import AttuneClient
 from client.run import Run
 from flows.background import Service
 
-SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
+SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-4}
 
 RUN_FILES = """
 .run.lock
@@ -32,6 +32,7 @@ artifact/open_clip_config.json
 artifact/open_clip_model.safetensors
 artifact/settings.json
 checkpoints/best.safetensors
+checkpoints/chosen.safetensors
 checkpoints/last.pt
 checkpoints/start.safetensors
 environment.json
@@ -174,7 +175,9 @@ def test_data_of_which_nothing_is_usable_is_one_error(attune: AttuneClient) -> N
 def test_killed_training_fails_its_run_and_not_the_service(
     attune: AttuneClient, run: Run, tiny_model: Path, home: Path
 ) -> None:
-    victim = attune.fit(str(tiny_model), "flickr", **{**SETTINGS, "epochs": 5000})
+    victim = attune.fit(
+        str(tiny_model), "flickr", **{**SETTINGS, "epochs": 5000, "early_stopping_patience": 0, "learning_rate": 1e-6}
+    )
     os.kill(_child_of(home, victim.name), signal.SIGKILL)
     with pytest.raises(RunFailed, match="killed, most often for using more memory"):
         victim.wait(progress=False)

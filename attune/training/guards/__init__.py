@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from attune.training.guards.chance import PATIENCE, SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
-from attune.training.guards.collapse import Health, check_collapse, embedding_health
+from attune.training.guards.collapse import Health, check_collapse, check_start, embedding_health
 from attune.training.guards.recall import RATE_AFTER_FALL, first_check
 from attune.training.guards.step import Action, Decision, StepGuard
 
@@ -21,6 +21,7 @@ __all__ = [
     "StuckGuard",
     "chance_loss",
     "check_collapse",
+    "check_start",
     "embedding_health",
     "first_check",
 ]
@@ -94,10 +95,12 @@ class Guards:
             The health of ``pictures`` and ``captions``.
 
         Raises:
-            TrainingError: if either are all alike now; see `check_collapse`.
+            TrainingError: if either are all alike now, or no numbers; see `check_collapse` and `check_start`.
         """
         health = {"pictures": embedding_health(images), "captions": embedding_health(texts)}
-        self._start = self._start or health
+        if not self._start:
+            check_start(health)
+            self._start = health
         for what, now in health.items():
             # Random weights are compared with nothing: on their way they may well be all alike for a while.
             check_collapse(now, now if self.scratch else self._start[what], what, where)

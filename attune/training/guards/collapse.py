@@ -1,6 +1,7 @@
 """Whether embeddings still differ: a model that embeds everything alike finds nothing."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,23 @@ def embedding_health(embeddings: np.ndarray) -> Health:
     # Of unit vectors, |x - y|^2 is 2 - 2 cos.
     uniformity = np.log(np.exp(-4 * (1 - cosines)).mean())
     return Health(float(cosines.mean()), float(np.exp(-(shares * np.log(shares)).sum())), float(uniformity))
+
+
+def check_start(health: Mapping[str, Health]) -> None:
+    """Refuses a starting model that gives no numbers: no recipe mends it.
+
+    Args:
+        health: of its embeddings of each kind, by what they are of.
+
+    Raises:
+        TrainingError: if a figure is no number.
+    """
+    broken = [what for what, figures in health.items() if not all(map(math.isfinite, figures))]
+    if broken:
+        raise TrainingError(
+            f"The starting model's embeddings of {' and '.join(broken)} are no numbers, before any training: its weights "
+            "are damaged. Choose another model, or fetch or export this one again"
+        )
 
 
 def check_collapse(now: Health, start: Health, what: str = "pictures", where: str = "") -> None:

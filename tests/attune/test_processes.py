@@ -1,0 +1,117 @@
+"""One training in two processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from attune.errors import DataError, TrainingStopped
+from attune.runs import RunFolder
+from attune.schemas import DatasetReport, TrainingExample
+from attune.stages import run_stage
+from tests.attune.runs import of_kind, start, validations
+
+
+@pytest.fixture
+def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that knows the shapes, in the home where it learnt them."""
+    folder, run = knowing
+    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))
+    return folder
+
+
+SETTINGS = {
+    "batch_size": 15,  # 66 or so pictures are 5 batches of 13 or 14: shares are unequal
+    "learning_rate": 3e-4,
+    "multi_positive": True,  # masks have to fit as well
+    "ema_decay": 0.9,
+    "early_stopping_patience": 0,
+    "interpolation": False,
+}
+
+
+def wait_for_epochs(folder: RunFolder, count: int, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while len(validations(folder)) <= count and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def epoch_losses(folder: RunFolder, kind: str) -> dict[float, float]:
+    return {epoch: loss for epoch, loss, _ in validations(folder, kind)}
+
+
+def test_two_processes_train_as_one_and_stop_when_asked_to(model: Path) -> None:
+    alone, together = (start(f"in-{count}", model, processes=count, epochs=16, **SETTINGS) for count in (1, 2))
+    one = run_stage("train", "in-1").training
+
+    def ask() -> None:
+        wait_for_epochs(together, 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(TrainingStopped, match=r"asked to stop and did, after step \d+ of 80"):
+        run_stage("train", "in-2")
+    asking.join()
+
+    assert (together.load().state, together.load().error) == ("TRAINING", "")
+    position = torch.load(together.checkpoints / "stopped.pt", weights_only=True)["position"]
+    assert position["epoch"] > 2
+    assert 0 < position["step"] <= 5
+    two = run_stage("train", "in-2").training
+
+    for kind, epochs in (("validation", 17), ("average", 16)):
+        assert epoch_losses(together, kind) == pytest.approx(epoch_losses(alone, kind), abs=1e-4)
+        assert len(validations(together, kind)) == epochs
+    assert (two.steps, two.epochs) == (one.steps, one.epochs) == (80, 16)
+    assert of_kind(together, "progress")[-1].values["step"] == 80
+    last = [torch.load(run.checkpoints / "last.pt", weights_only=True)["model"] for run in (alone, together)]
+    for name, value in last[0].items():
+        torch.testing.assert_close(last[1][name], value, rtol=0, atol=1e-3)
+    assert sorted(path.name for path in together.checkpoints.iterdir()) == [
+        "best.safetensors",
+        "chosen.safetensors",
+        "last.pt",
+        "start.safetensors",
+    ]
+
+
+@pytest.mark.slow
+def test_processes_whose_launcher_was_killed_stop_by_themselves(model: Path) -> None:
+    folder = start("orphans", model, processes=2, epochs=10_000, **SETTINGS)
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "attune", "train", "orphans"])
+    wait_for_epochs(folder, 1)
+
+    process.kill()
+    process.wait()
+
+    deadline = time.monotonic() + 30
+    while not (folder.checkpoints / "outcome.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "asked to stop" in (folder.checkpoints / "outcome.json").read_text()
+    assert (folder.checkpoints / "stopped.pt").exists()
+
+
+def test_what_one_process_finds_wrong_reaches_the_caller(
+    model: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., DatasetReport]
+) -> None:
+    examples = make_examples(96)
+    captions = [example.captions for example in examples]
+    for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
+        example.captions = wrong
+    push("shifted-for-two", examples)
+    folder = start("refused-in-two", model, train_data="shifted-for-two", processes=2)
+
+    # The main process alone looks at the pairs; the other one waits for it in the first step.
+    with pytest.raises(DataError, match="Likely captions are shifted by a row"):
+        run_stage("train", "refused-in-two")
+
+    assert folder.load().state == "FAILED"
+    assert not (folder.checkpoints / "outcome.json").exists()

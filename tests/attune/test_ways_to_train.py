@@ -1,0 +1,252 @@
+"""Each way to train, in a real run: that it trains, and what is different about it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from attune.config import check_settings
+from attune.models.clip import WEIGHTS, load_clip
+from attune.models.layers import locate
+from attune.runs import RunFolder
+from attune.schemas import DatasetReport, TrainingExample
+from attune.stages import STAGES, run_stage
+from attune.training.job import Job, prepare
+from tests.attune.runs import of_kind, start, validations
+
+
+@pytest.fixture
+def pairs(
+    attune_home: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., DatasetReport]
+) -> DatasetReport:
+    """48 pictures with two captions each, pushed as `shapes`: 35 of them to train on."""
+    return push("shapes", make_examples(48))
+
+
+def job_of(folder: RunFolder) -> Job:
+    return prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
+
+
+def train(name: str, model: Path, **changes: object) -> RunFolder:
+    """A trained run of 2 epochs of 3 steps, at a rate at which a model of random weights stays whole."""
+    folder = start(name, model, **{"epochs": 2, "learning_rate": 3e-4, "ema_decay": 0, **changes})
+    run_stage("train", name)
+    return folder
+
+
+def last(folder: RunFolder) -> dict[str, torch.Tensor]:
+    weights: dict[str, torch.Tensor] = torch.load(folder.checkpoints / "last.pt", weights_only=True)["model"]
+    return weights
+
+
+def changed(folder: RunFolder) -> set[str]:
+    """The parameters that training moved."""
+    before, after = load_file(folder.checkpoints / "start.safetensors"), last(folder)
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [loss for _, loss, _ in validations(folder)][1:]
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_a_locked_tower_stays_as_it_was_to_the_last_bit(
+    pairs: DatasetReport, tiny_vit: Path, tiny_model: Path, tower: str, kind: str
+) -> None:
+    folder = train("locked", tiny_vit if kind == "vit" else tiny_model, **{f"lock_{tower}": True})
+
+    before = load_file(folder.checkpoints / "start.safetensors")
+    chosen = load_file(folder.checkpoints / "chosen.safetensors")
+    locked = {name for name in before if name.startswith("visual.") == (tower == "image")} - {"logit_scale"}
+    assert locked
+    assert all(torch.equal(before[name], chosen[name]) for name in locked)  # running statistics too
+    assert not changed(folder) & locked
+    assert len(changed(folder)) > 5
+
+
+def test_what_a_locked_tower_says_is_computed_once(pairs: DatasetReport, tiny_vit: Path) -> None:
+    clip = load_clip(str(tiny_vit))
+
+    image = job_of(start("image", tiny_vit, lock_image=True))
+    text = job_of(start("text", tiny_vit, lock_text=True))
+
+    assert image.feed.text_table is None
+    assert text.feed.image_table is None
+    rows = image.feed.plan(1)[0]
+    own = image.cache.rows([image.parts.train.images[row] for row in rows])
+    batch = image.feed.load(1, 0, rows)
+    np.testing.assert_allclose(batch.images, clip.encode_images(image.cache.pixels[own]), atol=1e-6)
+    assert not batch.texts.is_floating_point()
+
+    batch = text.feed.load(1, 0, rows)
+    captions = [clip.encode_texts(text.parts.train.captions[row]) for row in rows]
+    for row, both in zip(batch.texts.numpy(), captions, strict=True):
+        assert min(np.abs(both - row).max(axis=1)) < 1e-6
+    assert batch.images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(("tower", "change"), [("image", {"augmentation": "light"}), ("text", {"word_dropout": 0.3})])
+def test_a_locked_tower_whose_inputs_change_is_asked_each_time(
+    pairs: DatasetReport, tiny_vit: Path, tower: str, change: dict[str, object]
+) -> None:
+    folder = train("changing", tiny_vit, **{f"lock_{tower}": True, **change})
+
+    job = job_of(folder)
+    assert (job.feed.image_table, job.feed.text_table) == (None, None)
+    assert {name.startswith("visual.") for name in changed(folder)} == {tower == "text", False}
+
+
+@pytest.mark.parametrize("blocks", [0, 1])
+def test_only_the_last_blocks_are_trained(pairs: DatasetReport, tiny_vit: Path, blocks: int) -> None:
+    folder = train("last", tiny_vit, train_last_blocks=blocks, logit_scale="frozen")
+
+    places = locate(load_clip(str(tiny_vit)).model)  # depths 0 to 3: embeddings, two blocks, what follows
+    assert {places[name].depth for name in changed(folder)} == {3, *([2] if blocks else [])}
+    assert {places[name].tower for name in changed(folder)} == {"image", "text"}
+
+
+def test_low_rank_training_changes_matrices_alone_and_leaves_a_plain_model(pairs: DatasetReport, tiny_vit: Path) -> None:
+    folder = start("lora", f"{tiny_vit}", epochs=12, learning_rate=1e-2, lora_rank=2, logit_scale="frozen")
+    for stage in STAGES:
+        run = run_stage(stage, "lora")
+
+    assert run.state == "FINISHED"
+    start_weights, artifact = load_file(tiny_vit / WEIGHTS), load_file(folder.artifact / WEIGHTS)
+    assert list(artifact) == list(start_weights)
+    assert run.training.chosen != "start"
+    moved = {name for name, value in artifact.items() if not torch.equal(value, start_weights[name])}
+    assert all("resblocks" in name and artifact[name].ndim == 2 for name in moved)
+    assert len(moved) == 4 * 4  # attention in and out, MLP in and out, of four blocks
+    for name in moved:
+        change = artifact[name] - start_weights[name]
+        found = torch.linalg.svdvals(change.double())
+        assert found[2] < 1e-4 * found[0]  # rank 2
+
+    model = open_clip.create_model(f"local-dir:{folder.artifact}").eval()
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder.artifact}")(["a red circle on white"])
+    clip = load_clip(str(tiny_vit))
+    clip.load_weights(folder.chosen_weights)
+    np.testing.assert_allclose(
+        model.encode_text(tokens, normalize=True).detach(), clip.encode_texts(["a red circle on white"]), atol=1e-6
+    )
+
+
+def test_all_captions_of_a_picture_at_once(pairs: DatasetReport, tiny_vit: Path) -> None:
+    folder = train("all", tiny_vit, multi_positive=True)
+
+    job = job_of(folder)
+    batch = job.feed.load(1, 0, job.feed.plan(1)[0])
+    assert (len(batch.images), len(batch.texts)) == (12, 24)
+    assert batch.positives is not None
+    assert batch.positives.sum(1).tolist() == [2] * 12
+    assert losses(folder) != losses(train("one", tiny_vit))
+
+
+def likeness(job: Job, epoch: int) -> float:
+    """Mean cosine of the pictures that meet in a batch, under the starting model."""
+    assert job.feed.look_alikes is not None
+    found = []
+    for rows in job.feed.plan(epoch):
+        cosines = job.feed.look_alikes[rows] @ job.feed.look_alikes[rows].T
+        found.append((cosines.sum() - len(rows)) / (len(rows) * (len(rows) - 1)))
+    return float(np.mean(found))
+
+
+def test_in_half_of_the_epochs_pictures_meet_their_look_alikes(pairs: DatasetReport, tiny_vit: Path) -> None:
+    folder = train("hard", tiny_vit, hard_negatives=0.5, batch_size=8, epochs=4)
+
+    job = job_of(folder)
+    assert min(likeness(job, 2), likeness(job, 4)) > max(likeness(job, 1), likeness(job, 3))
+    for epoch in range(1, 5):
+        assert sorted(np.concatenate(job.feed.plan(epoch))) == list(range(35))
+    plain = train("plain", tiny_vit, batch_size=8, epochs=4)
+    assert losses(folder)[0] == losses(plain)[0]  # the first epoch is an ordinary one
+    assert losses(folder)[1] != losses(plain)[1]
+
+
+@pytest.mark.parametrize("hard_negatives", [0.0, 0.5])
+def test_an_epoch_may_be_a_part_of_the_pictures(pairs: DatasetReport, tiny_vit: Path, hard_negatives: float) -> None:
+    folder = train("part", tiny_vit, images_per_epoch=20, batch_size=8, epochs=3, hard_negatives=hard_negatives)
+
+    job = job_of(folder)
+    assert folder.load().training.steps == 9
+    assert of_kind(folder, "progress")[-1].values["step"] == 9
+    drawn = []
+    for epoch in (1, 2, 3):
+        plan = job.feed.plan(epoch)
+        assert sorted(len(rows) for rows in plan) == [6, 7, 7]
+        drawn.append(frozenset(np.concatenate(plan).tolist()))
+    assert [len(rows) for rows in drawn] == [20] * 3
+    assert len(set(drawn)) == 3
+
+
+def words(job: Job) -> list[int]:
+    """Tokens of each caption of a batch, start and end of text among them."""
+    rows = job.feed.plan(1)[0]
+    return (job.feed.load(1, 0, rows).texts != 0).sum(1).tolist()
+
+
+@pytest.mark.parametrize("change", [{"word_dropout": 0.5}, {"caption_mixing": 1.0}], ids=lambda change: next(iter(change)))
+def test_captions_are_said_in_other_words(pairs: DatasetReport, tiny_vit: Path, change: dict[str, object]) -> None:
+    folders = [train("plain", tiny_vit), train("changed", tiny_vit, **change)]
+
+    plain, other = (words(job_of(folder)) for folder in folders)
+    assert set(plain) <= {6, 7}  # start, "a red circle on white" or "red circle, white background", end
+    if "word_dropout" in change:
+        assert sum(other) < 0.8 * sum(plain)
+    else:
+        assert min(other) > max(plain)
+    assert losses(folders[0]) != losses(folders[1])
+
+
+@pytest.mark.parametrize(("decay", "averages"), [(0, 0), (0.9, 3)])
+def test_the_average_is_kept_if_asked_for(pairs: DatasetReport, tiny_vit: Path, decay: float, averages: int) -> None:
+    folder = train("average", tiny_vit, ema_decay=decay, epochs=3)
+
+    assert len(of_kind(folder, "average")) == averages
+    assert ("average" in torch.load(folder.checkpoints / "last.pt", weights_only=True)) == bool(averages)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "first", "final"),
+    [
+        # 6 steps, of which 6 / 5 = 1 is warm-up; of the last one 4 / 5 of the way are done
+        ("cosine", 1.0, (1 + np.cos(0.8 * np.pi)) / 2),
+        ("linear", 1.0, 0.2),
+        ("constant", 1.0, 1.0),
+        ("constant_with_warmup", 1.0, 1.0),
+    ],
+)
+def test_schedulers(pairs: DatasetReport, tiny_vit: Path, scheduler: str, first: float, final: float) -> None:
+    folder = train("scheduled", tiny_vit, scheduler=scheduler)
+
+    events = of_kind(folder, "progress")
+    assert [event.values["step"] for event in (events[0], events[-1])] == [1, 6]
+    rates = [event.values["learning_rate"] / 3e-4 for event in (events[0], events[-1])]
+    assert rates == pytest.approx([first, final])
+
+
+def test_the_temperature_learns_fully_slowly_or_not_at_all(pairs: DatasetReport, tiny_vit: Path) -> None:
+    moved = {}
+    for how in ("learned", "slow", "frozen"):
+        folder = train(how, tiny_vit, logit_scale=how)
+        before = load_file(folder.checkpoints / "start.safetensors")["logit_scale"]
+        moved[how] = abs((last(folder)["logit_scale"] - before).item())
+
+    assert moved["learned"] > 5 * moved["slow"] > 0
+    assert moved["frozen"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # of the compiler's own parts
+def test_compiled_towers_learn_the_same(pairs: DatasetReport, tiny_vit: Path) -> None:
+    one_batch = {"batch_size": 35, "epochs": 3}  # every new shape is compiled anew
+    plain = train("plain", tiny_vit, **one_batch)
+    compiled = train("compiled", tiny_vit, compile=True, **one_batch)
+
+    assert losses(compiled) == pytest.approx(losses(plain), abs=1e-4)
