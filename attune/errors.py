@@ -61,7 +61,7 @@ class TrainingError(AttuneError):
 
 
 class TrainingStopped(TrainingError):
-    """Training was asked to stop, and goes on from its checkpoint when it is started again."""
+    """It was asked to stop, and goes on from its checkpoint when it is started again."""
 
 
 class ExportError(AttuneError):
