@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "attune": {"attune"},
-    "client": {"client", *(f"attune.{name}" for name in "schemas config errors names metrics data.read".split())},
+    "client": {"client", *(f"attune.{name}" for name in "schemas config errors names comparison data.read".split())},
     "executors": {"executors", "attune"},
     "flows": {"flows"},
     "k8s": {"k8s", "attune"},
