@@ -32,7 +32,7 @@ class Measurement:
 def measure(clip: Clip, pairs: Pairs, cache: PixelCache) -> Measurement:
     """Embeds a split's pictures and all their captions, and ranks them against each other."""
     images = embed_images(clip, pairs, cache)
-    texts = clip.encode_texts([text for captions in pairs.captions for text in captions])
+    texts = clip.encode_texts(pairs.texts)
     found = ranks(images, texts, image_of_text(pairs))
     return Measurement(retrieval_metrics(found), found, images, texts)
 

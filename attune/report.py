@@ -70,7 +70,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
 
 def pick_examples(test: Pairs, before: Measurement, after: Measurement, seed: int) -> list[dict[str, Any]]:
     """Random text queries with their first hits before and after; random, so that losses show beside gains."""
-    captions = [text for texts in test.captions for text in texts]
+    captions = test.texts
     owner = image_of_text(test)
     chosen = np.random.default_rng(seed).permutation(len(captions))[:EXAMPLES]
     return [

@@ -194,6 +194,11 @@ class FinetuningSettings(BaseModel):
         return value if value is None else check_name(value)
 
     @property
+    def from_scratch(self) -> bool:
+        """Whether the weights start random."""
+        return self.model.endswith("#scratch")
+
+    @property
     def gpus(self) -> list[int]:
         """Numbers of the GPUs asked for; empty for `auto` and `cpu`."""
         name, _, numbers = self.devices.partition(":")

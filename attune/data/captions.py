@@ -49,7 +49,7 @@ class Captions:
     def __init__(self, tokenizer: Any, pairs: Pairs) -> None:
         self._tokenizer = tokenizer
         self._texts = pairs.captions
-        texts = [text for captions in pairs.captions for text in captions]
+        texts = pairs.texts
         self.counts = np.asarray([len(captions) for captions in pairs.captions], dtype=np.int64)
         self.first = np.cumsum(self.counts) - self.counts
         self.tokens = torch.cat([tokenizer(texts[start : start + 4096]).int() for start in range(0, len(texts), 4096)])

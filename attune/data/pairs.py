@@ -27,6 +27,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def texts(self) -> list[str]:
+        """All captions, picture by picture."""
+        return [text for captions in self.captions for text in captions]
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs of these rows, in this order."""
         return Pairs(

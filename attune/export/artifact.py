@@ -17,7 +17,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from attune.config import check_settings
 from attune.data.parts import load_parts
@@ -26,6 +25,7 @@ from attune.errors import ExportError
 from attune.export.card import model_card
 from attune.files import sha256, write_text
 from attune.models.clip import Clip, load_clip, load_folder
+from attune.models.weights import DTYPES
 from attune.runs import RunFolder, read_json
 from attune.schemas import Artifact
 
@@ -49,7 +49,7 @@ def export(folder: RunFolder) -> Artifact:
 
     draft = folder.path / ".artifact"
     shutil.rmtree(draft, ignore_errors=True)
-    clip.save_folder(draft, {"fp32": torch.float32, "fp16": torch.float16}[settings.artifact_precision])
+    clip.save_folder(draft, DTYPES[settings.artifact_precision])
     shutil.copy(folder.report / "metrics.json", draft / "metrics.json")
     origin = {
         "run": run.name,

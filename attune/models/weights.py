@@ -9,6 +9,9 @@ from torch import Tensor
 
 from attune.files import whole_file
 
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+"""Data types by the names that `artifact_precision` takes."""
+
 
 def save_weights(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
     """Writes a state dict; floating-point weights as `dtype` if given."""

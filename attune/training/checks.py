@@ -8,9 +8,7 @@ from torch import Tensor
 
 from attune.errors import DataError
 from attune.evaluation import Measurement, image_of_text, measure
-from attune.losses import LOSSES
 from attune.models.clip import evaluating
-from attune.training.distributed import gather
 from attune.training.feed import Batch
 from attune.training.job import Job
 from attune.training.memory import free_bytes
@@ -51,7 +49,7 @@ def check_pairs(job: Job, measurement: Measurement) -> None:
     rng = np.random.default_rng(job.settings.seed)
     try:
         found = shuffled_pairs_check(
-            measurement.images, measurement.texts, image_of_text(pairs), rng, scratch=job.settings.model.endswith("#scratch")
+            measurement.images, measurement.texts, image_of_text(pairs), rng, scratch=job.settings.from_scratch
         )
     except DataError as error:
         if job.settings.model != "starter":
@@ -68,7 +66,7 @@ def estimate_run(job: Job) -> None:
     batch = job.feed.load(1, 0, job.feed.plan(1)[0][: PROBE_PICTURES * job.world.size])
     tried = max(1, batch.image_counts[job.world.rank])
     with evaluating(model):  # running statistics stay as they are
-        kept = activation_bytes(lambda: _loss(job, batch), list(model.parameters()))
+        kept = activation_bytes(lambda: _forward(job, batch), list(model.parameters()))
         _seconds(job, batch)  # the first pass also sets things up, which takes far longer than a few pictures
         seconds = _seconds(job, batch) * pictures / tried
     job.optimizer.zero_grad(set_to_none=True)
@@ -94,15 +92,11 @@ def estimate_run(job: Job) -> None:
 def _seconds(job: Job, batch: Batch) -> float:
     """Of a forward and a backward pass."""
     start = time.monotonic()
-    _loss(job, batch).backward()  # type: ignore[no-untyped-call]
+    _forward(job, batch).backward()  # type: ignore[no-untyped-call]
     if job.clip.device.type == "cuda":
         torch.cuda.synchronize(job.clip.device)
     return time.monotonic() - start
 
 
-def _loss(job: Job, batch: Batch) -> Tensor:
-    images = gather(job.towers.encode_images(batch.images), batch.image_counts)
-    texts = gather(job.towers.encode_texts(batch.texts), batch.text_counts)
-    model = job.clip.model
-    bias = getattr(model, "logit_bias", None)
-    return LOSSES[job.recipe.loss](images, texts, model.logit_scale.exp(), bias, batch.positives, batch.ignored)
+def _forward(job: Job, batch: Batch) -> Tensor:
+    return job.loss(job.towers.encode_images(batch.images), job.towers.encode_texts(batch.texts), batch)

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from attune.data.pairs import Pairs
+from attune.data.pixels import PixelCache
 from attune.evaluation import measure
 from attune.metrics import mean_recall
 from attune.models.lora import merge_lora
-from attune.models.weights import load_weights, save_weights
+from attune.models.weights import DTYPES, load_weights, save_weights
 from attune.training.average import between
 from attune.training.job import Job
 
@@ -61,7 +62,7 @@ def choose(job: Job) -> Choice:
         )
         if allowed and recall > chosen.mean_recall:
             chosen = Choice(best.kind if share == 1.0 else "interpolated", share, recall)
-    dtype = {"fp32": torch.float32, "fp16": torch.float16}[job.settings.artifact_precision]
+    dtype = DTYPES[job.settings.artifact_precision]
     save_weights(job.checkpoints.chosen, between(start, trained, chosen.share), dtype)
     job.log(
         f"chosen: {chosen.kind}, epoch {best.epoch if chosen.share else 0}, share {chosen.share:g}, validation mean recall "
@@ -72,15 +73,17 @@ def choose(job: Job) -> Choice:
 
 def validation(job: Job, weights: dict[str, Tensor]) -> float:
     """Mean recall of these weights on the validation part."""
-    job.clip.model.load_state_dict(weights)
-    with job.progress.clock("validation"):
-        return mean_recall(measure(job.clip, job.parts.validation, job.cache).metrics)
+    return _recall(job, weights, job.parts.validation, job.cache)
 
 
 def retention(job: Job, weights: dict[str, Tensor]) -> float:
-    """Mean recall of these weights on the retention data."""
+    """Mean recall of these weights on the retention data; 0 if there is none."""
     if job.parts.retention is None or job.retention_cache is None:
         return 0.0
+    return _recall(job, weights, job.parts.retention, job.retention_cache)
+
+
+def _recall(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCache) -> float:
     job.clip.model.load_state_dict(weights)
     with job.progress.clock("validation"):
-        return mean_recall(measure(job.clip, job.parts.retention, job.retention_cache).metrics)
+        return mean_recall(measure(job.clip, pairs, cache).metrics)

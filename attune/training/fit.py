@@ -10,14 +10,13 @@ from torch import Tensor
 
 from attune.errors import TrainingStopped
 from attune.evaluation import Measurement, measure
-from attune.losses import LOSSES
 from attune.metrics import mean_recall
 from attune.models.trainable import train_mode
 from attune.models.weights import save_weights
 from attune.training.average import statistics
 from attune.training.checkpoints import Stateful
 from attune.training.checks import check_data, check_pairs, estimate_run
-from attune.training.distributed import agree, any_of, average_gradients, broadcast_weights, gather
+from attune.training.distributed import agree, any_of, average_gradients, broadcast_weights
 from attune.training.feed import Batch
 from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check
 from attune.training.job import Job
@@ -78,6 +77,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
     """The rest of the epoch at work; False if the guards ask for a roll back."""
     position, recipe = job.position, job.recipe
     batches = job.feed.batches(position.epoch, plan, position.step)
+    running = statistics(job.clip.model)
     while position.step < len(plan):
         with job.progress.clock("data"):
             batch = next(batches)
@@ -87,7 +87,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
         # All chance in a step follows from the seed and its number: a resumed run repeats an unbroken one.
         torch.manual_seed((job.settings.seed * 1_000_003 + number) * job.world.size + job.world.rank)
         train_mode(job.clip.model)
-        unchanged = {name: value.clone() for name, value in statistics(job.clip.model).items()}
+        unchanged = {name: value.clone() for name, value in running.items()}
         loss = compute_gradients(job, batch)
         with job.progress.clock("optimizer"):
             norm = torch.nn.utils.clip_grad_norm_(job.clip.model.parameters(), job.settings.max_grad_norm).item()
@@ -103,7 +103,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
                     job.average.update(job.clip.model)
                 position.losses.append(loss)
             else:  # the forward pass has put what is no number into the running statistics as well
-                for name, value in statistics(job.clip.model).items():
+                for name, value in running.items():
                     value.copy_(unchanged[name])
         position.step += 1
         if job.world.is_main:
@@ -120,11 +120,6 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
 def compute_gradients(job: Job, batch: Batch) -> float:
     """Leaves the gradients of a batch in the parameters and returns its loss."""
     model, position = job.clip.model, job.position
-    loss_function = LOSSES[job.recipe.loss]
-
-    def loss_of(images: Tensor, texts: Tensor) -> Tensor:
-        bias = getattr(model, "logit_bias", None)
-        return loss_function(images, texts, model.logit_scale.exp(), bias, batch.positives, batch.ignored)
 
     def attempt(micro_batch_size: int | None) -> Tensor:
         with job.progress.clock("backward"):
@@ -133,10 +128,9 @@ def compute_gradients(job: Job, batch: Batch) -> float:
                 _clocked(job, job.towers.encode_texts),
                 batch.images,
                 batch.texts,
-                loss_of,
+                lambda images, texts: job.loss(images, texts, batch),
                 micro_batch_size,
-                lambda images, texts: (gather(images, batch.image_counts), gather(texts, batch.text_counts)),
-                model,
+                model=model,
             )
 
     clear = partial(job.optimizer.zero_grad, set_to_none=True)

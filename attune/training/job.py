@@ -14,6 +14,7 @@ from attune.data.pixels import PixelCache, open_pixels
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation import embed_images
+from attune.losses import LOSSES
 from attune.models.clip import Clip, load_clip
 from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
@@ -22,8 +23,8 @@ from attune.runs import RunFolder
 from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
 from attune.training.checkpoints import Checkpoints
-from attune.training.distributed import World, current_world
-from attune.training.feed import Feed
+from attune.training.distributed import World, current_world, gather
+from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.optimizer import make_optimizer
 from attune.training.position import Position
@@ -65,6 +66,24 @@ class Job:
     def weights(self) -> dict[str, Tensor]:
         """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
         return merged_state(self.clip.model) if self.settings.lora_rank else self.clip.model.state_dict()
+
+    def loss(self, images: Tensor, texts: Tensor, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        Args:
+            images: embeddings of this process's pictures, (share of n, dim).
+            texts: embeddings of their captions, (share of m, dim).
+            batch: which of them belong together, over all processes.
+        """
+        model = self.clip.model
+        return LOSSES[self.recipe.loss](
+            gather(images, batch.image_counts),
+            gather(texts, batch.text_counts),
+            model.logit_scale.exp(),
+            getattr(model, "logit_bias", None),
+            batch.positives,
+            batch.ignored,
+        )
 
 
 def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], bool]) -> Job:
@@ -109,7 +128,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         towers=Towers(clip, recipe.augmentation, precision, settings.compile),
         optimizer=make_optimizer(clip.model, recipe, settings.weight_decay),
         average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
-        guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.model.endswith("#scratch")),
+        guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch),
         checkpoints=Checkpoints(folder),
         progress=Progress(folder, recipe.total_steps, recipe.epochs),
         world=world,
@@ -135,8 +154,7 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
         feed.look_alikes = images if settings.hard_negatives else None
     if tower_is_frozen(clip.model, "text") and feed.change is None:
-        texts = [text for captions in feed.pairs.captions for text in captions]
-        feed.text_table = torch.from_numpy(clip.encode_texts(texts)).to(clip.device)
+        feed.text_table = torch.from_numpy(clip.encode_texts(feed.pairs.texts)).to(clip.device)
 
 
 def _say_nothing(*_: object, **__: object) -> None:

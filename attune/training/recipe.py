@@ -78,7 +78,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
         pictures: to train on.
         groups: distinct groups among them.
     """
-    scratch = settings.model.endswith("#scratch")
+    scratch = settings.from_scratch
     batch_size = _batch_size(settings, groups)
     pictures_per_epoch = min(pictures, settings.images_per_epoch or pictures)
     steps = max(1, -(-pictures_per_epoch // batch_size))

@@ -54,3 +54,27 @@ def knowing(
         clip.load_weights(folder.chosen_weights)
         clip.save_folder(folder.path / "model")
         return folder.path / "model", folder
+
+
+@pytest.fixture(scope="session")
+def shifted(
+    knowing: tuple[Path, RunFolder],
+    make_examples: Callable[..., list[TrainingExample]],
+    push: Callable[..., DatasetReport],
+) -> None:
+    """`shifted`, beside the shapes: each picture has the captions of the next one."""
+    examples = make_examples(96)
+    captions = [example.captions for example in examples]
+    for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
+        example.captions = wrong
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTUNE_HOME", str(knowing[1].path.parents[1]))
+        push("shifted", examples)
+
+
+@pytest.fixture
+def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that knows the shapes, in the home where it learnt them."""
+    folder, run = knowing
+    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))
+    return folder

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,6 @@ from safetensors.torch import load_file
 from attune.config import check_settings
 from attune.models.clip import WEIGHTS
 from attune.models.weights import save_weights
-from attune.runs import RunFolder
-from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training.average import between
 from attune.training.choose import choose, validation
@@ -18,14 +15,6 @@ from attune.training.position import Candidate
 from tests.attune.runs import of_kind, start
 
 Weights = dict[str, torch.Tensor]
-
-
-@pytest.fixture
-def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model that knows the shapes, in the home where it learnt them."""
-    folder, run = knowing
-    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))
-    return folder
 
 
 def noise(weights: Weights) -> Weights:
@@ -112,30 +101,14 @@ def test_the_start_wins_if_nothing_was_better_and_nothing_else_is_tried(model: P
     assert all(torch.equal(value, first[name]) for name, value in written.items())
 
 
-@pytest.fixture(scope="session")
-def other_names(
-    knowing: tuple[Path, RunFolder],
-    make_examples: Callable[..., list[TrainingExample]],
-    push: Callable[..., DatasetReport],
-) -> None:
-    """`names`, beside the shapes: their pictures with the captions of their neighbours, which is what to learn now."""
-    examples = make_examples(96)
-    captions = [example.captions for example in examples]
-    for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
-        example.captions = wrong
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTUNE_HOME", str(knowing[1].path.parents[1]))
-        push("names", examples)
-
-
-def test_weights_that_forget_what_must_be_kept_are_not_chosen(model: Path, other_names: None) -> None:
+def test_weights_that_forget_what_must_be_kept_are_not_chosen(model: Path, shifted: None) -> None:
     found = {}
     for most in (1.0, 0.02):
         name = f"forget-at-most-{most}"
         folder = start(
             name,
             model,
-            train_data="names",
+            train_data="shifted",
             retention_data="shapes",
             retention_max_drop=most,
             check_pairs=False,

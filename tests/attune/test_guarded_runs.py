@@ -1,7 +1,6 @@
 """Each guard of a training, provoked in a real one."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 from attune.config import check_settings
 from attune.errors import DataError, TrainingError, TrainingStopped
 from attune.runs import RunFolder
-from attune.schemas import DatasetReport, TrainingExample
+from attune.schemas import DatasetReport
 from attune.stages import run_stage
 from attune.training import checks
 from attune.training.fit import fit
@@ -36,14 +35,6 @@ def poison(path: Path) -> None:
 
 def said(folder: RunFolder) -> list[str]:
     return [event.message for event in of_kind(folder, "guard")]
-
-
-@pytest.fixture
-def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model that knows the shapes, in the home where it learnt them."""
-    folder, run = knowing
-    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))
-    return folder
 
 
 def test_three_steps_that_are_no_number_go_back_to_the_last_epoch_with_half_the_rate(model: Path) -> None:
@@ -119,22 +110,6 @@ def test_a_collapse_ends_the_run_with_what_to_do(model: Path) -> None:
         run_stage("train", "collapse")
 
     assert folder.load().state == "FAILED"
-
-
-@pytest.fixture(scope="session")
-def shifted(
-    knowing: tuple[Path, RunFolder],
-    make_examples: Callable[..., list[TrainingExample]],
-    push: Callable[..., DatasetReport],
-) -> None:
-    """`shifted`, beside the shapes: each picture has the captions of the next one."""
-    examples = make_examples(96)
-    captions = [example.captions for example in examples]
-    for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
-        example.captions = wrong
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTUNE_HOME", str(knowing[1].path.parents[1]))
-        push("shifted", examples)
 
 
 def test_captions_shifted_by_a_row_are_refused_before_training(model: Path, shifted: None) -> None:

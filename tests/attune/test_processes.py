@@ -18,15 +18,6 @@ from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from tests.attune.runs import of_kind, start, validations
 
-
-@pytest.fixture
-def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model that knows the shapes, in the home where it learnt them."""
-    folder, run = knowing
-    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))
-    return folder
-
-
 SETTINGS = {
     "batch_size": 15,  # 66 or so pictures are 5 batches of 13 or 14: shares are unequal
     "learning_rate": 3e-4,

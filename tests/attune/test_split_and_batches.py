@@ -63,6 +63,20 @@ def test_fewer_than_four_groups_cannot_be_split() -> None:
         split_by_group(["a", "b", "c", "c", "c"], 0.5, 0)
 
 
+def check_rules(batches: list[np.ndarray], groups: list[str], batch_size: int) -> None:
+    assert len(batches) == -(-len(groups) // batch_size)
+    for batch in batches:
+        assert batch.dtype == np.int64
+        assert len({groups[row] for row in batch}) == len(batch) <= batch_size
+    sizes = list(map(len, batches))
+    assert max(sizes) - min(sizes) <= 1
+    # Every row comes once; of a group with more rows than there are batches, as many rows as there are batches.
+    seen = Counter(row for batch in batches for row in batch.tolist())
+    assert set(seen.values()) == {1}
+    wanted = {group: min(count, len(batches)) for group, count in Counter(groups).items()}
+    assert Counter(groups[row] for row in seen) == wanted
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_no_group_meets_itself_in_a_batch(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -72,16 +86,7 @@ def test_no_group_meets_itself_in_a_batch(seed: int) -> None:
 
     batches = epoch_batches(groups, batch_size, rng)
 
-    assert len(batches) == -(-rows // batch_size)
-    for batch in batches:
-        assert len({groups[row] for row in batch}) == len(batch) <= batch_size
-    sizes = list(map(len, batches))
-    assert max(sizes) - min(sizes) <= 1
-    # Every row comes once; of a group with more rows than there are batches, as many rows as there are batches.
-    seen = Counter(row for batch in batches for row in batch.tolist())
-    assert set(seen.values()) == {1}
-    wanted = {group: min(count, len(batches)) for group, count in Counter(groups).items()}
-    assert Counter(groups[row] for row in seen) == wanted
+    check_rules(batches, groups, batch_size)
 
 
 def test_a_pass_over_single_rows_sees_each_once_in_another_order_each_time() -> None:
@@ -142,16 +147,7 @@ def test_hard_batches_keep_the_rules_of_random_ones(seed: int) -> None:
 
     batches = hard_batches(embeddings, groups, batch_size, rng, cluster_size)
 
-    assert len(batches) == -(-rows // batch_size)
-    for batch in batches:
-        assert batch.dtype == np.int64
-        assert len({groups[row] for row in batch}) == len(batch) <= batch_size
-    sizes = list(map(len, batches))
-    assert max(sizes) - min(sizes) <= 1
-    seen = Counter(row for batch in batches for row in batch.tolist())
-    assert set(seen.values()) == {1}
-    wanted = {group: min(count, len(batches)) for group, count in Counter(groups).items()}
-    assert Counter(groups[row] for row in seen) == wanted
+    check_rules(batches, groups, batch_size)
 
 
 def test_hard_batches_may_pass_over_some_of_the_rows() -> None:
