@@ -94,7 +94,7 @@ def _hits(measurement: Measurement, query: int, test: Pairs) -> list[dict[str, A
 
 def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache, cell: int = 72) -> Image.Image:
     """One row a query: its text, the right picture, the first hits before, the first hits after; right ones framed."""
-    pixels = cache.pixels[cache.rows(test.images)]
+    rows = cache.rows(test.images)
     font = ImageFont.load_default(size=14)
     text_width, gap = 300, 24
     columns = [text_width + gap // 2, text_width + cell + 2 * gap, text_width + (1 + HITS) * cell + 4 * gap]
@@ -105,11 +105,11 @@ def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache
     for number, example in enumerate(examples):
         top = 32 + number * (cell + 8)
         draw.multiline_text((8, top + 4), _wrapped(example["query"]), fill="black", font=font)
-        _paste(sheet, pixels[example["image"]], columns[0], top, cell)
+        _paste(sheet, cache.pixels[rows[example["image"]]], columns[0], top, cell)
         for left, key in ((columns[1], "hits_before"), (columns[2], "hits_after")):
             for place, hit in enumerate(example[key]):
                 x = left + place * cell
-                _paste(sheet, pixels[hit["image"]], x, top, cell)
+                _paste(sheet, cache.pixels[rows[hit["image"]]], x, top, cell)
                 if hit["image"] == example["image"]:
                     draw.rectangle((x, top, x + cell - 2, top + cell - 2), outline="green", width=3)
     return sheet

@@ -18,6 +18,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from attune.errors import ModelError
 from attune.models.source import ModelSource, find_model
+from attune.models.text import encode_text, trim
 from attune.models.weights import load_weights, save_weights
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -76,8 +77,8 @@ class Clip:
         found = []
         with evaluating(self.model):
             for start in range(0, len(texts), batch_size):
-                tokens = self.tokenizer(list(texts[start : start + batch_size])).to(self.device)
-                found.append(self.model.encode_text(tokens, normalize=True).float().cpu())
+                tokens = trim(self.tokenizer(list(texts[start : start + batch_size])), self.model).to(self.device)
+                found.append(encode_text(self.model, tokens).float().cpu())
         return torch.cat(found).numpy()
 
     def save_weights(self, path: Path, dtype: torch.dtype | None = None) -> None:

@@ -1,12 +1,19 @@
-"""Text embeddings from no more tokens than the longest caption of the batch needs."""
+"""Text embeddings from no more tokens than the captions need."""
 
 from typing import Any
 
 import open_clip
+import torch
 import torch.nn.functional as F
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
+
+BUCKETS = 4
+"""Parts of a batch that are encoded apart. Flickr8k's captions then take 30 % fewer tokens; eight parts save 4 % more."""
+
+BUCKET_ROWS = 4
+"""The least captions in a part: matrices of fewer rows are no cheaper."""
 
 
 def trim(tokens: Tensor, model: nn.Module) -> Tensor:
@@ -26,10 +33,22 @@ def trim(tokens: Tensor, model: nn.Module) -> Tensor:
     tower = _causal_tower(model)
     if tower is None or not tokens.numel():
         return tokens
-    pool_type, eos_id = _pooling(tower)
-    # The same position that open_clip pools at, the first of them if there are several, also in a cut caption.
-    end = (tokens if pool_type == "argmax" else (tokens == eos_id).int()).argmax(dim=-1)
-    return tokens[:, : int(end.max()) + 1]
+    return tokens[:, : int(_lengths(tokens, tower).max())]
+
+
+def encode_by_length(model: nn.Module, tokens: Tensor, normalize: bool = True) -> Tensor:
+    """The same as `encode_text`, with short captions apart from long ones, each part cut to its own longest.
+
+    On an accelerator it waits for the tokens' lengths, and many small matrices leave it idle: it is for processors.
+    """
+    tower = _causal_tower(model)
+    parts = min(BUCKETS, len(tokens) // BUCKET_ROWS)
+    if tower is None or parts < 2:
+        return encode_text(model, tokens, normalize)
+    lengths = _lengths(tokens, tower)
+    order = lengths.argsort(stable=True)
+    found = [encode_text(model, tokens[rows, : lengths[rows[-1]]], normalize) for rows in order.tensor_split(parts)]
+    return torch.cat(found)[order.argsort()]
 
 
 def encode_text(model: nn.Module, tokens: Tensor, normalize: bool = True) -> Tensor:
@@ -75,6 +94,13 @@ class _TextEncoder(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         encoded: Tensor = self.model.encode_text(tokens, normalize=False)
         return encoded
+
+
+def _lengths(tokens: Tensor, tower: Any) -> Tensor:
+    """Tokens of each caption up to the one that its embedding is read off: int64 (texts,)."""
+    pool_type, eos_id = _pooling(tower)
+    # The same position that open_clip pools at, the first of them if there are several, also in a cut caption.
+    return (tokens if pool_type == "argmax" else (tokens == eos_id).int()).argmax(dim=-1) + 1
 
 
 def _causal_tower(model: nn.Module) -> Any | None:

@@ -43,7 +43,7 @@ def choose_trainable(model: nn.Module, lock_image: bool, lock_text: bool, last_b
             left += parameters[name].requires_grad
     if not left:
         raise SettingsError(
-            f"lock_image={lock_image}, lock_text={lock_text} and last_blocks={last_blocks} leave nothing to train. "
+            f"lock_image={lock_image}, lock_text={lock_text} and train_last_blocks={last_blocks} leave nothing to train. "
             "Leave at least one tower unlocked"
         )
     for parameter in frozen:
@@ -83,7 +83,7 @@ def _check_last_blocks(model: nn.Module, last_blocks: int, towers: list[Literal[
     if last_blocks < 0 or too_few:
         has = " and ".join(too_few) or "it must not be negative"
         raise SettingsError(
-            f"last_blocks is {last_blocks}, but {has}. Choose from 0 to {min(counts.values())}, "
+            f"train_last_blocks is {last_blocks}, but {has}. Choose from 0 to {min(counts.values())}, "
             "or leave it out to train all blocks"
         )
 

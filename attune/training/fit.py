@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attune.errors import TrainingStopped
+from attune.errors import TrainingError, TrainingStopped
 from attune.evaluation import Measurement, measure
 from attune.metrics import mean_recall
 from attune.models.trainable import train_mode
@@ -25,7 +25,9 @@ from attune.training.optimizer import set_learning_rate
 from attune.training.position import Candidate, Position
 from attune.training.step import backward
 
-MAX_LOGIT_SCALE = 100.0  # CLIP's own bound: above it training becomes unstable (Radford et al. 2021, section 2.5)
+MAX_LOGIT_SCALE = 100.0
+"""CLIP's own bound: above it training becomes unstable (Radford et al. 2021, section 2.5). A model that starts above it, as
+SigLIP's do, has its start as bound."""
 
 
 def fit(job: Job) -> None:
@@ -98,7 +100,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
             if action == "step":
                 job.optimizer.step()
                 with torch.no_grad():
-                    job.clip.model.logit_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
+                    job.clip.model.logit_scale.clamp_(0, math.log(max(MAX_LOGIT_SCALE, job.guards.scale.start_scale)))
                 if job.average is not None:
                     job.average.update(job.clip.model)
                 position.losses.append(loss)
@@ -169,15 +171,10 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     if job.world.is_main:
         with job.progress.clock("validation"):
             measurement = measure(job.clip, job.parts.validation, job.cache)
-        job.guards.after_validation(
-            measurement.images,
-            measurement.texts,
-            f"after epoch {candidate.epoch}" if candidate.epoch else "of the starting model",
-        )
-        candidate.mean_recall = mean_recall(measurement.metrics)
+        candidate.mean_recall = judged(job, candidate, measurement)
     candidate.mean_recall = agree(candidate.mean_recall, job.world)
     job.position.candidates.append(candidate)
-    if measurement is None:
+    if measurement is None or math.isnan(candidate.mean_recall):
         return None
     if candidate.kind == "start":
         save_weights(job.checkpoints.start, job.weights())
@@ -197,6 +194,23 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
         **measurement.metrics,
     )
     return measurement
+
+
+def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
+    """Mean recall of a candidate whose embeddings the guards find healthy; no number if it may be tried again.
+
+    Raises:
+        TrainingError: if they are all alike. After the first epoch, for the first time, that is a clear fall as others are.
+    """
+    where = f"after epoch {candidate.epoch}" if candidate.epoch else "of the starting model"
+    try:
+        job.guards.after_validation(measurement.images, measurement.texts, where)
+    except TrainingError as error:
+        if candidate.kind != "weights" or candidate.epoch > 1 or job.position.rolled_back:
+            raise
+        job.log(str(error), kind="guard")
+        return math.nan  # what `is_much_worse` takes for a fall
+    return mean_recall(measurement.metrics)
 
 
 def save(job: Job, stopped: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -75,19 +76,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(message in str(error) for message in ALLOCATOR_MESSAGES)
 
 
-def free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device, control_group: Path = Path("/sys/fs/cgroup")) -> int:
     """Memory that is free on a GPU; of the main memory, what is free or can be had by dropping cached files.
 
-    Where the system does not say (macOS), half of all there is.
+    Where the system does not say (macOS), half of all there is. In a container, no more than what its limit leaves.
+
+    Args:
+        device: whose memory.
+        control_group: folder with this process's limits (version 2 of Linux's control groups).
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_free_in_system(), _free_in_container(control_group))
+
+
+def _free_in_system() -> int:
     everything = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         figures = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
         return int(figures["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return everything // 2
+
+
+def _free_in_container(folder: Path) -> int:
+    """What the limit leaves, with what cached files take; more than any machine has where there is no limit."""
+    try:
+        limit, used = (int((folder / f"memory.{name}").read_text()) for name in ("max", "current"))
+        figures = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(figures["inactive_file"]))
+    except (OSError, ValueError, KeyError):  # no such files, or the word "max"
+        return sys.maxsize
 
 
 def free_caches() -> None:

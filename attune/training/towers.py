@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attune.data.augment import augment
 from attune.models.clip import Clip
-from attune.models.text import encode_text
+from attune.models.text import encode_by_length, encode_text
 
 
 class Towers:
@@ -27,7 +27,9 @@ class Towers:
         self.precision = precision
         wrap: Callable[..., Callable[..., Tensor]] = torch.compile if compiled else lambda function: function
         self._image = wrap(clip.model.encode_image)
-        self._text = wrap(lambda tokens: encode_text(clip.model, tokens, normalize=True))
+        # A compiled tower is compiled for every new shape.
+        encode = encode_by_length if clip.device.type == "cpu" and not compiled else encode_text
+        self._text = wrap(lambda tokens: encode(clip.model, tokens))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit-length embeddings (images, dim) of uint8 pixels (images, 3, height, width).

@@ -103,13 +103,24 @@ def test_a_step_that_is_left_out_leaves_running_statistics_as_they_were(shapes: 
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def test_a_collapse_ends_the_run_with_what_to_do(model: Path) -> None:
+def test_a_collapse_starts_over_once_and_then_ends_the_run_with_what_to_do(model: Path) -> None:
     folder = start("collapse", model, learning_rate=1.0, warmup_ratio=0)
 
     with pytest.raises(TrainingError, match=r"are all alike after epoch 1: .* is a collapse\. Set a lower learning_rate"):
         run_stage("train", "collapse")
 
     assert folder.load().state == "FAILED"
+    assert sum("all alike after epoch 1" in line for line in said(folder)) == 1
+    assert sum("starting over with 0.33 times the learning rate" in line for line in said(folder)) == 1
+
+
+def test_a_collapse_that_a_third_of_the_rate_avoids_costs_an_epoch_and_no_more(model: Path) -> None:
+    folder = start("collapse-once", model, epochs=2, learning_rate=0.02, warmup_ratio=0)
+
+    result = run_stage("train", "collapse-once").training
+
+    assert any("all alike after epoch 1" in line for line in said(folder))
+    assert result.epochs == 2
 
 
 def test_captions_shifted_by_a_row_are_refused_before_training(model: Path, shifted: None) -> None:

@@ -25,7 +25,7 @@ from attune.training.guards import (
     embedding_health,
     first_check,
 )
-from attune.training.memory import is_out_of_memory, with_enough_memory
+from attune.training.memory import free_bytes, is_out_of_memory, with_enough_memory
 
 
 def silent(*_: object, **__: object) -> None:
@@ -449,6 +449,19 @@ def test_not_even_one_pair_fits() -> None:
 
     with pytest.raises(TrainingError, match=r"Not even one pair at a time.*memory.*smaller model"):
         with_enough_memory(run_step, 4, 4, silent, lambda: None)
+
+
+def test_a_containers_limit_counts(tmp_path: Path) -> None:
+    def says(**figures: str) -> int:
+        for name, text in figures.items():
+            (tmp_path / f"memory.{name}").write_text(text)
+        return free_bytes(torch.device("cpu"), tmp_path)
+
+    without = free_bytes(torch.device("cpu"), tmp_path)
+    assert without > 50_000_000
+    assert says(max="50000000\n", current="30000000\n", stat="anon 1\ninactive_file 5000000\n") == 25_000_000
+    assert says(current="60000000\n") == 0
+    assert says(max="max\n") > 50_000_000
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:

@@ -247,11 +247,11 @@ def test_what_was_frozen_before_stays_frozen() -> None:
     ("lock_image", "lock_text", "last_blocks", "said"),
     [
         (True, True, None, "lock_image=True, lock_text=True .* leave nothing to train"),
-        (False, False, 3, "last_blocks is 3, but the text tower has 2 blocks. Choose from 0 to 2"),
+        (False, False, 3, "train_last_blocks is 3, but the text tower has 2 blocks. Choose from 0 to 2"),
         (True, False, 3, "the text tower has 2 blocks"),
         (False, True, 4, "the image tower has 3 blocks. Choose from 0 to 3"),
         (False, False, 4, "the image tower has 3 blocks and the text tower has 2 blocks. Choose from 0 to 2"),
-        (False, False, -1, "last_blocks is -1, but it must not be negative"),
+        (False, False, -1, "train_last_blocks is -1, but it must not be negative"),
     ],
 )
 def test_an_impossible_choice_is_refused(lock_image: bool, lock_text: bool, last_blocks: int | None, said: str) -> None:

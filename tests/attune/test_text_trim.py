@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attune.models.clip import load_clip
 from attune.models.lora import add_lora
-from attune.models.text import encode_text, trim
+from attune.models.text import encode_by_length, encode_text, trim
 from tests.attune.test_layers import roberta
 
 VIT = {"image_size": 32, "patch_size": 16, "width": 16, "head_width": 8, "layers": 1}
@@ -148,6 +148,34 @@ def test_full_captions_are_not_cut() -> None:
 
     assert trim(tokens, model).shape == (2, 12)
     assert torch.equal(encode_text(model, tokens), model.encode_text(tokens, normalize=True))
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_captions_encoded_by_length_have_the_same_embeddings_and_gradients(name: str) -> None:
+    model = make(CAUSAL[name])
+    tokens = captions(end_of(model)).repeat(3, 1)
+    seen: list[tuple[int, ...]] = []
+    tower = getattr(model, "text", model)
+    tower.token_embedding.register_forward_hook(lambda *call: seen.append(tuple(call[1][0].shape)))
+
+    full = model.encode_text(tokens, normalize=True)
+    expected = gradients(model, full)
+    seen.clear()
+    parts = encode_by_length(model, tokens)
+    found = gradients(model, parts)
+
+    assert seen == [(4, 3), (4, 5), (4, 6)]  # of lengths 2 2 2 3, 3 3 5 5, 5 6 6 6
+    torch.testing.assert_close(parts, full, rtol=0, atol=1e-6)
+    for gradient in expected:
+        torch.testing.assert_close(found[gradient], expected[gradient], rtol=1e-4, atol=3e-5)  # sums of 12 rows
+
+
+def test_few_captions_and_those_of_a_tower_that_sees_the_padding_are_encoded_at_once() -> None:
+    for model, tokens in (
+        (make(CAUSAL["text tower on the model"]), captions(63)),
+        (make(NOT_EXACT["looks both ways"]), captions(63).repeat(3, 1)),
+    ):
+        assert torch.equal(encode_by_length(model, tokens), encode_text(model, tokens))
 
 
 def test_lengths_are_left_as_they_are_on_request() -> None:
