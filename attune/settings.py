@@ -117,7 +117,8 @@ class FinetuningSettings(BaseModel):
     )
 
     multi_positive: bool = Field(
-        default=False, description="All captions of a picture at once, instead of a random one each time it is seen."
+        default=False,
+        description="All captions of a picture at once, instead of another one each time it is seen.",
     )
     mask_duplicates: bool = Field(
         default=True,

@@ -1,4 +1,4 @@
-"""The training captions, tokenised once, and the draw of some of them for a batch of pictures."""
+"""The training captions, tokenised once, and which of them come with a batch of pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Change = Callable[[Sequence[str], Sequence[Sequence[str]], np.random.Generator],
 
 @dataclass(frozen=True)
 class Sample:
-    """The captions drawn for a batch of pictures, picture by picture.
+    """The captions of a batch of pictures, picture by picture.
 
     Attributes:
         tokens: int64 (captions, context_length).
@@ -55,51 +55,32 @@ class Captions:
         self.tokens = torch.cat([tokenizer(texts[start : start + 4096]).int() for start in range(0, len(texts), 4096)])
 
     def sample(
-        self,
-        rows: np.ndarray,
-        rng: np.random.Generator,
-        per_image: int | Literal["all"] = 1,
-        change: Change | None = None,
+        self, rows: np.ndarray, turn: int | Literal["all"], rng: np.random.Generator, change: Change | None = None
     ) -> Sample:
-        """Some captions of each picture, at random.
+        """One caption of each picture, or all of them.
 
         Args:
             rows: int64 (batch,); the pictures.
-            rng: source of the choice.
-            per_image: how many different captions of each picture, all of those that have fewer; or `all`.
+            turn: a number, such as the epoch: turn by turn each caption of a picture comes equally often; or `all`.
+            rng: source of chance for `change`.
             change: says the chosen captions in other words. Those that it does change are tokenised anew, and that, for a
                 whole batch, takes time.
 
-        Raises:
-            ValueError: if `per_image` is less than 1.
-
         Example:
-            Pictures 0 and 1 have captions 0, 1 and 2, 3, 4. `sample([1, 0], rng, "all")` has `owners` [0, 0, 0, 1, 1]
+            Pictures 0 and 1 have captions 0, 1 and 2, 3, 4. `sample([1, 0], "all", rng)` has `owners` [0, 0, 0, 1, 1]
             and `numbers` [2, 3, 4, 0, 1].
         """
-        if per_image == 1:
-            owners = np.arange(len(rows), dtype=np.int64)
-            numbers = self.first[rows] + rng.integers(self.counts[rows])
+        counts, owners = self.counts[rows], np.arange(len(rows), dtype=np.int64)
+        if turn == "all":
+            owners = np.repeat(owners, counts)
+            place = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... in each picture
         else:
-            owners, numbers = self._draw(rows, rng, per_image)
+            place = (turn + rows) % counts  # from picture to picture another: first captions may be of another kind
+        numbers = self.first[rows][owners] + place
         tokens = self.tokens[torch.from_numpy(numbers)].long()
         if change is not None:
             self._change(tokens, rows[owners], numbers, rng, change)
         return Sample(tokens, owners, numbers)
-
-    def _draw(self, rows: np.ndarray, rng: np.random.Generator, per_image: int | str) -> tuple[np.ndarray, np.ndarray]:
-        """Owners and numbers of up to `per_image` captions of each picture, in random order."""
-        counts = self.counts[rows]
-        owners = np.repeat(np.arange(len(rows), dtype=np.int64), counts)
-        place = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... within each picture
-        numbers = self.first[rows][owners] + place
-        if isinstance(per_image, str):
-            return owners, numbers
-        if per_image < 1:
-            raise ValueError(f"per_image is {per_image}: a picture cannot be shown with fewer than 1 caption")
-        shuffled = np.lexsort((rng.random(len(owners)), owners))  # within each picture alone
-        kept = place < per_image
-        return owners[kept], numbers[shuffled][kept]
 
     def _change(
         self, tokens: Tensor, pictures: np.ndarray, numbers: np.ndarray, rng: np.random.Generator, change: Change

@@ -217,10 +217,10 @@ def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
         yield bucket
 
 
-def broadcast_weights(model: nn.Module, world: World) -> None:
-    """Gives every process the main process's parameters and buffers, bit by bit.
+def broadcast(tensors: Iterable[Tensor], world: World) -> None:
+    """Gives every process the main process's values, in place and bit by bit.
 
-    BatchNorm's running statistics are of each process's own rows and drift apart; this makes them equal again.
+    Of a model's parameters and buffers: BatchNorm's running statistics are of each process's own rows and drift apart.
 
     Raises:
         TrainingError: if another process has gone.
@@ -228,9 +228,9 @@ def broadcast_weights(model: nn.Module, world: World) -> None:
     if world.size == 1:
         return
     with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
+        for tensor in tensors:
             # As bytes: any data type and memory order will do.
-            values = tensor.detach().reshape(-1).clone()
+            values = tensor.detach().reshape(-1).clone().to(_device())
             with _exchange("weights"):
                 dist.broadcast(values.view(torch.uint8), src=0)
             tensor.copy_(values.view(tensor.shape))

@@ -117,7 +117,7 @@ class Feed:
     def load(self, epoch: int, number: int, rows: np.ndarray) -> Batch:
         """The pictures of these rows with their captions, as batch `number` of an epoch."""
         rng = np.random.default_rng((self.settings.seed, epoch, number))
-        sample = self.captions.sample(rows, rng, "all" if self.settings.multi_positive else 1, self.change)
+        sample = self.captions.sample(rows, "all" if self.settings.multi_positive else epoch, rng, self.change)
         slices = [share(len(rows), World(rank, self.world.size)) for rank in range(self.world.size)]
         # Captions are in the order of their pictures, so a process's captions are a stretch as well.
         bounds = [np.searchsorted(sample.owners, (part.start, part.stop)) for part in slices]

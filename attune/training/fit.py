@@ -16,7 +16,7 @@ from attune.models.weights import save_weights
 from attune.training.average import statistics
 from attune.training.checkpoints import Stateful
 from attune.training.checks import check_data, check_pairs, estimate_run
-from attune.training.distributed import agree, any_of, average_gradients, broadcast_weights
+from attune.training.distributed import agree, any_of, average_gradients, broadcast
 from attune.training.feed import Batch
 from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check
 from attune.training.job import Job
@@ -166,7 +166,7 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     Returns:
         The measurement, in the main process.
     """
-    broadcast_weights(job.clip.model, job.world)
+    broadcast((*job.clip.model.parameters(), *job.clip.model.buffers()), job.world)
     measurement = None
     if job.world.is_main:
         with job.progress.clock("validation"):

@@ -23,7 +23,7 @@ from attune.runs import RunFolder
 from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
 from attune.training.checkpoints import Checkpoints
-from attune.training.distributed import World, current_world, gather
+from attune.training.distributed import World, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.optimizer import make_optimizer
@@ -151,6 +151,7 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
     locked = tower_is_frozen(clip.model, "image") and recipe.augmentation == "none"
     if locked or settings.hard_negatives:
         images = embed_images(clip, feed.pairs, feed.cache)
+        broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
         feed.look_alikes = images if settings.hard_negatives else None
     if tower_is_frozen(clip.model, "text") and feed.change is None:

@@ -3,7 +3,7 @@
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -55,10 +55,11 @@ class Progress:
             return
         self._reported = moment
         left = (self.total_steps - step) * self._stepping() / self._steps
-        gpu = {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated())} if torch.cuda.is_available() else {}
+        gpu = gpu_figures()
+        busy = f", GPU {gpu['gpu_use']:.0%}" if "gpu_use" in gpu else ""
         self.folder.log(
             f"epoch {epoch}/{self.epochs} step {step}/{self.total_steps} loss {loss:.4f} "
-            f"{self.pairs_per_second():.0f} pairs/s, {left:.0f} s left",
+            f"{self.pairs_per_second():.0f} pairs/s{busy}, {left:.0f} s left",
             kind="progress",
             step=step,
             steps=self.total_steps,
@@ -85,3 +86,13 @@ class Progress:
 
     def _stepping(self) -> float:
         return sum(self.seconds[kind] for kind in ("data", "forward", "backward", "optimizer"))
+
+
+def gpu_figures() -> dict[str, float]:
+    """Peak memory of this process on its GPU, and the share (0-1) of the last moment it was busy, if the driver tells."""
+    if not torch.cuda.is_available():
+        return {}
+    figures = {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated())}
+    with suppress(Exception):  # the driver's library has errors of its own; training does not end for want of a figure
+        figures["gpu_use"] = torch.cuda.utilization() / 100
+    return figures

@@ -20,7 +20,7 @@ from attune.training.distributed import (
     agree,
     any_of,
     average_gradients,
-    broadcast_weights,
+    broadcast,
     current_world,
     gather,
     initialise,
@@ -46,7 +46,7 @@ def train_in_a_world(world: World, micro_batch_size: int | None) -> dict[str, An
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += world.rank  # until weights are broadcast the processes disagree
-    broadcast_weights(model, world)
+    broadcast((*model.parameters(), *model.buffers()), world)
     towers, optimizer, losses = Towers(model), optimizer_of(model), []
     images, texts = rows(12)
     for batch in BATCHES:
@@ -109,7 +109,7 @@ def broadcast_of_a_few(world: World) -> dict[str, Tensor]:
     model.register_buffer("seen", torch.tensor(7 + world.rank))
     model.register_buffer("mask", torch.tensor([world.rank == 0, True]))
     model.register_buffer("mean", torch.tensor([math.inf if world.rank else 0.5]), persistent=False)
-    broadcast_weights(model, world)
+    broadcast((*model.parameters(), *model.buffers()), world)
     return {"weight": model.weight.detach(), **dict(model.named_buffers())}
 
 
@@ -249,7 +249,7 @@ def test_one_process_is_a_world_without_torch_distributed() -> None:
     parameter.grad = torch.tensor([1.0, 2.0])
     embeddings = torch.ones(3, 2)
 
-    broadcast_weights(nn.Linear(2, 2), world)
+    broadcast(nn.Linear(2, 2).parameters(), world)
     average_gradients([parameter], world)
     shut_down()
 

@@ -83,7 +83,7 @@ def test_both_changes_work_together_and_reach_the_tokens() -> None:
     change = partial(change_captions, word_dropout=0.4, caption_mixing=1.0)
     rng = np.random.default_rng(0)
 
-    samples = [captions.sample(np.array([0, 1]), rng, change=change) for _ in range(30)]
+    samples = [captions.sample(np.array([0, 1]), turn, rng, change) for turn in range(30)]
 
     mixed = {tuple(sample.tokens[0].tolist()) for sample in samples}
     alone = {tuple(sample.tokens[1].tolist()) for sample in samples}
