@@ -10,8 +10,8 @@ from attune.settings import FinetuningSettings
 
 REFERENCE_PARAMETERS = 151e6
 """Of a ViT-B-32, for which 1e-5 with 256 pairs a step is the best plain rate on COCO and Flickr30k in several repositories
-(leolee99/CLIP_ITM; the ITRA documentation finds 1e-5 to 2e-5). Smaller models take larger steps: with the power 3/4 a
-ViT-L-14 comes to the 5e-6 that is used for it, and a model of 5 million parameters to the 1e-4 that is best for ours."""
+(leolee99/CLIP_ITM; the ITRA documentation finds 1e-5 to 2e-5). Smaller models take larger steps: in inverse proportion a
+ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4, the best of the plain rates that `benchmarks.recipe_quality` tries."""
 
 LEAST_STEPS = 200
 """A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes."""
@@ -117,7 +117,7 @@ def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: i
         rate = 1e-3
     else:
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        rate = 1e-5 * (REFERENCE_PARAMETERS / parameters) ** 0.75
+        rate = 1e-5 * REFERENCE_PARAMETERS / parameters
         rate = min(rate * (10 if settings.lora_rank else 1), 1e-3)  # LoRA underfits at the rates of full training
     # Adam's steps grow with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
     return float(f"{rate * math.sqrt(batch_size / 256):.2g}")

@@ -71,10 +71,10 @@ def test_an_epoch_may_be_a_part_of_the_pictures() -> None:
         (151e6, 256, {}, 1e-5),
         (151e6, 64, {}, 5e-6),  # a quarter of the batch: half the rate
         (151e6, 1024, {"batch_size": 1024}, 2e-5),
-        (428e6, 256, {}, 4.6e-6),  # a ViT-L-14: (151 / 428) ** 0.75 = 0.458
-        (5e6, 256, {}, 1.3e-4),  # (151 / 5) ** 0.75 = 12.9
+        (428e6, 256, {}, 3.5e-6),  # a ViT-L-14: 151 / 428 = 0.353
+        (5e6, 256, {}, 3e-4),  # 151 / 5 = 30.2
         (151e6, 256, {"lora_rank": 4}, 1e-4),
-        (1e6, 256, {"lora_rank": 4}, 1e-3),  # 4.3e-3 would be too much
+        (1e6, 256, {"lora_rank": 4}, 1e-3),  # 1.5e-2 would be too much
         (151e6, 256, {"model": "ViT-B-32#scratch"}, 1e-3),
         (428e6, 64, {"model": "ViT-L-14#scratch"}, 5e-4),
         (428e6, 64, {"learning_rate": 0.25}, 0.25),
