@@ -44,6 +44,7 @@ test-slow: lint type ## the same with the slow tests
 
 bench: $(READY) ## run the benchmarks and write their results (about 45 minutes on 2 cores)
 	@$(BIN)/python -m benchmarks.training_throughput
+	@$(BIN)/python -m benchmarks.retrieval
 	@$(BIN)/python -m benchmarks.recipe_quality --sets emoji
 
 k8s: $(READY) ## write k8s/ from the flows

@@ -11,46 +11,11 @@ DIRECTIONS = ("text_to_image", "image_to_text")
 KS = (1, 5, 10)
 
 
-def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray, chunk: int = 1024) -> dict[str, np.ndarray]:
-    """The rank of the best right answer of each query, in both directions.
-
-    Ties count against the model: a rank is one more than the number of wrong answers that score at least as high. So a
-    model that embeds everything alike scores nothing. Nor does one whose embeddings are NaN.
-
-    Args:
-        images: unit-length embeddings, float32 (images, dim).
-        texts: unit-length embeddings, float32 (texts, dim).
-        image_of_text: for each text the row of the picture it describes, int64 (texts,). Each picture has at least one.
-        chunk: queries scored at a time; memory is chunk x gallery.
-
-    Returns:
-        ``text_to_image``: ranks from 1, int64 (texts,); ``image_to_text``: int64 (images,).
-    """
-    text_ranks = np.empty(len(texts), dtype=np.int64)
-    best = np.full(len(images), -np.inf, dtype=np.float32)  # best score of each picture's own texts
-    for start in range(0, len(texts), chunk):
-        scores = texts[start : start + chunk] @ images.T  # (chunk, images)
-        own = image_of_text[start : start + chunk]
-        right = scores[np.arange(len(own)), own]
-        # "Not lower" and not "as high": a NaN is neither, and must not pass for a win.
-        text_ranks[start : start + chunk] = (~(scores < right[:, None])).sum(axis=1)
-        with np.errstate(invalid="ignore"):  # a NaN stays one, without a warning
-            np.maximum.at(best, own, right)
-    above = np.zeros(len(images), dtype=np.int64)  # texts of other pictures that score at least as high
-    for start in range(0, len(texts), chunk):
-        scores = texts[start : start + chunk] @ images.T
-        own = image_of_text[start : start + chunk]
-        high = ~(scores < best)
-        high[np.arange(len(own)), own] = False
-        above += high.sum(axis=0)
-    return {"text_to_image": text_ranks, "image_to_text": above + 1}
-
-
 def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Recall@1/5/10, mean reciprocal rank and median rank of both directions.
 
     Args:
-        found: what `ranks` returned.
+        found: what `attune.ranking.ranks` returned.
 
     Returns:
         Names such as ``text_to_image_recall@5``. Recall and MRR are 0 to 1; a rank of 1 is best.
@@ -86,9 +51,9 @@ def difference_interval(
     captions of one picture are not independent, and a shared query is not two (Efron & Tibshirani 1993, chapter 6).
 
     Args:
-        before: ranks of the starting model, from `ranks`.
+        before: ranks of the starting model, from `attune.ranking.ranks`.
         after: ranks of the trained one, on the same queries.
-        image_of_text: as for `ranks`.
+        image_of_text: as for `attune.ranking.ranks`.
         resamples: draws.
         seed: of the draws.
 

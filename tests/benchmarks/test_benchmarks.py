@@ -1,11 +1,11 @@
-"""Both benchmarks end to end, as small as they go: that they run, not what they find."""
+"""All benchmarks end to end, as small as they go: that they run, not what they find."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import recipe_quality, training_throughput
+from benchmarks import recipe_quality, retrieval, training_throughput
 
 pytest.importorskip("pandas", reason="open_clip's own trainer reads its CSV with pandas")
 pytestmark = pytest.mark.slow
@@ -46,3 +46,14 @@ def test_recipes_are_compared_on_the_same_pairs(tiny_model: Path, attune_home: P
         for direction, (low, high) in arm["interval"].items():
             assert 0 <= low <= arm["recall"][direction] <= high <= 1
     assert len(found["table"]) == 4 + len(found["arms"])
+
+
+def test_evaluations_find_the_same(tmp_path: Path) -> None:
+    retrieval.main(["--pictures", "200", "--captions", "3", "--dim", "16", "--repeats", "1", "--results", str(tmp_path)])
+
+    found = json.loads((tmp_path / "retrieval.json").read_text())
+    assert found["largest_difference"] < 1e-6
+    assert 0.01 < found["figures"]["attune"]["text_to_image_recall@1"] < 0.99
+    assert set(found["seconds"]) == set(retrieval.SIDES)
+    assert all(seconds > 0 for seconds in found["seconds"].values())
+    assert found["ratio"] > 0

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from attune import ranking
+from attune.metrics import DIRECTIONS
+from attune.ranking import rank_both_ways, ranks
+from tests.attune.test_metrics import random_problem
+
+
+def slow_ranks(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> dict[str, list[int]]:
+    scores = texts.astype(np.float64) @ images.T.astype(np.float64)
+    by_text, by_image = [], []
+    for text, picture in enumerate(owner):
+        wrong = [scores[text, other] for other in range(len(images)) if other != picture]
+        by_text.append(1 + sum(score >= scores[text, picture] for score in wrong))
+    for picture in range(len(images)):
+        best = max(scores[text, picture] for text in np.flatnonzero(owner == picture))
+        by_image.append(1 + sum(scores[text, picture] >= best for text in np.flatnonzero(owner != picture)))
+    return {"text_to_image": by_text, "image_to_text": by_image}
+
+
+def test_ranks_of_a_problem_done_by_hand() -> None:
+    images = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    texts = np.array([[1, 0], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32)
+    owner = np.array([0, 0, 1])
+
+    found = ranks(images, texts, owner)
+
+    # scores, a row a text:   picture 0   picture 1
+    #   text 0 (of 0)            1.0         0.0      -> its picture is first: 1
+    #   text 1 (of 0)            0.6         0.8      -> picture 1 is above:   2
+    #   text 2 (of 1)            0.8         0.6      -> picture 0 is above:   2
+    # picture 0: its best text has 1.0, text 2 has 0.8 -> 1; picture 1: its text has 0.6, text 1 has 0.8 -> 2
+    assert found["text_to_image"].tolist() == [1, 2, 2]
+    assert found["image_to_text"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("tile", [1, 50, 2000, 4_000_000])
+def test_ranks_equal_a_slow_count(seed: int, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "TILE", tile)
+    monkeypatch.setattr(ranking, "WIDEST", 11)
+    images, texts, owner = random_problem(seed, images=17)
+
+    found = ranks(images, texts, owner)
+
+    assert {direction: found[direction].tolist() for direction in DIRECTIONS} == slow_ranks(images, texts, owner)
+
+
+def test_all_right_answers_have_a_rank_of_their_own() -> None:
+    # Scores of picture 0 with the texts: 1, 0.8, 0.6, 0.8; its own are 0 and 3. Of picture 1: 0, 0.6, 0.8, 0.6; 1 and 2.
+    images = np.array([[1, 0], [0, 1]], dtype=np.float32)
+    texts = np.array([[1, 0], [0.8, 0.6], [0.6, 0.8], [0.8, 0.6]], dtype=np.float32)
+
+    found = rank_both_ways(images, texts, np.array([0, 1, 1, 0]))
+
+    to_text = found["image_to_text"]
+    assert to_text.query.tolist() == [0, 1, 1, 0]
+    assert to_text.ranks.tolist() == [1, 3, 1, 3]  # text 1 ties with text 3 for either picture
+    assert to_text.tied.tolist() == [0, 1, 0, 1]
+    assert to_text.first.tolist() == [1, 1]
+    assert found["text_to_image"].ranks.tolist() == [1, 2, 1, 1]
+
+
+@pytest.mark.parametrize("tile", [40, 4_000_000])
+def test_scores_that_float32_cannot_tell_apart_are_told_apart(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "TILE", tile)
+    # Pictures so near each other that their scores differ by 1e-9 and less; the exact order is that of float64.
+    rng = np.random.default_rng(0)
+    images = np.tile(rng.standard_normal(64), (90, 1)) + 1e-7 * rng.standard_normal((90, 64))
+    images = (images / np.linalg.norm(images, axis=1, keepdims=True)).astype(np.float32)
+    texts = rng.standard_normal((90, 64))
+    texts = (texts / np.linalg.norm(texts, axis=1, keepdims=True)).astype(np.float32)
+    scores = texts.astype(np.float64) @ images.T.astype(np.float64)
+    own = scores.diagonal()
+
+    found = rank_both_ways(images, texts, np.arange(90))
+
+    by_text = (scores >= own[:, None] - 1e-12).sum(axis=1)
+    assert len(set(by_text)) > 20  # float32 would find most of them equal
+    assert found["text_to_image"].ranks.tolist() == by_text.tolist()
+    assert found["image_to_text"].ranks.tolist() == (scores >= own - 1e-12).sum(axis=0).tolist()
+    equal = (np.abs(scores - own[:, None]) <= 1e-12).sum(axis=1) - 1
+    assert found["text_to_image"].tied.tolist() == equal.tolist()
+
+
+def test_ranks_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, texts, owner = random_problem(9, images=120, dim=5)
+    images[7] = images[3]
+    texts[:40:3] = texts[1]
+    whole = rank_both_ways(images, texts, owner)
+
+    monkeypatch.setattr(ranking, "TILE", 333)
+    monkeypatch.setattr(ranking, "WIDEST", 29)
+    monkeypatch.setattr(ranking, "FEW", 2)
+    cut = rank_both_ways(images, texts, owner)
+
+    for direction in DIRECTIONS:
+        assert np.array_equal(cut[direction].ranks, whole[direction].ranks)
+        assert np.array_equal(cut[direction].tied, whole[direction].tied)
+        assert whole[direction].tied.any()
+
+
+@pytest.mark.parametrize("images", [5, 16, 37, 300])
+def test_a_model_that_embeds_everything_alike_scores_nothing(images: int) -> None:
+    one = np.random.default_rng(0).standard_normal(33).astype(np.float32)
+    one /= np.linalg.norm(one)
+    owner = np.repeat(np.arange(images), 2)
+
+    found = ranks(np.tile(one, (images, 1)), np.tile(one, (2 * images, 1)), owner)
+
+    assert found["text_to_image"].tolist() == [images] * 2 * images
+    assert found["image_to_text"].tolist() == [2 * images - 1] * images  # all texts but its own two, and one
+
+
+def test_two_pictures_that_are_embedded_alike_count_against_each_other() -> None:
+    images = np.array([[1, 0], [1, 0], [0, 1]], dtype=np.float32)
+
+    found = ranks(images, images, np.arange(3))
+
+    assert found["text_to_image"].tolist() == [2, 2, 1]
+    assert found["image_to_text"].tolist() == [2, 2, 1]
+
+
+def test_a_model_whose_embeddings_are_no_numbers_is_last_everywhere() -> None:
+    broken = np.full((6, 4), np.nan, dtype=np.float32)
+
+    found = ranks(broken, broken, np.arange(6))
+
+    assert found["text_to_image"].tolist() == [6] * 6
+    assert found["image_to_text"].tolist() == [6] * 6
