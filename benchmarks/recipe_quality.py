@@ -15,6 +15,7 @@ are measured by one evaluator on the same held-out pairs.
 """
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -125,22 +126,23 @@ def main(arguments: list[str]) -> dict[str, Any]:
         parser.error("--sets flickr8k needs --flickr8k FOLDER")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     machine = describe_machine()
-    found = {}
-    with tempfile.TemporaryDirectory(prefix="attune-benchmark-") as name:
-        folder = Path(name)
-        attune_trainer.use_home(folder / "home")
-        for set_name in options.sets:
-            found[set_name] = compare(prepare(set_name, folder, device, options), folder / set_name, device, options)
-            print("\n".join(found[set_name]["table"]), flush=True)
+    path = options.results / "recipe_quality.json"
+    # A set takes an hour: those of earlier runs stay, each with what it was measured on.
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["sets"] if path.exists() else {}
     result: dict[str, Any] = {
         "benchmark": "recipe_quality",
-        "command": command_line("recipe_quality", arguments),
-        "machine": machine,
         "metric": f"recall@{K}: share of queries with a right answer among the first {K}; 95 % intervals by bootstrap "
         "over pictures of the mean over seeds",
         "sets": found,
     }
-    write_result(options.results / "recipe_quality.json", result)
+    with tempfile.TemporaryDirectory(prefix="attune-benchmark-") as name:
+        folder = Path(name)
+        attune_trainer.use_home(folder / "home")
+        for set_name in options.sets:
+            compared = compare(prepare(set_name, folder, device, options), folder / set_name, device, options)
+            found[set_name] = {"command": command_line("recipe_quality", arguments), "machine": machine, **compared}
+            print("\n".join(compared["table"]), flush=True)
+            write_result(path, result)
     return result
 
 
@@ -392,17 +394,9 @@ def _some(examples: list[TrainingExample], count: int | None) -> list[TrainingEx
 
 
 def _pretrain(examples: Sequence[TrainingExample], options: argparse.Namespace, device: str) -> str:
-    """A model that knows photographs: the start, trained on them by Attune with all layers at a pre-training rate."""
+    """A model that knows photographs: the start, trained on them by Attune."""
     attune_trainer.push("pretrain", examples)
-    settings = {
-        "model": options.start,
-        "train_data": "pretrain",
-        "epochs": options.pretrain_epochs,
-        "learning_rate": 1e-3,
-        "layer_wise_lr_decay": 1.0,
-        "logit_scale": "learned",
-        "interpolation": False,
-    }
+    settings = {"model": options.start, "train_data": "pretrain", "epochs": options.pretrain_epochs}
     folder, _ = attune_trainer.run("pretrain", settings, ["validate", "train", "evaluate", "export"], device)
     return str(folder.artifact)
 
