@@ -118,7 +118,7 @@ class FinetuningSettings(BaseModel):
 
     multi_positive: bool = Field(
         default=False,
-        description="All captions of a picture at once, instead of another one each time it is seen.",
+        description="All captions of a picture at once, instead of one each epoch, in turn.",
     )
     mask_duplicates: bool = Field(
         default=True,

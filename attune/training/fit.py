@@ -18,7 +18,7 @@ from attune.training.checkpoints import Stateful
 from attune.training.checks import check_data, check_pairs, estimate_run
 from attune.training.distributed import agree, any_of, average_gradients, broadcast
 from attune.training.feed import Batch
-from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check
+from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance
 from attune.training.job import Job
 from attune.training.memory import with_enough_memory
 from attune.training.optimizer import set_learning_rate
@@ -46,6 +46,9 @@ def fit(job: Job) -> None:
         start = measure_candidate(job, Candidate(0, "start", 0.0))
         if start is not None and job.settings.check_pairs:
             check_pairs(job, start)
+        if is_chance(job.position.start.mean_recall, len(job.parts.validation)) and not job.guards.scratch:
+            job.guards.expect_nothing_of_the_start()
+            job.log("the starting model knows nothing of these pairs yet: it is guarded as random weights are", kind="guard")
         save(job)
 
     while not is_done(job):
@@ -164,7 +167,7 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     """Measures the model as it is on the validation part; keeps its weights if none before were as good.
 
     Returns:
-        The measurement, in the main process.
+        The measurement, in the main process; None of weights that cannot be a result.
     """
     broadcast((*job.clip.model.parameters(), *job.clip.model.buffers()), job.world)
     measurement = None
@@ -206,7 +209,7 @@ def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
     try:
         job.guards.after_validation(measurement.images, measurement.texts, where)
     except TrainingError as error:
-        if candidate.kind != "weights" or candidate.epoch > 1 or job.position.rolled_back:
+        if not may_start_over(job, candidate):
             raise
         job.log(str(error), kind="guard")
         return math.nan  # what `is_much_worse` takes for a fall
@@ -240,12 +243,15 @@ def roll_back(job: Job) -> None:
     save(job)
 
 
+def may_start_over(job: Job, after: Candidate) -> bool:
+    """Whether these are the weights of the first epoch, for the first time."""
+    return after.kind == "weights" and after.epoch == 1 and not job.position.rolled_back
+
+
 def is_much_worse(job: Job, after: Candidate) -> bool:
     """Whether the first epoch made the model clearly worse than it was, for the first time."""
-    position = job.position
-    if after.epoch > 1 or position.rolled_back:
-        return False
-    return first_check(position.start.mean_recall, after.mean_recall, len(job.parts.validation))
+    start, pictures = job.position.start.mean_recall, len(job.parts.validation)
+    return may_start_over(job, after) and first_check(start, after.mean_recall, pictures)
 
 
 def start_over(job: Job, after: Candidate) -> None:
@@ -255,11 +261,10 @@ def start_over(job: Job, after: Candidate) -> None:
     agree(0, job.world)
     job.position.rate *= RATE_AFTER_FALL
     job.position.rolled_back = True
-    job.log(
-        f"validation mean recall fell from {start:.4f} to {after.mean_recall:.4f} in the first epoch: starting over with "
-        f"{RATE_AFTER_FALL:.2g} times the learning rate",
-        kind="guard",
-    )
+    fell = f"validation mean recall fell from {start:.4f} to {after.mean_recall:.4f}"
+    if math.isnan(after.mean_recall):
+        fell = "the model collapsed"
+    job.log(f"{fell} in the first epoch: starting over with {RATE_AFTER_FALL:.2g} times the learning rate", kind="guard")
     save(job)
 
 

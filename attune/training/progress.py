@@ -17,8 +17,11 @@ class Progress:
         seconds: by kind of work: `data`, `forward`, `backward`, `optimizer`, `validation`.
     """
 
-    def __init__(self, folder: RunFolder, total_steps: int, epochs: int, interval_seconds: float = 1.0) -> None:
+    def __init__(
+        self, folder: RunFolder, device: torch.device, total_steps: int, epochs: int, interval_seconds: float = 1.0
+    ) -> None:
         self.folder = folder
+        self.device = device
         self.total_steps = total_steps
         self.epochs = epochs
         self.interval_seconds = interval_seconds
@@ -55,7 +58,7 @@ class Progress:
             return
         self._reported = moment
         left = (self.total_steps - step) * self._stepping() / self._steps
-        gpu = gpu_figures()
+        gpu = gpu_figures(self.device)
         busy = f", GPU {gpu['gpu_use']:.0%}" if "gpu_use" in gpu else ""
         self.folder.log(
             f"epoch {epoch}/{self.epochs} step {step}/{self.total_steps} loss {loss:.4f} "
@@ -88,11 +91,11 @@ class Progress:
         return sum(self.seconds[kind] for kind in ("data", "forward", "backward", "optimizer"))
 
 
-def gpu_figures() -> dict[str, float]:
+def gpu_figures(device: torch.device) -> dict[str, float]:
     """Peak memory of this process on its GPU, and the share (0-1) of the last moment it was busy, if the driver tells."""
-    if not torch.cuda.is_available():
+    if device.type != "cuda":
         return {}
-    figures = {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated())}
+    figures = {"gpu_memory_bytes": float(torch.cuda.max_memory_allocated(device))}
     with suppress(Exception):  # the driver's library has errors of its own; training does not end for want of a figure
-        figures["gpu_use"] = torch.cuda.utilization() / 100
+        figures["gpu_use"] = torch.cuda.utilization(device) / 100
     return figures

@@ -11,7 +11,7 @@ from attune.settings import FinetuningSettings
 REFERENCE_PARAMETERS = 151e6
 """Of a ViT-B-32, for which 1e-5 with 256 pairs a step is the best plain rate on COCO and Flickr30k in several repositories
 (leolee99/CLIP_ITM; the ITRA documentation finds 1e-5 to 2e-5). Smaller models take larger steps: in inverse proportion a
-ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4, the best of the plain rates that `benchmarks.recipe_quality` tries."""
+ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4."""
 
 LEAST_STEPS = 200
 """A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 Encode = Callable[[Tensor], Tensor]
 LossOf = Callable[[Tensor, Tensor], Tensor]
-Gather = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 RandomState = tuple[Tensor, Tensor | None]  # of the processor and, for rows that are there, of the GPU
 
 
@@ -20,7 +19,6 @@ def backward(
     texts: Tensor,
     loss_of: LossOf,
     micro_batch_size: int | None = None,
-    gather: Gather | None = None,
     model: nn.Module | None = None,
 ) -> Tensor:
     """Adds a contrastive loss's gradients to `.grad` of the parameters, and returns the loss: a detached scalar.
@@ -39,11 +37,10 @@ def backward(
         encode_texts: rows of `texts` to embeddings (rows, dim), likewise.
         images: this process's pictures, uint8 (n, 3, height, width).
         texts: this process's tokens, int64 (m, length); m is n or, with several captions a picture, another number.
-        loss_of: image and text embeddings to a scalar; parameters it uses, such as `logit_scale`, get gradients too.
-            Called once, outside of any autocast of the encoders.
+        loss_of: image and text embeddings to a scalar, over those of all processes if there are several; parameters it
+            uses, such as `logit_scale`, get gradients too. Called once, outside of any autocast of the encoders.
         micro_batch_size: the most rows encoded at a time, at least 1; pieces' sizes differ by at most one. None, or
             as many as there are rows, encodes all at once.
-        gather: this process's embeddings to those of all processes; see `attune.training.distributed`. Called once.
         model: module with the buffers that the encoders change, if any: models with BatchNorm need it to have their
             statistics updated once and not twice in micro-batches.
 
@@ -52,15 +49,14 @@ def backward(
     """
     if micro_batch_size is not None and micro_batch_size < 1:
         raise ValueError(f"micro_batch_size = {micro_batch_size}: a piece has at least 1 row")
-    gather = gather or _as_they_are
     if micro_batch_size is None or micro_batch_size >= max(len(images), len(texts)):
-        loss = loss_of(*gather(encode_images(images), encode_texts(texts)))
+        loss = loss_of(encode_images(images), encode_texts(texts))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     image_pass = _first_pass(encode_images, images, micro_batch_size)
     text_pass = _first_pass(encode_texts, texts, micro_batch_size)
-    loss = loss_of(*gather(image_pass.embeddings, text_pass.embeddings))
+    loss = loss_of(image_pass.embeddings, text_pass.embeddings)
     loss.backward()  # type: ignore[no-untyped-call]
     with _left_as_it_is(images.device, texts.device, model=model):
         _second_pass(encode_images, image_pass)
@@ -104,10 +100,6 @@ def _second_pass(encode: Encode, first: _Pass) -> None:
         _set_random_state(state, piece.device)
         encode(piece).backward(gradient[start : start + len(piece)])  # type: ignore[no-untyped-call]
         start += len(piece)
-
-
-def _as_they_are(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-    return images, texts
 
 
 @contextmanager

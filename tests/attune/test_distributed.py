@@ -53,8 +53,9 @@ def train_in_a_world(world: World, micro_batch_size: int | None) -> dict[str, An
         counts, own = share_sizes(len(batch), world), batch[share(len(batch), world)]
         optimizer.zero_grad()
         loss = backward(
-            *(towers.images, towers.texts, images[own], texts[own], towers.loss, micro_batch_size),
-            lambda i, t, counts=counts: (gather(i, counts), gather(t, counts)),
+            *(towers.images, towers.texts, images[own], texts[own]),
+            lambda i, t, counts=counts: towers.loss(gather(i, counts), gather(t, counts)),
+            micro_batch_size,
         )
         average_gradients(model.parameters(), world)
         optimizer.step()

@@ -15,6 +15,7 @@ from attune.schemas import DatasetReport
 from attune.stages import run_stage
 from attune.training import checks
 from attune.training.fit import fit
+from attune.training.guards import recall
 from attune.training.job import prepare
 from tests.attune.runs import of_kind, start, validations
 
@@ -112,6 +113,21 @@ def test_a_collapse_starts_over_once_and_then_ends_the_run_with_what_to_do(model
     assert folder.load().state == "FAILED"
     assert sum("all alike after epoch 1" in line for line in said(folder)) == 1
     assert sum("starting over with 0.33 times the learning rate" in line for line in said(folder)) == 1
+
+
+def test_a_start_that_knows_nothing_of_the_pairs_may_be_all_alike_on_its_way(
+    model: Path, shifted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recall, "ENOUGH_PICTURES", 10)
+    wild = {"learning_rate": 1.0, "warmup_ratio": 0, "epochs": 2, "val_split": 0.4}
+    folder = start("untaught", model, train_data="shifted", check_pairs=False, **wild)
+    stop_after(folder, 1)  # and what was found of the start is not forgotten
+
+    result = run_stage("train", "untaught").training
+
+    assert "knows nothing of these pairs" in said(folder)[0]
+    assert not [line for line in said(folder) if "all alike" in line]
+    assert result.epochs == 2
 
 
 def test_a_collapse_that_a_third_of_the_rate_avoids_costs_an_epoch_and_no_more(model: Path) -> None:

@@ -24,6 +24,7 @@ from attune.training.guards import (
     check_collapse,
     embedding_health,
     first_check,
+    is_chance,
 )
 from attune.training.memory import free_bytes, is_out_of_memory, with_enough_memory
 
@@ -409,6 +410,35 @@ def test_a_scale_that_moves_is_told_once() -> None:
 )
 def test_a_clear_fall_at_the_first_validation(start: float, recall: float, pictures: int | None, expected: bool) -> None:
     assert first_check(start, recall, pictures) is expected
+
+
+@pytest.mark.parametrize(
+    ("recall", "pictures", "expected"),
+    [
+        (0.013, 400, True),  # what starter finds of 400 photographs
+        (0.030, 400, True),
+        (0.032, 400, False),
+        (0.56, 400, False),
+        (0.24, 50, False),  # chance 0.107, and 3 x 0.0437
+        (0.23, 50, True),
+        (0.1, 20, False),  # too few to say
+    ],
+)
+def test_a_recall_that_chance_gives(recall: float, pictures: int, expected: bool) -> None:
+    assert is_chance(recall, pictures) is expected
+
+
+def test_guards_that_expect_nothing_go_on_expecting_nothing() -> None:
+    guards = Guards(silent, warmup_steps=0, start_scale=100.0)
+    guards.expect_nothing_of_the_start()
+
+    again = Guards(silent, warmup_steps=0, start_scale=100.0)
+    again.load_state_dict(guards.state_dict())
+
+    alike = np.tile(np.eye(1, 8, dtype=np.float32), (9, 1))
+    again.after_validation(np.eye(9, 8, dtype=np.float32)[:8], np.eye(8, dtype=np.float32))
+    again.after_validation(alike, alike, "after epoch 1")
+    assert again.after_step(1, 1.0, 1.0, 0.1, [0], 20.0, None) == "step"
 
 
 # --- memory

@@ -213,22 +213,22 @@ def test_pictures_may_have_several_captions() -> None:
     assert towers.text_calls == [4, 4, 4, 4]
 
 
-def test_negatives_that_gather_adds_count() -> None:
+def test_negatives_that_the_loss_adds_count() -> None:
     model = tiny_clip()
     towers = Towers(model)
     others = F.normalize(torch.randn(2, 4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2)), dim=-1)
     sizes = []
 
-    def gather(images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_of(images: Tensor, texts: Tensor) -> Tensor:
         sizes.append((len(images), len(texts)))
-        return torch.cat([others[0], images]), torch.cat([others[1], texts])
+        return towers.loss(torch.cat([others[0], images]), torch.cat([others[1], texts]))
 
     alone = backward(towers.images, towers.texts, *rows(5), towers.loss)
     model.zero_grad()
-    whole = backward(towers.images, towers.texts, *rows(5), towers.loss, gather=gather)
+    whole = backward(towers.images, towers.texts, *rows(5), loss_of)
     expected = gradients(model)
 
-    pieces = backward(towers.images, towers.texts, *rows(5), towers.loss, 2, gather)
+    pieces = backward(towers.images, towers.texts, *rows(5), loss_of, 2)
 
     assert_same(gradients(model), expected)
     torch.testing.assert_close(pieces, whole)

@@ -7,7 +7,7 @@ import numpy as np
 
 from attune.training.guards.chance import PATIENCE, SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
 from attune.training.guards.collapse import Health, check_collapse, check_start, embedding_health
-from attune.training.guards.recall import RATE_AFTER_FALL, first_check
+from attune.training.guards.recall import RATE_AFTER_FALL, first_check, is_chance
 from attune.training.guards.step import Action, Decision, StepGuard
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "check_start",
     "embedding_health",
     "first_check",
+    "is_chance",
 ]
 
 
@@ -33,7 +34,7 @@ class Guards:
     Args:
         log: takes lines that the guards have to say, with ``kind="guard"`` and ``step``.
         warmup_steps: over which the learning rate rises; no loss is judged before.
-        start_scale: the exponentiated logit_scale of the starting model, 1 to 100.
+        start_scale: the exponentiated logit_scale of the starting model, at least 1.
         scratch: whether the weights start random: learning may then begin late, the scale may move, and embeddings may
             be all alike on the way.
     """
@@ -45,6 +46,11 @@ class Guards:
         self.stuck = StuckGuard(warmup_steps, SCRATCH_PATIENCE if scratch else PATIENCE)
         self.scale = ScaleGuard(start_scale, scratch)
         self._start: dict[str, Health] = {}
+
+    def expect_nothing_of_the_start(self) -> None:
+        """From here on as with random weights: the start knows nothing of these pairs, and has nothing to lose."""
+        self.scratch = self.scale.scratch = True
+        self.stuck.patience = SCRATCH_PATIENCE
 
     @property
     def rate_factor(self) -> float:
@@ -112,6 +118,7 @@ class Guards:
             "step": self.step.state_dict(),
             "stuck": self.stuck.state_dict(),
             "scale": self.scale.state_dict(),
+            "scratch": self.scratch,
             "start": {what: list(health) for what, health in self._start.items()},
         }
 
@@ -121,6 +128,8 @@ class Guards:
         self.stuck.load_state_dict(state["stuck"])
         self.scale.load_state_dict(state["scale"])
         self._start = {what: Health(*figures) for what, figures in state["start"].items()}
+        if state["scratch"]:
+            self.expect_nothing_of_the_start()
 
     def _say(self, note: str, step: int) -> None:
         if note:

@@ -109,7 +109,7 @@ class ScaleGuard:
     Of a model that starts from random weights it says nothing: there the scale rises from 14 to as much as 100.
 
     Args:
-        start_scale: the exponentiated logit_scale of the starting model, 1 to 100.
+        start_scale: the exponentiated logit_scale of the starting model, at least 1.
         scratch: whether the weights start random.
     """
 

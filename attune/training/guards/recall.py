@@ -2,14 +2,37 @@
 
 import math
 
+from attune.metrics import KS
+
 LEAST_FALL = 0.02
 """Fall of mean recall that is no noise: many healthy runs lose a point before they gain."""
 
 RELATIVE_FALL = 0.1
 """The same as a share of the start's."""
 
+ENOUGH_PICTURES = 30
+"""On fewer, a model that knows something cannot be told from chance by its recall."""
+
 RATE_AFTER_FALL = 1 / 3
 """What the learning rate is multiplied by after such a fall."""
+
+
+def is_chance(recall: float, pictures: int) -> bool:
+    """Whether a mean recall@1/5/10 is no more than that of a model that knows nothing of these pictures.
+
+    That finds k of `pictures` at random: (1 + 5 + 10) / 3 / pictures in the mean, here with three standard errors.
+
+    Args:
+        recall: over both directions, 0 to 1.
+        pictures: that it was measured on. Of fewer than `ENOUGH_PICTURES` it is never said: chance finds most of them.
+
+    Example:
+        On 400 pictures chance is 16 / 1200 = 0.013, and up to 0.013 + 3 x sqrt(0.013 x 0.987 / 400) = 0.031 it may be.
+    """
+    if pictures < ENOUGH_PICTURES:
+        return False
+    chance = sum(min(1.0, k / pictures) for k in KS) / len(KS)
+    return recall <= chance + 3 * math.sqrt(chance * (1 - chance) / pictures)
 
 
 def first_check(start_recall: float, recall: float, pictures: int | None = None) -> bool:
