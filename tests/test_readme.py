@@ -1,5 +1,6 @@
 """The README is run: its commands one after another in a shell, its Python as one script, its tables compared."""
 
+import json
 import os
 import re
 import shutil
@@ -29,6 +30,20 @@ def blocks(language: str) -> list[str]:
 
 def test_settings_are_those_of_the_code() -> None:
     assert settings_table() in README
+
+
+def test_figures_are_those_that_the_benchmarks_wrote() -> None:
+    quality, throughput = (
+        json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+        for name in ("recipe_quality", "training_throughput")
+    )
+    for line in quality["sets"]["emoji"]["table"][4:]:
+        assert f"\n{line}\n" in README
+    for model in throughput["models"]:
+        sides = [model[side] for side in ("attune", "open_clip")]
+        speeds = " | ".join(f"{side['captions_per_second']:.1f}" for side in sides)
+        memory = " and ".join(f"{side['peak_memory_mib'] / 1024:.1f}" for side in sides)
+        assert f"\n| `{model['model']}` | {speeds} | {model['ratio']:.1f} | {memory} |\n" in README
 
 
 def test_every_endpoint_of_the_table_exists() -> None:
