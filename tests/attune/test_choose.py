@@ -113,7 +113,7 @@ def test_weights_that_forget_what_must_be_kept_are_not_chosen(model: Path, shift
             retention_max_drop=most,
             check_pairs=False,
             epochs=30,
-            learning_rate=1e-3,
+            learning_rate=2e-4,
             early_stopping_patience=0,
         )
         found[most] = run_stage("train", name).training
