@@ -33,10 +33,12 @@ def test_settings_are_those_of_the_code() -> None:
 
 
 def test_figures_are_those_that_the_benchmarks_wrote() -> None:
-    quality, throughput = (
+    quality, throughput, retrieval = (
         json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-        for name in ("recipe_quality", "training_throughput")
+        for name in ("recipe_quality", "training_throughput", "retrieval")
     )
+    for side in ("attune", "clip_benchmark"):
+        assert f"{retrieval['seconds'][side]:.1f} s and {retrieval['peak_memory_mib'][side]} MiB" in README
     for line in quality["sets"]["emoji"]["table"][4:]:
         assert f"\n{line}\n" in README
     for model in throughput["models"]:
