@@ -80,17 +80,16 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
     if isinstance(micro, int) and isinstance(batch, int) and micro > batch:
         found.append(f"micro_batch_size ({micro}) is more than batch_size ({batch}). Lower it, or leave it out")
     devices, processes = raw.get("devices"), raw.get("processes")
-    if isinstance(devices, str) and len(numbers := devices.partition(":")[2].split(",")) > len(set(numbers)):
+    numbers = devices.partition(":")[2].split(",") if isinstance(devices, str) else []
+    if len(numbers) > len(set(numbers)):
         found.append(f"devices = {devices!r} names a GPU twice. Name each once: every one gets a process of its own")
     if isinstance(processes, int) and isinstance(batch, int) and processes > batch:
         found.append(f"processes ({processes}) is more than batch_size ({batch}): some would have nothing to do. Lower it")
-    if isinstance(devices, str) and devices.startswith("cuda") and isinstance(processes, int):
-        gpus = devices.count(",") + 1
-        if processes > gpus:
-            found.append(
-                f"processes ({processes}) is more than the {gpus} of devices = {devices!r}. Name a GPU for each process, as "
-                "in cuda:0,1, or lower processes"
-            )
+    if isinstance(devices, str) and devices.startswith("cuda") and isinstance(processes, int) and processes > len(numbers):
+        found.append(
+            f"processes ({processes}) is more than the {len(numbers)} of devices = {devices!r}. Name a GPU for each "
+            "process, as in cuda:0,1, or lower processes"
+        )
     return found
 
 

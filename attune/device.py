@@ -3,6 +3,7 @@
 import torch
 
 from attune.errors import SettingsError
+from attune.settings import gpu_numbers
 
 
 def choose_device(wanted: str, rank: int = 0) -> str:
@@ -20,10 +21,9 @@ def choose_device(wanted: str, rank: int = 0) -> str:
     """
     if wanted == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    name, _, numbers = wanted.partition(":")
-    if name == "cpu":
-        return name
-    gpus = [int(number) for number in numbers.split(",")] if numbers else [0]
+    gpus = gpu_numbers(wanted)
+    if not gpus:
+        return "cpu"
     missing = [gpu for gpu in gpus if gpu >= torch.cuda.device_count()]
     if missing:
         raise SettingsError(

@@ -33,9 +33,7 @@ class Measurement:
 def measure(clip: Clip, pairs: Pairs, cache: PixelCache) -> Measurement:
     """Embeds a split's pictures and all their captions, and ranks them against each other."""
     images = embed_images(clip, pairs, cache)
-    distinct = {text: number for number, text in enumerate(dict.fromkeys(pairs.texts))}
-    # Each once: of equal captions in batches of different length the embeddings would differ by a rounding.
-    texts = clip.encode_texts(list(distinct))[[distinct[text] for text in pairs.texts]]
+    texts = clip.encode_texts(pairs.texts)
     found = ranks(images, texts, image_of_text(pairs))
     return Measurement(retrieval_metrics(found), found, images, texts)
 

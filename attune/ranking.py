@@ -61,7 +61,7 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> d
 
     with ThreadPoolExecutor(1) as pool:  # one tile is counted while the next is computed
         counting: list[Future[None]] = []
-        for tile in _tiles(texts, images):
+        for tile in tiles(texts, images):
             counting.append(pool.submit(count, *tile))
             if len(counting) > 1:
                 counting.pop(0).result()
@@ -71,7 +71,7 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> d
     return {"text_to_image": to_image.ranks(1), "image_to_text": to_text.ranks(own_texts)}
 
 
-def _tiles(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, slice, slice]]:
+def tiles(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, slice, slice]]:
     """Scores of some rows of both, and which; a tile is good until the one after the next is asked for."""
     width = min(len(right), WIDEST)
     height = max(1, TILE // width)

@@ -202,5 +202,10 @@ class FinetuningSettings(BaseModel):
     @property
     def gpus(self) -> list[int]:
         """Numbers of the GPUs asked for; empty for `auto` and `cpu`."""
-        name, _, numbers = self.devices.partition(":")
-        return [int(number) for number in numbers.split(",")] if numbers else [0] * (name == "cuda")
+        return gpu_numbers(self.devices)
+
+
+def gpu_numbers(devices: str) -> list[int]:
+    """Numbers of the GPUs that a value of `devices` names; `cuda` is the first one, `auto` and `cpu` name none."""
+    name, _, numbers = devices.partition(":")
+    return [int(number) for number in numbers.split(",")] if numbers else [0] * (name == "cuda")

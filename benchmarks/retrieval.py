@@ -23,7 +23,7 @@ import torch
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k  # type: ignore[import-untyped]
 
 from attune.metrics import DIRECTIONS, KS, difference_interval, retrieval_metrics
-from attune.ranking import ranks
+from attune.ranking import ranks, tiles
 from benchmarks.machine import RESULTS, command_line, describe_machine, write_result
 
 NOISE = 6.0
@@ -31,9 +31,6 @@ NOISE = 6.0
 
 BATCH_SIZE = 64
 """Queries that CLIP_benchmark scores at a time: its own default."""
-
-PRODUCT_SCORES = 4_000_000
-"""Scores that the bare product holds at a time."""
 
 
 def main(arguments: list[str]) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
         for _ in range(options.repeats):
             for side in options.sides:
                 turns[side].append(_apart(side, folder))
-                print(side, {key: value for key, value in turns[side][-1].items() if key != "figures"}, flush=True)
+                print(side, _without_figures(turns[side][-1]), flush=True)
     seconds = {side: median(turn["seconds"] for turn in found) for side, found in turns.items()}
     figures = {side: found[0]["figures"] for side, found in turns.items() if found[0]["figures"]}
     result: dict[str, Any] = {
@@ -82,14 +79,10 @@ def make_embeddings(folder: Path, pictures: int, captions: int, dim: int) -> Non
 
 
 def product(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> dict[str, float]:
-    """The float32 product alone, a few rows at a time."""
+    """The float32 product alone, in the same tiles as Attune's."""
     del owner
-    right = torch.from_numpy(images).T
-    height = max(1, PRODUCT_SCORES // len(images))
-    buffer = torch.empty(height, len(images))
-    for start in range(0, len(texts), height):
-        part = torch.from_numpy(texts[start : start + height])
-        torch.mm(part, right, out=buffer[: len(part)])
+    for _ in tiles(texts, images):
+        pass
     return {}
 
 

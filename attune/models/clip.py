@@ -73,13 +73,15 @@ class Clip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic."""
-        found = []
+        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic; of equal texts they are equal."""
+        # Each once: in batches of different length those of equal texts would differ by a rounding.
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        distinct, found = list(rows), []
         with evaluating(self.model):
-            for start in range(0, len(texts), batch_size):
-                tokens = trim(self.tokenizer(list(texts[start : start + batch_size])), self.model).to(self.device)
+            for start in range(0, len(distinct), batch_size):
+                tokens = trim(self.tokenizer(distinct[start : start + batch_size]), self.model).to(self.device)
                 found.append(encode_text(self.model, tokens).float().cpu())
-        return torch.cat(found).numpy()
+        return torch.cat(found).numpy()[[rows[text] for text in texts]]
 
     def save_weights(self, path: Path, dtype: torch.dtype | None = None) -> None:
         """All weights and buffers as safetensors; floating point ones as `dtype` if given."""

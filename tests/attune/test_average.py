@@ -18,6 +18,15 @@ def shake(model: nn.Module, seed: int) -> None:
                 value += torch.randn(value.shape, generator=generator)
 
 
+def averaged(model: nn.Module) -> WeightAverage:
+    """The average of three states of a model that is shaken in between."""
+    average = WeightAverage(model, 0.9)
+    for seed in range(3):
+        shake(model, seed)
+        average.update(model)
+    return average
+
+
 def copy_of(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
 
@@ -55,10 +64,7 @@ def test_running_statistics_are_averaged_and_nothing_else_but_what_is_trained(ti
 
 def test_inside_the_block_the_model_is_the_average_and_afterwards_itself(tiny_model: Path) -> None:
     model = load_clip(str(tiny_model)).model
-    average = WeightAverage(model, 0.9)
-    for seed in range(3):
-        shake(model, seed)
-        average.update(model)
+    average = averaged(model)
     own, values = copy_of(model), {name: value.clone() for name, value in average.values.items()}
 
     def look() -> None:
@@ -91,10 +97,7 @@ def test_an_attention_mask_is_left_alone(tiny_vit: Path) -> None:
 
 def test_an_average_goes_on_from_what_it_wrote_down(tiny_model: Path) -> None:
     model = load_clip(str(tiny_model)).model
-    one = WeightAverage(model, 0.9)
-    for seed in range(3):
-        shake(model, seed)
-        one.update(model)
+    one = averaged(model)
     other = WeightAverage(model, 0.9)
     other.load_state_dict(
         {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in one.state_dict().items()}

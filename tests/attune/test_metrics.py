@@ -2,11 +2,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k
 
 from attune.metrics import DIRECTIONS, KS, difference_interval, mean_recall, retrieval_metrics
 from attune.ranking import ranks
+from benchmarks.retrieval import clip_benchmark
 
 
 def random_problem(seed: int, images: int = 60, dim: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -44,20 +43,14 @@ def test_metrics_of_ranks_done_by_hand() -> None:
 @pytest.mark.parametrize("k", KS)
 def test_recall_is_that_of_clip_benchmark(seed: int, k: int) -> None:
     images, texts, owner = random_problem(seed)
-    # As clip_benchmark.metrics.zeroshot_retrieval.evaluate does from its scores on.
-    scores = torch.from_numpy(texts) @ torch.from_numpy(images).T
-    positive = torch.zeros_like(scores, dtype=torch.bool)
-    positive[torch.arange(len(owner)), torch.from_numpy(owner)] = True
-    theirs = {
-        "text_to_image": (batchify(recall_at_k, scores, positive, 16, "cpu", k=k) > 0).float().mean().item(),
-        "image_to_text": (batchify(recall_at_k, scores.T, positive.T, 16, "cpu", k=k) > 0).float().mean().item(),
-    }
+    theirs = clip_benchmark(images, texts, owner)
 
     ours = retrieval_metrics(ranks(images, texts, owner))
 
     for direction in DIRECTIONS:
-        assert 0.02 < theirs[direction] < 1  # neither everything nor nothing: a test that could fail
-        assert ours[f"{direction}_recall@{k}"] == pytest.approx(theirs[direction], abs=1e-6)
+        name = f"{direction}_recall@{k}"
+        assert 0.02 < theirs[name] < 1  # neither everything nor nothing: a test that could fail
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-6)
 
 
 def paired(seed: int, images: int = 40) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:

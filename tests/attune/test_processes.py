@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import torch
 
 from attune.errors import DataError, TrainingStopped
 from attune.runs import RunFolder
-from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from tests.attune.runs import of_kind, start, validations
 
@@ -90,15 +88,8 @@ def test_processes_whose_launcher_was_killed_stop_by_themselves(model: Path) -> 
     assert (folder.checkpoints / "stopped.pt").exists()
 
 
-def test_what_one_process_finds_wrong_reaches_the_caller(
-    model: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., DatasetReport]
-) -> None:
-    examples = make_examples(96)
-    captions = [example.captions for example in examples]
-    for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
-        example.captions = wrong
-    push("shifted-for-two", examples)
-    folder = start("refused-in-two", model, train_data="shifted-for-two", processes=2)
+def test_what_one_process_finds_wrong_reaches_the_caller(model: Path, shifted: None) -> None:
+    folder = start("refused-in-two", model, train_data="shifted", processes=2)
 
     # The main process alone looks at the pairs; the other one waits for it in the first step.
     with pytest.raises(DataError, match="Likely captions are shifted by a row"):

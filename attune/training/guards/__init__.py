@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from attune.training.guards.chance import PATIENCE, SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
+from attune.training.guards.chance import SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
 from attune.training.guards.collapse import Health, check_collapse, check_start, embedding_health
 from attune.training.guards.recall import RATE_AFTER_FALL, first_check, is_chance
 from attune.training.guards.step import Action, Decision, StepGuard
@@ -41,11 +41,13 @@ class Guards:
 
     def __init__(self, log: Callable[..., None], warmup_steps: int, start_scale: float, scratch: bool = False) -> None:
         self.log = log
-        self.scratch = scratch
+        self.scratch = False
         self.step = StepGuard()
-        self.stuck = StuckGuard(warmup_steps, SCRATCH_PATIENCE if scratch else PATIENCE)
-        self.scale = ScaleGuard(start_scale, scratch)
+        self.stuck = StuckGuard(warmup_steps)
+        self.scale = ScaleGuard(start_scale)
         self._start: dict[str, Health] = {}
+        if scratch:
+            self.expect_nothing_of_the_start()
 
     def expect_nothing_of_the_start(self) -> None:
         """From here on as with random weights: the start knows nothing of these pairs, and has nothing to lose."""
