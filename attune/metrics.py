@@ -15,7 +15,7 @@ def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Recall@1/5/10, mean reciprocal rank and median rank of both directions.
 
     Args:
-        found: what `attune.ranking.ranks` returned.
+        found: what `attune.evaluation.ranking.ranks` returned.
 
     Returns:
         Names such as ``text_to_image_recall@5``. Recall and MRR are 0 to 1; a rank of 1 is best.
@@ -51,9 +51,9 @@ def difference_interval(
     captions of one picture are not independent, and a shared query is not two (Efron & Tibshirani 1993, chapter 6).
 
     Args:
-        before: ranks of the starting model, from `attune.ranking.ranks`.
+        before: ranks of the starting model, from `attune.evaluation.ranking.ranks`.
         after: ranks of the trained one, on the same queries.
-        image_of_text: as for `attune.ranking.ranks`.
+        image_of_text: as for `attune.evaluation.ranking.ranks`.
         resamples: draws.
         seed: of the draws.
 

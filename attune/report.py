@@ -17,7 +17,7 @@ from attune.data.pairs import Pairs
 from attune.data.parts import load_parts
 from attune.data.pixels import PixelCache, open_pixels
 from attune.device import choose_device
-from attune.evaluation import Measurement, image_of_text, measure, split_fingerprint
+from attune.evaluation.measure import Measurement, image_of_text, measure, split_fingerprint
 from attune.files import whole_file, write_text
 from attune.metrics import difference_interval
 from attune.models.clip import load_clip

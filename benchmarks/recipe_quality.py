@@ -37,7 +37,7 @@ from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
 from attune.data.read import read_examples
 from attune.device import choose_precision
-from attune.evaluation import image_of_text, measure, split_fingerprint
+from attune.evaluation.measure import image_of_text, measure, split_fingerprint
 from attune.metrics import DIRECTIONS
 from attune.models.clip import Clip, load_clip, load_folder
 from attune.schemas import TrainingExample

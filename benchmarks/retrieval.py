@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k  # type: ignore[import-untyped]
 
+from attune.evaluation.ranking import ranks, tiles
 from attune.metrics import DIRECTIONS, KS, difference_interval, retrieval_metrics
-from attune.ranking import ranks, tiles
 from benchmarks.machine import RESULTS, command_line, describe_machine, write_result
 
 NOISE = 6.0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attune.errors import DataError
-from attune.evaluation import Measurement, image_of_text, measure
+from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.models.clip import evaluating
 from attune.training.estimate import activation_bytes, estimate
 from attune.training.feed import Batch

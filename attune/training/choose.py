@@ -6,7 +6,7 @@ from torch import Tensor
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.evaluation import measure
+from attune.evaluation.measure import measure
 from attune.metrics import mean_recall
 from attune.models.lora import merge_lora
 from attune.models.weights import DTYPES, load_weights, save_weights

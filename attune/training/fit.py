@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attune.errors import TrainingError, TrainingStopped
-from attune.evaluation import Measurement, measure
+from attune.evaluation.measure import Measurement, measure
 from attune.metrics import mean_recall
 from attune.models.trainable import train_mode
 from attune.models.weights import save_weights

@@ -13,7 +13,7 @@ from attune.data.parts import Parts, load_parts
 from attune.data.pixels import PixelCache, open_pixels
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
-from attune.evaluation import embed_images
+from attune.evaluation.measure import embed_images
 from attune.losses import LOSSES
 from attune.models.clip import Clip, load_clip
 from attune.models.layers import Tower

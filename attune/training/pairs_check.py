@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attune.errors import DataError
-from attune.ranking import ranks
+from attune.evaluation.ranking import ranks
 
 ENOUGH_PICTURES = 50
 """On fewer, right pairs of a model that is new to the subject may well look like chance."""

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from attune.evaluation.ranking import ranks
 from attune.metrics import DIRECTIONS, KS, difference_interval, mean_recall, retrieval_metrics
-from attune.ranking import ranks
 from benchmarks.retrieval import clip_benchmark
 
 

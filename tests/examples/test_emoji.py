@@ -8,10 +8,10 @@ import pytest
 
 from attune.data.images import decode
 from attune.data.pixels import to_pixels
+from attune.evaluation.ranking import ranks
 from attune.metrics import retrieval_metrics
 from attune.models.clip import load_clip
 from attune.models.source import STARTER
-from attune.ranking import ranks
 from examples.emoji.data import FOLDER, HELD_OUT, load, split
 from examples.starter.card import starter_card
 

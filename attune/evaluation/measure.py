@@ -8,9 +8,9 @@ import numpy as np
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
+from attune.evaluation.ranking import ranks
 from attune.metrics import retrieval_metrics
 from attune.models.clip import Clip
-from attune.ranking import ranks
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Measurement:
 
     Attributes:
         metrics: see `attune.metrics.retrieval_metrics`.
-        ranks: see `attune.ranking.ranks`.
+        ranks: see `attune.evaluation.ranking.ranks`.
         images: embeddings, float32 (images, dim).
         texts: embeddings, float32 (captions, dim).
     """

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from attune import ranking
+from attune.evaluation import ranking
+from attune.evaluation.ranking import ranks
 from attune.metrics import DIRECTIONS
-from attune.ranking import ranks
 from tests.attune.test_metrics import random_problem
 
 

@@ -1,0 +1,1 @@
+"""What the Evaluator measures: ranks, metrics, how sure a difference is."""
