@@ -25,7 +25,7 @@ def _train(folder: RunFolder) -> dict[str, Any]:
 
 
 def _evaluate(folder: RunFolder) -> dict[str, Any]:
-    from attune.report import evaluate
+    from attune.evaluation.evaluate import evaluate
 
     return {"evaluation": evaluate(folder)}
 

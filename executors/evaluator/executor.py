@@ -10,7 +10,7 @@ from executors.stage import StageExecutor
 
 
 class Evaluator(StageExecutor):
-    """Evaluates a trained run; the work is `attune.report.evaluate`."""
+    """Evaluates a trained run; the work is `attune.evaluation.evaluate`."""
 
     stage = "evaluate"
 
