@@ -1,47 +1,73 @@
-"""Before and after, row by row: what tables show of an evaluation."""
+"""Before and after, row by row: what every table of an evaluation shows, on a terminal, a page and a model card."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from pydantic import BaseModel, ConfigDict, Field
 
 from attune.metrics import DIRECTIONS, KS
 from attune.schemas import EvaluationResult
 
 
-class Row(NamedTuple):
-    """One metric in one direction.
+class Row(BaseModel):
+    """One metric. What is not defined, or was not measured, is None."""
 
-    Attributes:
-        label: such as ``text to image recall@5``.
-        before: of the starting model.
-        after: of the chosen weights.
-        interval: 2.5 % and 97.5 % end of their difference, if it has one.
-        ends_direction: whether the next row is of the other direction.
-    """
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
 
-    label: str
-    before: float
-    after: float
-    interval: tuple[float, float] | None
-    ends_direction: bool
+    metric: str = Field(description="Such as `text_to_image_recall@5`.")
+    before: float | None = Field(default=None, description="Of the starting model, or the baseline.")
+    after: float | None = Field(default=None, description="Of the chosen weights, or the model that was evaluated.")
+    low: float | None = Field(default=None, description="2.5 % end of after minus before.")
+    high: float | None = Field(default=None, description="97.5 % end of after minus before.")
+    p_value: float | None = Field(default=None, description="Two-sided, of no difference.")
+
+    @property
+    def label(self) -> str:
+        """The metric in words: `text to image recall@5`."""
+        return self.metric.replace("_", " ")
 
     @property
     def difference(self) -> str:
-        """After minus before with a sign, and its interval in brackets."""
+        """After minus before with a sign, and its interval in brackets; empty if one of them is missing."""
+        if self.before is None or self.after is None:
+            return ""
         text = f"{self.after - self.before:+.3f}"
-        return f"{text} ({self.interval[0]:+.3f} to {self.interval[1]:+.3f})" if self.interval else text
+        return text if self.low is None or self.high is None else f"{text} ({self.low:+.3f} to {self.high:+.3f})"
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` only where the whole interval is on one side of zero, else empty."""
+        low, high = self.low or 0.0, self.high or 0.0
+        return "better" if low > 0 else "worse" if high < 0 else ""
 
 
-def comparison(result: EvaluationResult) -> Iterator[Row]:
-    """Recall@1, 5 and 10, MRR and median rank, text to image first."""
-    names = [*(f"recall@{k}" for k in KS), "mrr", "median_rank"]
-    for direction in DIRECTIONS:
-        for name in names:
-            key = f"{direction}_{name}"
-            low, high = result.difference_low.get(key), result.difference_high.get(key)
-            yield Row(
-                label=f"{direction} {name}".replace("_", " "),
-                before=result.before[key],
-                after=result.after[key],
-                interval=None if low is None or high is None else (low, high),
-                ends_direction=name == names[-1],
+class Section(BaseModel):
+    """A table of metrics with one definition."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(description="Short, for code: `retrieval`, `clip_benchmark`, `zero_shot`.")
+    title: str = Field(description="For people.")
+    definition: str = Field(description="What the figures mean, and by whose definition, in a sentence or two.")
+    rows: list[Row] = Field(default_factory=list)
+
+
+def comparison(result: EvaluationResult) -> Section:
+    """The headline: recall@1, 5 and 10, MRR and median rank, text to image first."""
+    names = [
+        f"{direction}_{name}" for direction in DIRECTIONS for name in (*(f"recall@{k}" for k in KS), "mrr", "median_rank")
+    ]
+    return Section(
+        name="headline",
+        title="Retrieval",
+        definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and CLIP_benchmark "
+        "compute it (hit@k elsewhere). Intervals are 95 %, by paired bootstrap over pictures.",
+        rows=[
+            Row(
+                metric=name,
+                before=result.before.get(name),
+                after=result.after.get(name),
+                low=result.difference_low.get(name),
+                high=result.difference_high.get(name),
+                p_value=result.p_values.get(name),
             )
+            for name in names
+        ],
+    )

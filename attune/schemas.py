@@ -79,6 +79,12 @@ class EvaluationResult(BaseDoc):
     after: dict[str, float] = Field(default_factory=dict, description="Metric name to value, chosen checkpoint.")
     difference_low: dict[str, float] = Field(default_factory=dict, description="2.5 % end of after minus before.")
     difference_high: dict[str, float] = Field(default_factory=dict, description="97.5 % end of after minus before.")
+    p_values: dict[str, float] = Field(default_factory=dict, description="Two-sided p-value of no difference, by metric.")
+    fingerprints: dict[str, str] = Field(
+        default_factory=dict,
+        description="SHA-256 of what the figures depend on besides the split: `preprocessing`, `before`, `after` (weights).",
+    )
+    warnings: list[str] = Field(default_factory=list, description="What a reader of the figures should know.")
 
 
 class Artifact(BaseDoc):

@@ -21,12 +21,11 @@ def metrics_table(run: "FinetuningRun") -> Table:
     table.add_column("metric")
     for heading in ("before", "after", "difference"):
         table.add_column(heading, justify="right")
-    for row in comparison(result):
-        # Green or red only where the whole interval is on one side of zero.
-        low, high = row.interval or (0.0, 0.0)
-        style = "green" if low > 0 else "red" if high < 0 else ""
+    rows = comparison(result).rows
+    for number, row in enumerate(rows, start=1):
+        style = {"better": "green", "worse": "red"}.get(row.verdict, "")
         table.add_row(row.label, f"{row.before:.3f}", f"{row.after:.3f}", Text(row.difference, style))
-        if row.ends_direction:
+        if 2 * number == len(rows):
             table.add_section()
     return table
 

@@ -47,7 +47,9 @@ What was `auto` came to:
 
 def comparison_table(run: FinetuningRun) -> str:
     """Before, after and difference of every metric, as a Markdown table."""
-    rows = [f"| {row.label} | {row.before:.3f} | {row.after:.3f} | {row.difference} |" for row in comparison(run.evaluation)]
+    rows = [
+        f"| {row.label} | {row.before:.3f} | {row.after:.3f} | {row.difference} |" for row in comparison(run.evaluation).rows
+    ]
     return "\n".join(["| metric | before | after | difference |", "|---|---|---|---|", *rows])
 
 
