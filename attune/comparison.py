@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from attune.errors import EvaluationError
 from attune.metrics import DIRECTIONS, KS
 from attune.schemas import EvaluationResult
 
@@ -57,8 +58,8 @@ def comparison(result: EvaluationResult) -> Section:
     return Section(
         name="headline",
         title="Retrieval",
-        definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and CLIP_benchmark "
-        "compute it (hit@k elsewhere). Intervals are 95 %, by paired bootstrap over pictures.",
+        definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and "
+        "CLIP_benchmark compute it (hit@k elsewhere). Intervals are 95 %, by paired bootstrap over pictures.",
         rows=[
             Row(
                 metric=name,
@@ -71,3 +72,47 @@ def comparison(result: EvaluationResult) -> Section:
             for name in names
         ],
     )
+
+
+def compare(one: EvaluationResult, other: EvaluationResult) -> Section:
+    """The headline of two runs side by side, after training: `before` is the one run, `after` the other.
+
+    Raises:
+        EvaluationError: if they were not measured alike, see `refuse_unlike`.
+    """
+    refuse_unlike(one, other)
+    return Section(
+        name="runs",
+        title="Two runs, after training",
+        definition="Figures of the chosen weights of two runs on one held-out split with one preprocessing. An interval of "
+        "their difference takes both runs' values of each query, which a run's result does not keep.",
+        rows=[
+            Row(metric=row.metric, before=one.after.get(row.metric), after=other.after.get(row.metric))
+            for row in comparison(one).rows
+        ],
+    )
+
+
+def refuse_unlike(one: EvaluationResult, other: EvaluationResult) -> None:
+    """Passes if two results are of one split and one preprocessing. Weights may differ: these are what is compared.
+
+    Raises:
+        EvaluationError: if the split or the preprocessing differs, or if one of the results does not say which it was.
+    """
+    parts = {
+        "held-out split": (one.split_fingerprint, other.split_fingerprint, "give both runs the same eval_data"),
+        "preprocessing": (
+            one.fingerprints.get("preprocessing", ""),
+            other.fingerprints.get("preprocessing", ""),
+            "choose models that take pictures alike",
+        ),
+    }
+    problems = []
+    for part, (left, right, remedy) in parts.items():
+        if not (left and right):
+            which = "neither" if not (left or right) else "only the second" if right else "only the first"
+            problems.append(f"of the {part}, {which} has a fingerprint (evaluate both with this version)")
+        elif left != right:
+            problems.append(f"the {part} is {left[:12]} in the first and {right[:12]} in the second ({remedy})")
+    if problems:
+        raise EvaluationError(f"These two evaluations must not be compared: {'; '.join(problems)}")

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
-from attune.settings import FinetuningSettings
+from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings
 
 
 def check_settings(raw: dict[str, Any]) -> FinetuningSettings:
@@ -36,7 +36,14 @@ def _contradictions(raw: dict[str, Any]) -> list[str]:
 
 
 def _data_contradictions(raw: dict[str, Any]) -> list[str]:
+    if raw.get("train_data") is None:
+        return _evaluation_contradictions(raw)
     found = []
+    if raw.get("baseline") is not None:
+        found.append(
+            f"baseline = {raw['baseline']!r} is for runs that train nothing: one that trains is compared with its start. "
+            "Leave it out, or leave out train_data"
+        )
     if raw.get("eval_data") is not None and raw.get("eval_data") == raw.get("train_data"):
         found.append(
             f"eval_data and train_data are both {raw['eval_data']!r}: a model is not measured on what it learnt from. "
@@ -59,6 +66,15 @@ def _data_contradictions(raw: dict[str, Any]) -> list[str]:
             "train on. Lower one of them"
         )
     return found
+
+
+def _evaluation_contradictions(raw: dict[str, Any]) -> list[str]:
+    if raw.get("eval_data") is None:
+        return ["train_data is missing: give it to train, or eval_data alone to measure the model as it is"]
+    needless = [name for name in FinetuningSettings.model_fields if raw.get(name) is not None and name not in EVALUATION]
+    if not needless:
+        return []
+    return [f"nothing is trained without train_data: leave out {', '.join(needless)}, or give train_data"]
 
 
 def _training_contradictions(raw: dict[str, Any]) -> list[str]:
@@ -100,26 +116,37 @@ def _number(raw: dict[str, Any], field: str, default: float) -> float:
 
 def _one_each(error: ValidationError) -> list[Any]:
     """The first problem of each field: one that takes a number or `auto` has a second problem, that it is not `auto`."""
-    first: dict[Any, Any] = {}
+    first: dict[str, Any] = {}
     for item in error.errors():
-        first.setdefault(item["loc"][0], item)
+        first.setdefault(_place(item)[0], item)
     return list(first.values())
+
+
+def _place(error: Any) -> tuple[str, str, type[BaseModel]]:
+    """Where a problem is, as people write it (`callbacks[0].limit`); the name of the field, and whose field it is."""
+    field, *inside = map(str, error["loc"])
+    if field != "callbacks" or not inside:
+        return field, field, FinetuningSettings
+    number, *names = inside
+    if not names:
+        return f"callbacks[{number}]", field, FinetuningSettings
+    return f"callbacks[{number}].{names[0]}", names[0], EvaluationCallback
 
 
 def _describe(error: Any) -> str:
     """One line for one pydantic error: field, value found, what to do."""
-    field = str(error["loc"][0])
+    place, field, model = _place(error)
+    fields = model.model_fields
+    description = fields[field].description if field in fields else ""
     if error["type"] == "extra_forbidden":
-        known = tuple(FinetuningSettings.model_fields)
-        hint = did_you_mean(field, known) or f". The settings are: {', '.join(known)}"
-        return f"{field} = {error['input']!r}: there is no such setting{hint}"
+        hint = did_you_mean(field, tuple(fields)) or f". The settings are: {', '.join(fields)}"
+        return f"{place} = {error['input']!r}: there is no such setting{hint}"
     if error["type"] == "missing":
-        return f"{field} is missing: {FinetuningSettings.model_fields[field].description}"
+        return f"{place} is missing: {description}"
     message = error["msg"].removeprefix("Value error, ")
-    description = FinetuningSettings.model_fields[field].description if field in FinetuningSettings.model_fields else ""
     if error["type"] == "value_error":
-        return f"{field} = {error['input']!r} {message}"
-    return f"{field} = {error['input']!r}: {message[0].lower()}{message[1:]}. {description}"
+        return f"{place} = {error['input']!r} {message}"
+    return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}. {description}"
 
 
 def settings_table() -> str:

@@ -11,6 +11,7 @@ AttuneError                     everything Attune raises on purpose
 │   └── RunFailed               a run that was waited for ended in FAILED
 ├── TrainingError               training stopped for a stated reason
 │   └── TrainingStopped         it was asked to stop, and goes on from its checkpoint when it is started again
+├── EvaluationError             figures cannot be computed, or must not be compared
 ├── ExportError                 the exported files do not give back the trained model
 ├── SearchError                 the index cannot answer
 └── ServiceUnavailable          no Attune service answers at that address
@@ -62,6 +63,10 @@ class TrainingError(AttuneError):
 
 class TrainingStopped(TrainingError):
     """It was asked to stop, and goes on from its checkpoint when it is started again."""
+
+
+class EvaluationError(AttuneError):
+    """Figures cannot be computed, or must not be compared."""
 
 
 class ExportError(AttuneError):

@@ -22,6 +22,10 @@ class TrainingExample(BaseDoc):
         description="Examples of one group never meet across a split, nor as negatives in a batch. "
         "Empty: the picture is its own group.",
     )
+    label: str = Field(default="", description="Class of the picture, to measure classification by; empty if it has none.")
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Anything else that figures may be told apart by: `{'camera': 'X100'}`."
+    )
     source: str = Field(default="", description="Where it came from, for messages: `captions.txt, line 12`.")
 
 
@@ -29,7 +33,7 @@ class Problem(BaseDoc):
     """One thing wrong with one example."""
 
     source: str = Field(default="", description="The example's own `source`, or its place in the request.")
-    field: str = Field(default="", description="`image` or `captions`.")
+    field: str = Field(default="", description="`image`, `captions`, `label` or `tags`.")
     value: str = Field(default="", description="What was found there, shortened.")
     reason: str = Field(default="", description="A short code, counted in the metrics: `unreadable_image`.")
     advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
@@ -111,6 +115,9 @@ class FinetuningRun(BaseDoc):
     train_fingerprint: str = Field(default="", description="Content of `train_data` when the run was validated.")
     eval_fingerprint: str = Field(default="", description="Content of `eval_data`; empty if a split is held out.")
     retention_fingerprint: str = Field(default="", description="Content of `retention_data`; empty if there is none.")
+    callback_fingerprints: dict[str, str] = Field(
+        default_factory=dict, description="Content of each dataset that `callbacks` name."
+    )
     stage_seconds: dict[str, float] = Field(default_factory=dict, description="Wall-clock seconds by stage.")
     training: TrainingResult = Field(default_factory=TrainingResult)
     evaluation: EvaluationResult = Field(default_factory=EvaluationResult)

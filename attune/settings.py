@@ -1,8 +1,8 @@
-"""The settings of a fine-tuning run: one sentence with its unit per field. `attune.config` checks them as a whole."""
+"""The settings of a run: one sentence with its unit per field. `attune.config` checks them as a whole."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from attune.choices import one_of
 from attune.names import check_name
@@ -10,7 +10,71 @@ from attune.names import check_name
 LOSSES = ("CLIPLoss", "SigLIPLoss")
 OPTIMIZERS = ("AdamW",)
 SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
+EVALUATION = frozenset({"model", "eval_data", "baseline", "prompt_templates", "devices", "seed"})
+"""The settings that matter to a run that only evaluates."""
+
 Auto = Literal["auto"]
+Encoder = Literal["clip-text", "clip-vision"]
+
+
+class EvaluationCallback(BaseModel):
+    """One more look at the model after each epoch: how well queries find what belongs to them in an index.
+
+    It decides nothing, so its data may overlap with what the model learns from. Names and figures are Jina Finetuner's.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["evaluation"] = Field(default="evaluation", description="What it does.")
+    query_data: str = Field(min_length=1, description="Name of a pushed dataset: what is looked for.")
+    index_data: str | None = Field(
+        default=None, description="Name of a pushed dataset: what is searched; without it, `query_data` is."
+    )
+    model: Encoder | None = Field(
+        default=None, description="Queries are captions (`clip-text`, the default) or pictures (`clip-vision`)."
+    )
+    index_model: Encoder | None = Field(
+        default=None, description="The index holds captions (`clip-text`) or pictures; by default what queries are not."
+    )
+    batch_size: int = Field(default=256, ge=1, le=65_536, description="Captions or pictures embedded at once.")
+    exclude_self: bool = Field(default=False, description="No query is an answer to itself, where the index holds it.")
+    limit: int = Field(default=20, ge=1, description="Figures are of the first this many answers.")
+    distance: str = Field(default="cosine", description="Answers are ordered by it; `cosine` is the only one.")
+    gather_examples: bool = Field(
+        default=False, description="Keep the first answers to some queries, in `report/callback-1.json` and so on."
+    )
+    caption: str | None = Field(default=None, description="Begins the lines in the run's history.")
+
+    @field_validator("query_data", "index_data")
+    @classmethod
+    def _valid_name(cls, value: str | None) -> str | None:
+        return value if value is None else check_name(value)
+
+    @field_validator("distance")
+    @classmethod
+    def _known_distance(cls, value: str) -> str:
+        if value != "cosine":
+            raise ValueError(
+                "is not known. CLIP is trained on cosine similarity, and its embeddings have unit length: use cosine"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _self_is_there(self) -> Self:
+        same = self.encoders[0] == self.encoders[1] and self.index_data in (None, self.query_data)
+        if self.exclude_self and not same:
+            raise ValueError(
+                "has exclude_self, but no query is among its answers: that takes model and index_model to be the same, and "
+                "no index_data. Leave exclude_self out"
+            )
+        return self
+
+    @property
+    def encoders(self) -> tuple[Encoder, Encoder]:
+        """What embeds the queries, and what embeds the index."""
+        other: dict[Encoder | None, Encoder] = {"clip-text": "clip-vision", "clip-vision": "clip-text", None: "clip-text"}
+        queries = self.model or other[self.index_model]
+        return queries, self.index_model or other[queries]
 
 
 class FinetuningSettings(BaseModel):
@@ -25,12 +89,26 @@ class FinetuningSettings(BaseModel):
     model: str = Field(
         min_length=1,
         description="`starter`, `name#weights` (any open_clip pair such as `ViT-B-32#openai`), `name#scratch`, "
-        "`name#path/to/checkpoint`, or a folder: an Attune artifact or any folder open_clip opens.",
+        "`name#path/to/checkpoint`, a folder (an Attune artifact or any that open_clip opens), or a finished run's name.",
     )
-    train_data: str = Field(min_length=1, description="Name of a pushed dataset to train on.")
+    train_data: str | None = Field(
+        default=None,
+        description="Name of a pushed dataset to train on; without it nothing is trained, and `model` is measured as it is.",
+    )
     eval_data: str | None = Field(
         default=None,
         description="Name of a pushed dataset on which before and after are measured; without it, `eval_split` is used.",
+    )
+    baseline: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="Another model, named as `model` is, to compare with in a run without `train_data`; a run that trains "
+        "is compared with its start.",
+    )
+    prompt_templates: str = Field(
+        default="openai",
+        min_length=1,
+        description="Sentences that class names are put in, to tell labelled pictures apart with nothing trained: `openai` "
+        "(seven), `simple` (one), or the path of a text file with a sentence a line, such as `a photo of a {c}.`.",
     )
     eval_split: float = Field(
         default=0.1,
@@ -153,6 +231,11 @@ class FinetuningSettings(BaseModel):
         description="Before training, refuse data whose captions fit their pictures no better than other pictures.",
     )
 
+    callbacks: tuple[EvaluationCallback, ...] = Field(
+        default=(),
+        description="`EvaluationCallback`s: other data on which to look at the model after each epoch; they decide nothing.",
+    )
+
     precision: Literal["auto", "bf16", "fp32"] = Field(
         default="auto",
         description="Arithmetic of the forward pass; `auto` is bf16 on GPUs and processors that have it, else fp32. "
@@ -193,6 +276,11 @@ class FinetuningSettings(BaseModel):
     @classmethod
     def _valid_name(cls, value: str | None) -> str | None:
         return value if value is None else check_name(value)
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained; if not, `model` is measured as it is."""
+        return self.train_data is not None
 
     @property
     def from_scratch(self) -> bool:

@@ -1,6 +1,7 @@
 """The four stages of a run, in order: what each does, when it is done, what it leaves in the run.
 
-Every stage is idempotent: asked again, it returns what is there, or waits for the process that is at it.
+Every stage is idempotent: asked again, it returns what is there, or waits for the process that is at it. A run without
+`train_data` only evaluates: it has nothing to train or to export, and is finished when it is evaluated.
 """
 
 from collections.abc import Callable
@@ -27,13 +28,22 @@ def _train(folder: RunFolder) -> dict[str, Any]:
 def _evaluate(folder: RunFolder) -> dict[str, Any]:
     from attune.evaluation.evaluate import evaluate
 
-    return {"evaluation": evaluate(folder)}
+    found = {"evaluation": evaluate(folder)}
+    return found if _trains(folder.load()) else {**found, **_finished()}
 
 
 def _export(folder: RunFolder) -> dict[str, Any]:
     from attune.export.artifact import export
 
-    return {"artifact": export(folder), "state": "FINISHED", "finished_at": now()}
+    return {"artifact": export(folder), **_finished()}
+
+
+def _finished() -> dict[str, Any]:
+    return {"state": "FINISHED", "finished_at": now()}
+
+
+def _trains(run: FinetuningRun) -> bool:
+    return run.settings.get("train_data") is not None
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Stage:
 
     Attributes:
         state: what the run is in while the stage works.
-        is_done: whether the run holds the stage's result.
+        is_done: whether the run holds the stage's result, or has no use for it.
         work: does it, and returns the run's fields to set.
     """
 
@@ -53,10 +63,10 @@ class Stage:
 
 # The work is imported when it is done: a stage's process loads what it needs and no more.
 STAGES = {
-    "validate": Stage("VALIDATING", lambda run: bool(run.train_fingerprint), _validate),
-    "train": Stage("TRAINING", lambda run: bool(run.training.device), _train),
+    "validate": Stage("VALIDATING", lambda run: bool(run.train_fingerprint or run.eval_fingerprint), _validate),
+    "train": Stage("TRAINING", lambda run: bool(run.training.device) or not _trains(run), _train),
     "evaluate": Stage("EVALUATING", lambda run: bool(run.evaluation.split_fingerprint), _evaluate),
-    "export": Stage("EXPORTING", lambda run: bool(run.artifact.files), _export),
+    "export": Stage("EXPORTING", lambda run: bool(run.artifact.files) or not _trains(run), _export),
 }
 
 

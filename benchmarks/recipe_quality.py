@@ -37,6 +37,7 @@ from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
 from attune.data.read import read_examples
 from attune.device import choose_precision
+from attune.evaluation.bootstrap import interval
 from attune.evaluation.measure import image_of_text, measure, split_fingerprint
 from attune.metrics import DIRECTIONS
 from attune.models.clip import Clip, load_clip, load_folder
@@ -337,24 +338,9 @@ def _figures(arm: Arm, owner: np.ndarray, attune: Arm) -> dict[str, Any]:
     }
 
 
-def mean_interval(values: np.ndarray, owner: np.ndarray, resamples: int = 2000) -> list[float]:
-    """95 % interval of a mean over queries, by bootstrap over pictures: the captions of one are not independent.
-
-    The same as `attune.metrics.difference_interval`, for values that are means over seeds.
-
-    Args:
-        values: of each query, (queries,).
-        owner: the picture of each query, int64 (queries,).
-        resamples: draws.
-
-    Returns:
-        The 2.5 % and the 97.5 % point.
-    """
-    pictures = int(owner.max()) + 1
-    sums, counts = np.bincount(owner, values, pictures), np.bincount(owner, minlength=pictures)
-    draws = np.random.default_rng(0).multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
-    low, high = np.percentile(draws @ sums / (draws @ counts), [2.5, 97.5])
-    return [round(float(low), 4), round(float(high), 4)]
+def mean_interval(values: np.ndarray, owner: np.ndarray) -> list[float]:
+    """The 2.5 % and the 97.5 % point of `attune.evaluation.bootstrap.interval`, for values that are means over seeds."""
+    return [round(end, 4) for end in interval({"mean": values}, owner)["mean"]]
 
 
 def table(data: DataSet, figures: dict[str, Any], epochs: int) -> list[str]:

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from clip_benchmark.metrics.zeroshot_retrieval import batchify, recall_at_k  # type: ignore[import-untyped]
 
+from attune.evaluation.bootstrap import paired_difference
 from attune.evaluation.ranking import ranks, tiles
-from attune.metrics import DIRECTIONS, KS, difference_interval, retrieval_metrics
+from attune.metrics import DIRECTIONS, KS, query_values, retrieval_metrics
 from benchmarks.machine import RESULTS, command_line, describe_machine, write_result
 
 NOISE = 6.0
@@ -106,14 +107,12 @@ def clip_benchmark(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> 
 
 
 def bootstrap(images: np.ndarray, texts: np.ndarray, owner: np.ndarray) -> dict[str, float]:
-    """1,000 resamples of whole pictures for the interval of a difference, of ranks that are there already."""
+    """1,000 resamples of whole pictures for interval and p-value of a difference, of ranks that are there already."""
     del texts
     rng = np.random.default_rng(0)
-    before, after = (
-        {"text_to_image": rng.integers(1, 50, len(owner)), "image_to_text": rng.integers(1, 50, len(images))}
-        for _ in range(2)
-    )
-    difference_interval(before, after, owner, resamples=1000)
+    for clusters in (owner, np.arange(len(images))):
+        before, after = (query_values(rng.integers(1, 50, len(clusters))) for _ in range(2))
+        paired_difference(before, after, clusters, resamples=1000)
     return {}
 
 

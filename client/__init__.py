@@ -1,6 +1,7 @@
 """The Python client of an Attune service, and its command line. Loads no torch."""
 
+from client.callbacks import EvaluationCallback
 from client.client import AttuneClient
 from client.run import Run
 
-__all__ = ["AttuneClient", "Run"]
+__all__ = ["AttuneClient", "EvaluationCallback", "Run"]

@@ -1,6 +1,7 @@
 """The command line: `python -m client --help`."""
 
 import json
+from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from attune.errors import AttuneError
 from client.client import DEFAULT_SEARCH_URL, DEFAULT_URL, AttuneClient
-from client.display import matches_table, metrics_table, run_table, runs_table
+from client.display import compared_table, matches_table, metrics_table, run_table, runs_table
 from client.run import Run
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 PROBLEMS_SHOWN = 20
 
 app = typer.Typer(
-    help="Fine-tune models on your own Attune service and search with them.",
+    help="Fine-tune and evaluate models on your own Attune service, and search with them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -64,11 +65,9 @@ def fit(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Fine-tune a model."""
-    source = data or train_data
-    if source is None or (data and train_data):
-        raise typer.BadParameter("give --data, a file or folder to push, or --train-data, a pushed dataset's name")
+    source = _one_source(data, "--train-data", train_data)
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "loss": loss}
-    given |= _parse_settings(settings or [])
+    given |= _parse_settings(settings or [], AttuneClient.fit)
     client = AttuneClient(url)
     run = client.fit(model, source, eval_data, name, experiment, description, **given)
     if data:
@@ -78,6 +77,34 @@ def fit(
         _follow(run)
         run.display_metrics()
         _say(f"download the model with: python -m client download {run.name}")
+        _say(f"and the report with: python -m client report {run.name}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="`starter`, `name#weights`, a path, or the name of a finished run.")],
+    data: Annotated[Path | None, typer.Option(help="Data to push first, under the run's name and -eval.")] = None,
+    eval_data: Annotated[str | None, typer.Option(help="Or the name of a dataset that is pushed already.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Another model to compare with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run; a random one by default.")] = None,
+    experiment: Annotated[str, typer.Option(help="A label to list runs by.")] = "default",
+    description: Annotated[str, typer.Option(help="Free text.")] = "",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set seed=1. Repeatable.")] = None,
+    wait: Annotated[bool, typer.Option(help="Follow the run to its end and show the figures.")] = True,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Measure a model as it is, with nothing trained."""
+    source = _one_source(data, "--eval-data", eval_data)
+    client = AttuneClient(url)
+    given = _parse_settings(settings or [], AttuneClient.evaluate)
+    run = client.evaluate(model, source, baseline, name, experiment, description, **given)
+    if data:
+        _show_dataset(client.dataset(f"{run.name}-eval"))
+    _say(f"run {run.name} submitted")
+    if wait:
+        _follow(run)
+        run.display_metrics()
+        _say(f"download the report with: python -m client report {run.name}")
 
 
 @app.command()
@@ -91,7 +118,7 @@ def runs(
 
 @app.command()
 def show(name: RunName, url: Url = DEFAULT_URL) -> None:
-    """Show a run: its state, its settings, and before and after once it is evaluated."""
+    """Show a run: its state, its settings, and its figures once it is evaluated."""
     run = AttuneClient(url).get_run(name).document
     console = Console()
     console.print(run_table(run))
@@ -120,6 +147,27 @@ def download(
     """Download the tuned model of a finished run."""
     folder = AttuneClient(url).get_run(name).save_artifact(to or Path(name))
     _say(f"{name} is in {folder}/")
+
+
+@app.command()
+def report(
+    name: RunName,
+    to: Annotated[Path | None, typer.Option(help="File to write; by default the run's name and -report.html.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Download a run's evaluation report, one HTML page."""
+    _say(f"the report of {name} is {AttuneClient(url).get_run(name).report(to)}")
+
+
+@app.command()
+def compare(
+    one: Annotated[str, typer.Argument(help="Name of an evaluated run.")],
+    other: Annotated[str, typer.Argument(help="Name of another, measured on the same data.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show two evaluated runs side by side, each after its training."""
+    client = AttuneClient(url)
+    Console().print(compared_table(*(client.get_run(name).evaluated() for name in (one, other))))
 
 
 @app.command()
@@ -158,13 +206,22 @@ def _follow(run: Run) -> None:
         raise
 
 
-def _parse_settings(pairs: list[str]) -> dict[str, Any]:
+def _one_source(data: Path | None, option: str, name: str | None) -> Path | str:
+    source = data or name
+    if source is None or (data and name):
+        raise typer.BadParameter(f"give --data, a file or folder to push, or {option}, a pushed dataset's name")
+    return source
+
+
+def _parse_settings(pairs: list[str], call: Callable[..., Run]) -> dict[str, Any]:
+    """Settings that have no option; `call` is what they are for."""
     settings = {}
+    taken = signature(call).parameters.keys() - {"callbacks"}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise typer.BadParameter(f"{pair!r} is not name=value", param_hint="--set")
-        if name.strip() in signature(AttuneClient.fit).parameters:
+        if name.strip() in taken:
             raise typer.BadParameter(f"{name.strip()} has an option of its own", param_hint="--set")
         settings[name.strip()] = _parse_value(value.strip())
     return settings

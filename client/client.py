@@ -1,6 +1,6 @@
 """The way into a service: push data, fine-tune, search."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,10 @@ from uuid import uuid4
 from attune.errors import DataError, RunExists, RunNotFound
 from attune.names import random_name
 from client.batches import numbered, send_batches
+from client.callbacks import EvaluationCallback
 from client.events import get_run
 from client.progress import counting_bar
+from client.pushes import Pushes
 from client.run import Run
 from client.search import encoded, search_documents, search_query
 from client.settings import check_dataset_name, check_request
@@ -103,12 +105,14 @@ class AttuneClient:
         experiment_name: str = "default",
         description: str = "",
         wait: bool = False,
+        callbacks: Sequence[EvaluationCallback | dict[str, Any]] | None = None,
         **settings: Any,
     ) -> Run:
         """Starts a fine-tuning run on the service.
 
         Args:
-            model: `starter`, `name#weights` such as `ViT-B-32#openai`, `name#scratch`, or a path on the service.
+            model: `starter`, `name#weights` such as `ViT-B-32#openai`, `name#scratch`, a path on the service, or the name
+                of a finished run.
             train_data: name of a pushed dataset; or a `Path` or examples, which are pushed first under `run_name`.
             eval_data: the same, to measure before and after on, pushed under `run_name` and `-eval`; by default a part
                 of the training data is held out.
@@ -116,6 +120,7 @@ class AttuneClient:
             experiment_name: a label to list runs by.
             description: free text.
             wait: returns only when the run is finished.
+            callbacks: `client.EvaluationCallback`s: other data on which to look at the model after each epoch.
             settings: any other of `attune.settings.FinetuningSettings`; None means its default.
 
         Raises:
@@ -123,20 +128,58 @@ class AttuneClient:
             RunExists: if the name is taken.
             RunFailed: if `wait` is set and the run failed.
         """
+        pushes = Pushes(run_name or random_name())
+        given = {
+            "model": model,
+            "train_data": pushes.name(train_data),
+            "eval_data": pushes.name(eval_data, "-eval"),
+            "callbacks": pushes.callbacks(callbacks),
+        }
+        return self._start({**given, **settings}, pushes, experiment_name, description, wait)
+
+    create_run = fit
+
+    def evaluate(
+        self,
+        model: str,
+        data: "str | Path | Iterable[TrainingExample]",
+        baseline: str | None = None,
+        run_name: str | None = None,
+        experiment_name: str = "default",
+        description: str = "",
+        wait: bool = False,
+        **settings: Any,
+    ) -> Run:
+        """Starts a run that measures a model as it is: nothing is trained and nothing exported.
+
+        Args:
+            model: as for `fit`.
+            data: name of a pushed dataset; or a `Path` or examples, which are pushed first under `run_name` and `-eval`.
+            baseline: another model to compare with, on the same data.
+            run_name: as for `fit`.
+            experiment_name: as for `fit`.
+            description: as for `fit`.
+            wait: as for `fit`.
+            settings: `devices` or `seed`; None means its default.
+
+        Raises:
+            SettingsError: with everything that is wrong with the settings; nothing was sent then.
+            RunExists: if the name is taken.
+            RunFailed: if `wait` is set and the run failed.
+        """
+        pushes = Pushes(run_name or random_name())
+        given = {"model": model, "eval_data": pushes.name(data, "-eval"), "baseline": baseline}
+        return self._start({**given, **settings}, pushes, experiment_name, description, wait)
+
+    def _start(self, settings: dict[str, Any], pushes: Pushes, experiment_name: str, description: str, wait: bool) -> Run:
+        """Checks the settings, pushes what is not there yet, and submits the run."""
         from attune.schemas import FinetuningRun
 
-        run_name = run_name or random_name()
-        named = {
-            "model": model,
-            "train_data": train_data if isinstance(train_data, str) else run_name,
-            "eval_data": eval_data if isinstance(eval_data, str | None) else f"{run_name}-eval",
-        }
-        checked = check_request(run_name, {**named, **settings})
-        given = {run_name: train_data, f"{run_name}-eval": eval_data}
-        pushes = {name: data for name, data in given.items() if data is not None and not isinstance(data, str)}
-        if pushes:
+        run_name = pushes.run_name
+        checked = check_request(run_name, settings)
+        if pushes.data:
             self._refuse_taken(run_name)  # before its data takes the place of that run's
-        for name, data in pushes.items():
+        for name, data in pushes.data.items():
             self.push(name, data)
         request = FinetuningRun(name=run_name, experiment=experiment_name, description=description, settings=checked)
         submitted = call_one(self._transport, "/runs/submit", [request])
@@ -144,8 +187,6 @@ class AttuneClient:
             raise wrong_service(self._transport, "does not serve /runs/submit")
         run = Run(self._transport, submitted)
         return run.wait() if wait else run
-
-    create_run = fit
 
     def _refuse_taken(self, run_name: str) -> None:
         try:

@@ -6,43 +6,73 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from attune.comparison import Section
     from attune.schemas import FinetuningRun, SearchMatch
 
 
 def metrics_table(run: "FinetuningRun") -> Table:
-    """Before, after and difference of every metric, in both directions, with what they were measured on."""
+    """Before, after and difference of every metric, in both directions, with what they were measured on.
+
+    A run that only evaluated has the columns baseline and model, or the model alone.
+    """
     from attune.comparison import comparison
 
     result = run.evaluation
-    table = Table(
-        title=Text(f"{run.name}: {result.images} held-out pictures, {result.captions} captions"),
-        caption="difference: after minus before, with its 95 % interval (paired bootstrap over pictures)",
+    trains = run.settings.get("train_data")
+    notes = (
+        ["difference: after minus before, with its 95 % interval (paired bootstrap over pictures)"] if result.before else []
     )
-    table.add_column("metric")
-    for heading in ("before", "after", "difference"):
-        table.add_column(heading, justify="right")
-    rows = comparison(result).rows
-    for number, row in enumerate(rows, start=1):
-        style = {"better": "green", "worse": "red"}.get(row.verdict, "")
-        table.add_row(row.label, f"{row.before:.3f}", f"{row.after:.3f}", Text(row.difference, style))
-        if 2 * number == len(rows):
-            table.add_section()
+    table = _section_table(comparison(result), ("before", "after") if trains else ("baseline", "model"), bool(result.before))
+    table.title = Text(f"{run.name}: {result.images} held-out pictures, {result.captions} captions")
+    table.caption = Text("\n".join([*notes, *result.warnings]))
     return table
 
 
+def compared_table(one: "FinetuningRun", other: "FinetuningRun") -> Table:
+    """Two evaluated runs side by side, each after its training.
+
+    Raises:
+        EvaluationError: if they were not measured alike.
+    """
+    from attune.comparison import compare
+
+    table = _section_table(compare(one.evaluation, other.evaluation), (one.name, other.name))
+    table.title = Text(f"{one.evaluation.images} held-out pictures, {one.evaluation.captions} captions")
+    return table
+
+
+def _section_table(section: "Section", headings: tuple[str, str], compares: bool = True) -> Table:
+    """Both columns and their difference, or the second column alone."""
+    table = Table("metric")
+    for heading in (*headings, "difference") if compares else headings[1:]:
+        table.add_column(Text(heading), justify="right")
+    for number, row in enumerate(section.rows, start=1):
+        style = {"better": "green", "worse": "red"}.get(row.verdict, "")
+        cells = (_figure(row.before), _figure(row.after), Text(row.difference, style))
+        table.add_row(row.label, *(cells if compares else cells[1:2]), end_section=2 * number == len(section.rows))
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
 def examples_table(examples: list[dict[str, Any]]) -> Table:
-    """Queries with the rank of the right picture and the captions of the first hits, before and after."""
+    """Queries with the rank of the right picture and the captions of the first hits.
+
+    Before and after, or once where there is no before.
+    """
+    whens = [when for when in ("before", "after") if any(f"rank_{when}" in example for example in examples)]
     table = Table(caption="held-out queries; the right picture in green", show_lines=True)
     table.add_column("query", ratio=3)
     table.add_column("rank", no_wrap=True)
-    table.add_column("first hits before", ratio=4)
-    table.add_column("first hits after", ratio=4)
+    for when in whens:
+        table.add_column(f"first hits {when}" if len(whens) > 1 else "first hits", ratio=4)
     for example in examples:
         table.add_row(
             Text(example["query"]),
-            f"{example['rank_before']} -> {example['rank_after']}",
-            _hits(example["hits_before"], example["image"]),
-            _hits(example["hits_after"], example["image"]),
+            " -> ".join(str(example[f"rank_{when}"]) for when in whens),
+            *(_hits(example[f"hits_{when}"], example["image"]) for when in whens),
         )
     return table
 
@@ -53,7 +83,7 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
 
 
 def runs_table(runs: list["FinetuningRun"]) -> Table:
-    """One row a run, with text->image recall@5 before and after where it is known."""
+    """One row a run, with text->image recall@5 before and after, as far as they are known."""
     table = Table("name", "experiment", "state", "created", "model", "recall@5")
     for run in runs:
         recall = [values.get("text_to_image_recall@5") for values in (run.evaluation.before, run.evaluation.after)]
@@ -63,7 +93,7 @@ def runs_table(runs: list["FinetuningRun"]) -> Table:
             run.state,
             run.created_at[:19],
             Text(str(run.settings.get("model", ""))),
-            "" if None in recall else f"{recall[0]:.3f} -> {recall[1]:.3f}",
+            " -> ".join(_figure(value) for value in recall if value is not None),
         )
     return table
 

@@ -58,6 +58,13 @@ class Bar:
         self._progress.update(self._task, description=description)
 
 
+class _CountColumn(MofNCompleteColumn):
+    """Done of all; nothing while nobody knows how many there are."""
+
+    def render(self, task: RichTask) -> Text:
+        return Text("") if task.total is None else super().render(task)
+
+
 class _RateColumn(ProgressColumn):
     """Documents per second."""
 
@@ -79,14 +86,16 @@ class TrainingBar(Bar):
     """A bar that follows the events of a run: its stage, steps, loss, validation recall, seconds left."""
 
     def __init__(self, name: str, show: bool) -> None:
-        super().__init__(name, None, [MofNCompleteColumn(), TimeElapsedColumn()], show)
+        super().__init__(name, None, [_CountColumn(), TimeElapsedColumn()], show)
         self._name = name
+        self._counts = False
         self._recall = ""
 
     def follow(self, event: "RunEvent") -> None:
         """Shows what the event says."""
         values = event.values
         if event.kind == "progress" and "steps" in values:
+            self._counts = True
             loss = f"loss {values['loss']:.3f}" if "loss" in values else ""
             left = f"{values['seconds_left']:.0f} s left" if "seconds_left" in values else ""
             self.set(values.get("step", 0), values["steps"], "  ".join(filter(None, (loss, self._recall, left))))
@@ -94,3 +103,5 @@ class TrainingBar(Bar):
             self._recall = f"recall {values['mean_recall']:.3f}"
         elif event.kind == "state":
             self.describe(f"{self._name}: {event.message.splitlines()[0] if event.message else ''}")
+            if event.message == "state FINISHED" and not self._counts:  # nothing was trained: a full bar, not a moving one
+                self.set(1, 1, "")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A fine-tuning run on a service. `AttuneClient.fit` and `get_run` return it.
+    """A run on a service. `AttuneClient.fit`, `evaluate` and `get_run` return it.
 
     Attributes:
         document: the run when it was last looked at; `refresh` looks again.
@@ -68,6 +68,17 @@ class Run:
             raise RunFailed(f"Run {self.name!r} failed: {self.document.error}")
         return self
 
+    def evaluated(self) -> "FinetuningRun":
+        """The run, once it is evaluated.
+
+        Raises:
+            RunError: if it is not.
+        """
+        run = self.document if self.document.evaluation.after else self.refresh()
+        if not run.evaluation.after:
+            raise RunError(self._not_yet("evaluation", "evaluated"))
+        return run
+
     def logs(self) -> str:
         """All lines of the run's history so far."""
         return "\n".join(_line(event) for event in get_events(self._transport, self.name))
@@ -79,10 +90,12 @@ class Run:
     def metrics(self) -> dict[str, dict[str, float]]:
         """`before`, `after`, `difference`, `difference_low` and `difference_high` (its 95 % interval), each by metric.
 
+        Of a run that only evaluated, `after` is the model and `before` the baseline; without one only `after` has figures.
+
         Raises:
             RunError: if the run is not evaluated yet.
         """
-        result = self._evaluated().evaluation
+        result = self.evaluated().evaluation
         difference = {name: result.after[name] - value for name, value in result.before.items()}
         return {
             "before": dict(result.before),
@@ -93,20 +106,22 @@ class Run:
         }
 
     def display_metrics(self) -> None:
-        """Prints before, after and difference of every metric.
+        """Prints before, after and difference of every metric; of a model without a baseline, the metrics alone.
 
         Raises:
             RunError: if the run is not evaluated yet.
         """
-        Console().print(metrics_table(self._evaluated()))
+        Console().print(metrics_table(self.evaluated()))
 
     def example_results(self) -> list[dict[str, Any]]:
         """Queries on held-out pictures: `query`, `rank_before`, `rank_after`, `hits_before`, `hits_after`.
 
+        A run that only evaluated a model, without a baseline, has no `rank_before` and `hits_before`.
+
         Raises:
             RunError: if the run is not evaluated yet.
         """
-        self._evaluated()
+        self.evaluated()
         found: list[dict[str, Any]] = json.loads(read_file(self._transport, self.name, "report/examples.json"))
         return found
 
@@ -118,6 +133,18 @@ class Run:
         """
         Console().print(examples_table(self.example_results()[:k]))
 
+    def report(self, to: str | Path | None = None) -> Path:
+        """Downloads the evaluation's report: one HTML page that needs nothing else.
+
+        Args:
+            to: the file to write; by default the run's name and `-report.html`, in the current folder.
+
+        Raises:
+            RunError: if the run is not evaluated yet.
+        """
+        self.evaluated()
+        return self.download_file("report/index.html", to or f"{self.name}-report.html")
+
     def save_artifact(self, directory: str | Path = "artifact", progress: bool = True) -> Path:
         """Downloads the tuned model, a folder that open_clip opens. Files get there only when all are whole.
 
@@ -126,9 +153,13 @@ class Run:
             progress: draws a progress bar if stderr is a terminal.
 
         Raises:
-            RunError: if the run is not finished, or a file arrived damaged.
+            RunError: if the run is not finished, trained nothing, or a file arrived damaged.
         """
-        if self.refresh().state != "FINISHED":
+        if not self.refresh().settings.get("train_data"):
+            raise RunError(
+                f"Run {self.name!r} has no artifact: it measured {self.config.get('model')!r} as it is and trained nothing"
+            )
+        if self.document.state != "FINISHED":
             raise RunError(self._not_yet("artifact", "FINISHED"))
         folder = Path(directory)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,12 +190,6 @@ class Run:
             RunError: if it arrived damaged.
         """
         return download_file(self._transport, self.name, path, Path(to))
-
-    def _evaluated(self) -> "FinetuningRun":
-        run = self.document if self.document.evaluation.after else self.refresh()
-        if not run.evaluation.after:
-            raise RunError(self._not_yet("evaluation", "evaluated"))
-        return run
 
     def _not_yet(self, what: str, when: str) -> str:
         if self.document.state == "FAILED":

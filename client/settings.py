@@ -21,7 +21,7 @@ def check_request(run_name: str, settings: dict[str, Any]) -> dict[str, Any]:
         raise SettingsError("\n".join([str(error), *problems])) from None
     if problems:
         raise SettingsError("\n".join(["The settings cannot be used:", *problems]))
-    return checked.model_dump(exclude_unset=True)
+    return checked.model_dump(mode="json", exclude_unset=True)
 
 
 def check_dataset_name(name: str) -> None:

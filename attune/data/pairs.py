@@ -1,7 +1,8 @@
-"""A dataset as the Trainer and the Evaluator see it: pictures, their captions, their groups."""
+"""A dataset as the Trainer and the Evaluator see it: pictures, their captions, their groups, what else is known of them."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,12 +18,21 @@ class Pairs:
         images: SHA-256 of each picture's bytes; each picture is there once.
         captions: all captions of each picture.
         groups: each picture's group.
+        labels: each picture's class; empty if it has none.
+        tags: what else is known of each picture, by name.
     """
 
     fingerprint: str
     images: list[str]
     captions: list[list[str]]
     groups: list[str]
+    labels: list[str] = field(default_factory=list)
+    tags: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Where none were given, every picture has an empty one, so that all lists go row by row.
+        object.__setattr__(self, "labels", self.labels or [""] * len(self))
+        object.__setattr__(self, "tags", self.tags or [{} for _ in self.images])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -39,20 +49,28 @@ class Pairs:
             [self.images[row] for row in rows],
             [self.captions[row] for row in rows],
             [self.groups[row] for row in rows],
+            [self.labels[row] for row in rows],
+            [self.tags[row] for row in rows],
         )
 
 
 def load_pairs(fingerprint: str) -> Pairs:
-    """All pairs of a dataset. Rows with equal pictures become one, with the captions of all.
+    """All pairs of a dataset. Rows with equal pictures become one, with the captions and tags of all.
 
-    The order depends on the content alone, not on how it was pushed.
+    Where they differ in group, label or the value of a tag, the first counts that has one. The order depends on the
+    content alone, not on how it was pushed.
     """
     captions: dict[str, list[str]] = {}
     groups: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    tags: dict[str, dict[str, str]] = {}
     table = store.read_index(fingerprint)
-    columns = (table[name].to_pylist() for name in ("image_sha256", "captions", "group"))
-    for image, texts, group in sorted(zip(*columns, strict=True)):
+    columns = (table[name].to_pylist() for name in store.CONTENT)
+    for image, texts, group, label, more in sorted(zip(*columns, strict=True)):
         known = captions.setdefault(image, [])
         known += [text for text in texts if text not in known]
         groups.setdefault(image, group)
-    return Pairs(fingerprint, list(captions), list(captions.values()), list(groups.values()))
+        labels[image] = labels.get(image) or label
+        tags[image] = json.loads(more) | tags.get(image, {})
+    texts_of = list(captions.values())
+    return Pairs(fingerprint, list(captions), texts_of, list(groups.values()), list(labels.values()), list(tags.values()))

@@ -15,8 +15,8 @@ class Parts:
     """Disjoint by group.
 
     Attributes:
-        train: pairs to learn from.
-        validation: pairs that choose the best checkpoint.
+        train: pairs to learn from; empty if nothing is trained.
+        validation: pairs that choose the best checkpoint; empty if nothing is trained.
         test: pairs that no decision depends on: before and after are measured here.
         retention: other pairs that the model must stay good at, if any were given.
     """
@@ -34,25 +34,33 @@ def load_parts(
 
     Args:
         settings: of the run.
-        train_fingerprint: content of `train_data`.
+        train_fingerprint: content of `train_data`, or empty: then all of `eval_data` is the test part.
         eval_fingerprint: content of `eval_data`, or empty.
         retention_fingerprint: content of `retention_data`, or empty.
 
     Raises:
         DataError: if a part would be too small, or pictures or groups of the test part are in the training data.
     """
+    if not settings.trains:
+        test = _load_test(eval_fingerprint, settings)
+        return Parts(test.take([]), test.take([]), test)
     pairs = load_pairs(train_fingerprint)
     if eval_fingerprint:
-        test = load_pairs(eval_fingerprint)
+        test = _load_test(eval_fingerprint, settings)
         _refuse_leak(pairs, test, settings)
-        if len(test) < 2:
-            raise DataError(f"eval_data {settings.eval_data!r} has {len(test)} picture; at least 2 are needed to rank any")
     else:
         rest, held_out = _split(pairs, settings.eval_split, settings, seed=settings.seed)
         pairs, test = pairs.take(rest), pairs.take(held_out)
     train, validation = _split(pairs, settings.val_split, settings, seed=settings.seed + 1)
     retention = load_pairs(retention_fingerprint) if retention_fingerprint else None
     return Parts(pairs.take(train), pairs.take(validation), test, retention)
+
+
+def _load_test(fingerprint: str, settings: FinetuningSettings) -> Pairs:
+    test = load_pairs(fingerprint)
+    if len(test) < 2:
+        raise DataError(f"eval_data {settings.eval_data!r} has {len(test)} picture; at least 2 are needed to rank any")
+    return test
 
 
 def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,8 @@ _FEATURES = {
     "image_sha256": {"dtype": "string", "_type": "Value"},
     "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     "group": {"dtype": "string", "_type": "Value"},
+    "label": {"dtype": "string", "_type": "Value"},
+    "tags": {"dtype": "string", "_type": "Value"},
     "source": {"dtype": "string", "_type": "Value"},
 }
 SCHEMA = pa.schema(
@@ -40,10 +42,15 @@ SCHEMA = pa.schema(
         ("image_sha256", pa.string()),
         ("captions", pa.list_(pa.string())),
         ("group", pa.string()),
+        ("label", pa.string()),
+        ("tags", pa.string()),  # a JSON object: maps are not read well everywhere
         ("source", pa.string()),
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
+
+CONTENT = ("image_sha256", "captions", "group", "label", "tags")
+"""Columns that say what a row holds; where it came from is no part of that."""
 
 
 def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> DatasetReport:
@@ -146,7 +153,7 @@ def content_folder(fingerprint: str) -> Path:
 
 
 def read_index(fingerprint: str) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, captions, group, source."""
+    """All rows without their pictures: columns image_sha256, captions, group, label, tags (JSON), source."""
     return _index_table(content_folder(fingerprint))
 
 
@@ -165,26 +172,32 @@ def _row(example: TrainingExample) -> dict[str, object]:
         "image_sha256": digest,
         "captions": example.captions,
         "group": example.group or digest,
+        "label": example.label,
+        "tags": json.dumps(example.tags, ensure_ascii=False, sort_keys=True),
         "source": example.source,
     }
 
 
 def _example_digest(example: TrainingExample) -> bytes:
-    texts = json.dumps([example.captions, example.group, example.source])
+    texts = json.dumps([example.captions, example.group, example.label, example.tags, example.source], sort_keys=True)
     return hashlib.sha256(hashlib.sha256(example.image).digest() + texts.encode()).digest()
 
 
 def _index_table(folder: Path) -> pa.Table:
-    columns = ["image_sha256", "captions", "group", "source"]
-    parts = sorted(folder.glob("part-*.parquet"))
-    return pa.concat_tables([pq.read_table(part, columns=columns) for part in parts])
+    # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags.
+    columns = [name for name in SCHEMA.names if name != "image"]
+    table = pq.read_table([str(part) for part in sorted(folder.glob("part-*.parquet"))], schema=SCHEMA, columns=columns)
+    for name, empty in (("label", ""), ("tags", "{}")):
+        table = table.set_column(table.column_names.index(name), name, pc.fill_null(table[name], empty))
+    return table
 
 
 def _fingerprint(table: pa.Table) -> str:
-    """Independent of the order and the batches the rows came in."""
-    columns = (table[name].to_pylist() for name in ("image_sha256", "captions", "group"))
-    rows = sorted({json.dumps(row) for row in zip(*columns, strict=True)})
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+    """Independent of the order and the batches the rows came in. Where there is no label and no tag, neither counts."""
+    rows = set()
+    for *content, label, tags in zip(*(table[name].to_pylist() for name in CONTENT), strict=True):
+        rows.add(json.dumps([*content, label, tags] if label or tags != "{}" else content))
+    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
 
 
 def _captions(table: pa.Table) -> set[tuple[str, str]]:

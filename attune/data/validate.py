@@ -5,12 +5,16 @@ from collections.abc import Iterable
 from attune.data.images import decode
 from attune.schemas import Problem, TrainingExample
 
+LONGEST = 200
+"""Characters of a label or a tag; what is longer is a text and names nothing."""
+
 
 def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:
     """Sorts examples into usable ones and problems.
 
     An example with some bad captions and at least one good one is kept with the good ones; its bad ones are
-    reported. Captions are stripped of white space around them, and equal captions of one picture count once.
+    reported. So is a label or a tag that is too long: the example is kept without it. Captions, labels and tags are
+    stripped of white space around them, equal captions of one picture count once, and empty tags are left out.
 
     Returns:
         The usable examples, in order, and every problem found.
@@ -23,9 +27,15 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
             image=example.image,
             captions=list(dict.fromkeys(text for text in map(str.strip, example.captions) if not _is_blank(text))),
             group=example.group,
+            label=_kept(example.label),
+            tags={name.strip(): _kept(value) for name, value in example.tags.items() if name.strip() and _kept(value)},
             source=example.source or f"example {number}",
         )
-        found = [*_image_problems(checked), *_caption_problems(checked.source, example.captions)]
+        found = [
+            *_image_problems(checked),
+            *_caption_problems(checked.source, example.captions),
+            *_name_problems(checked.source, example),
+        ]
         problems += found
         if checked.captions and not any(problem.field == "image" for problem in found):
             good.append(checked)
@@ -56,6 +66,22 @@ def _caption_problems(source: str, captions: list[str]) -> list[Problem]:
         return [_problem(source, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
     advice = "the caption is empty. Describe the picture in words, or leave the row out"
     return [_problem(source, "captions", repr(text), "empty_caption", advice) for text in captions if _is_blank(text)]
+
+
+def _kept(name: str) -> str:
+    """A label, or a tag's value, as it is stored; empty if it cannot be. Only `nan` is no name: a class may be `none`."""
+    name = name.strip()
+    return "" if name.lower() == "nan" or len(name) > LONGEST else name
+
+
+def _name_problems(source: str, example: TrainingExample) -> list[Problem]:
+    tags = [("tags", f"tag {name!r}", value.strip()) for name, value in example.tags.items()]
+    advice = f"characters, more than {LONGEST}: the example is kept without it. Give a short name"
+    return [
+        _problem(source, field, value, "too_long", f"the {what} has {len(value)} {advice}")
+        for field, what, value in [("label", "label", example.label.strip()), *tags]
+        if len(value) > LONGEST
+    ]
 
 
 def _is_blank(text: str) -> bool:

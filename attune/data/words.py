@@ -119,6 +119,8 @@ def paraphrased(
             image=example.image,
             captions=_filled_up(example.captions, [known[text] for text in example.captions], limit),
             group=example.group,
+            label=example.label,
+            tags=example.tags,
             source=example.source,
         )
         for example in examples

@@ -1,60 +1,144 @@
-"""The Evaluator's work: before and after on the held-out split, and the report.
+"""The Evaluator's work: a run's model before and after on the held-out split, and the report.
 
-report/metrics.json   both sets of figures, their difference and its confidence interval
-report/examples.json  queries with their first hits before and after
-report/examples.png   the same as pictures: query, hits before, hits after
+report/metrics.json   every figure with its interval, in every mode, and what the figures depend on
+report/index.html     the same for people, with the rest of what `attune.report.page` writes
 """
 
 import json
 
+from attune.comparison import Section
 from attune.config import check_settings
-from attune.data.parts import load_parts
-from attune.data.pixels import open_pixels
+from attune.data.duplicates import thumbnails
+from attune.data.parts import Parts, load_parts
 from attune.device import choose_device
-from attune.evaluation.measure import image_of_text, measure, split_fingerprint
-from attune.files import whole_file, write_text
-from attune.metrics import difference_interval
-from attune.models.clip import load_clip
-from attune.report.gallery import contact_sheet, pick_examples
-from attune.runs import RunFolder
+from attune.errors import EvaluationError
+from attune.evaluation.class_figures import class_figures, zero_shot_facts
+from attune.evaluation.classes import Classes, find_classes
+from attune.evaluation.effects import effects
+from attune.evaluation.leakage import Leaks, find_leaks
+from attune.evaluation.look import Look, look, pixels_of
+from attune.evaluation.measure import image_of_text, split_fingerprint
+from attune.evaluation.provenance import preprocessing_fingerprint
+from attune.evaluation.retrieval_figures import headline, retention, retrieval_figures
+from attune.evaluation.tables import Figures, tables
+from attune.evaluation.zero_shot import templates
+from attune.files import write_text
+from attune.models.clip import Clip, load_clip
+from attune.report.material import Material
+from attune.report.page import write_report
+from attune.runs import RunFolder, read_json
 from attune.schemas import EvaluationResult
+from attune.settings import FinetuningSettings
 
 
 def evaluate(folder: RunFolder) -> EvaluationResult:
     """Measures the starting weights and the chosen ones on the held-out split, in fp32, and writes the report.
 
-    Both go through the same code and the same pixels in one process, so nothing but the weights differs.
+    Both go through the same code and the same pixels in one process, so nothing but the weights differs. A run that
+    trains nothing measures its model, beside its baseline if it has one.
+
+    Raises:
+        EvaluationError: if there is nothing to measure: embeddings that are no numbers, or a baseline that takes pictures
+            in another way.
     """
     run = folder.load()
     settings = check_settings(run.settings)
-    clip = load_clip(settings.model, choose_device(settings.devices), settings.seed)
-    test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint).test
-    cache = open_pixels(test.fingerprint, clip.preprocess, clip.resize)
-
-    clip.load_weights(folder.start_weights)
-    before = measure(clip, test, cache)
-    clip.load_weights(folder.chosen_weights)
-    after = measure(clip, test, cache)
-
-    owner = image_of_text(test)
-    low, high = difference_interval(before.ranks, after.ranks, owner)
+    parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
+    classes = find_classes(parts, settings.seed)
+    before, after, clip = _look_at_both(folder, settings, parts, classes)
+    leaks = _leaks(clip, parts)
+    owner = image_of_text(parts.test)
+    [first] = tables([headline(before.test, owner)] if before else None, [headline(after.test, owner)])
     result = EvaluationResult(
-        images=len(test),
-        captions=len(owner),
-        split_fingerprint=split_fingerprint(test),
-        before=before.metrics,
-        after=after.metrics,
-        difference_low=low,
-        difference_high=high,
+        images=len(parts.test),
+        captions=len(after.test.texts),
+        split_fingerprint=split_fingerprint(parts.test),
+        before=before.test.metrics if before else {},
+        after=after.test.metrics,
+        difference_low={row.metric: row.low for row in first.rows if row.low is not None},
+        difference_high={row.metric: row.high for row in first.rows if row.high is not None},
+        p_values={row.metric: row.p_value for row in first.rows if row.p_value is not None},
+        fingerprints={
+            "preprocessing": after.preprocessing,
+            **({"before": before.weights} if before else {}),
+            "after": after.weights,
+        },
+        warnings=[leaks.describe()] if leaks.rows else [],
     )
-    examples = pick_examples(test, before, after, settings.seed)
-    write_text(folder.report / "metrics.json", json.dumps(result.model_dump(exclude={"id"}), indent=2) + "\n")
-    write_text(folder.report / "examples.json", json.dumps(examples, indent=2, ensure_ascii=False) + "\n")
-    with whole_file(folder.report / "examples.png") as draft:
-        contact_sheet(examples, test, cache).save(draft, format="PNG")
-    folder.log(
-        "text->image recall@5 {:.4f} before, {:.4f} after; image->text {:.4f}, {:.4f}".format(
-            *(m[f"{d}_recall@5"] for d in ("text_to_image", "image_to_text") for m in (before.metrics, after.metrics))
-        )
+    facts = result.model_dump(exclude={"id"}) | {
+        "sections": [section.model_dump() for section in _sections(before, after, parts, classes, clip.device.type)],
+        "zero_shot": zero_shot_facts(after, classes, parts.test) if classes else {},
+        "leakage": leaks.describe(),
+        "slices_of": "Text to image recall@5",
+        **(effects(before.test, after.test, parts.test, leaks.rows) if before else {}),
+        "environment": read_json(folder.path / "environment.json"),
+    }
+    write_text(folder.report / "metrics.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    write_report(
+        folder.report,
+        Material(
+            run=run.model_copy(update={"evaluation": result}),
+            facts=facts,
+            events=list(folder.events()),
+            test=parts.test,
+            cache=pixels_of(clip, parts.test),
+            before=before.test if before else None,
+            after=after.test,
+        ),
     )
+    folder.log(_summary(result))
     return result
+
+
+def _look_at_both(
+    folder: RunFolder, settings: FinetuningSettings, parts: Parts, classes: Classes | None
+) -> tuple[Look | None, Look, Clip]:
+    """What the model before makes of the data, if there is one; what the model after does; and the latter."""
+    device, prompts = choose_device(settings.devices), templates(settings.prompt_templates)
+    clip = load_clip(settings.model, device, settings.seed)
+    if settings.trains:
+        clip.load_weights(folder.start_weights)
+        before = look(clip, parts, classes, prompts)
+        clip.load_weights(folder.chosen_weights)
+        return before, look(clip, parts, classes, prompts), clip
+    if settings.baseline is None:
+        return None, look(clip, parts, classes, prompts), clip
+    baseline = load_clip(settings.baseline, device, settings.seed)
+    one, other = (preprocessing_fingerprint(model.preprocess) for model in (baseline, clip))
+    if one != other:
+        raise EvaluationError(
+            f"{settings.baseline!r} and {settings.model!r} take pictures in different ways (preprocessing {one[:12]} and "
+            f"{other[:12]}), so a difference would not be one of the models alone. Evaluate each in a run of its own"
+        )
+    return look(baseline, parts, classes, prompts), look(clip, parts, classes, prompts), clip
+
+
+def _leaks(clip: Clip, parts: Parts) -> Leaks:
+    """Held-out pictures that are in the training data; of a run that trains nothing there are none."""
+    found = []
+    for pairs in (parts.train, parts.test):
+        cache = pixels_of(clip, pairs) if len(pairs) else None
+        found += [pairs, thumbnails(cache.pixels)[cache.rows(pairs.images)] if cache is not None else []]
+    return find_leaks(*found)
+
+
+def _sections(before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str) -> list[Section]:
+    """Every table beside the headline."""
+
+    def figures(one: Look) -> list[Figures]:
+        return [
+            *retrieval_figures(one.test, image_of_text(parts.test), device),
+            *(class_figures(one, classes, parts.test, device) if classes else []),
+            *([retention(one.retention, image_of_text(parts.retention))] if one.retention and parts.retention else []),
+        ]
+
+    return tables(figures(before) if before else None, figures(after))
+
+
+def _summary(result: EvaluationResult) -> str:
+    names = {"text->image": "text_to_image_recall@5", "image->text": "image_to_text_recall@5"}
+    if not result.before:
+        return "recall@5: " + ", ".join(f"{label} {result.after[name]:.4f}" for label, name in names.items())
+    return "recall@5: " + ", ".join(
+        f"{label} {result.before[name]:.4f} before, {result.after[name]:.4f} after" for label, name in names.items()
+    )

@@ -49,6 +49,11 @@ def image_of_text(pairs: Pairs) -> np.ndarray:
     return np.repeat(np.arange(len(pairs)), [len(captions) for captions in pairs.captions])
 
 
+def clusters_of(image_of_text: np.ndarray) -> dict[str, np.ndarray]:
+    """The picture of each query, by direction: captions of one picture are not independent."""
+    return {"text_to_image": image_of_text, "image_to_text": np.unique(image_of_text)}
+
+
 def split_fingerprint(pairs: Pairs) -> str:
     """SHA-256 of a split's pictures and captions: figures with different ones must not be compared."""
     return hashlib.sha256(json.dumps([pairs.images, pairs.captions]).encode()).hexdigest()

@@ -11,6 +11,7 @@ from itertools import cycle
 
 import numpy as np
 import torch
+from torch import Tensor
 
 ROUNDING = 2.0**-24
 """Of one float32 operation. A product of unit vectors is off by no more than this times their length, in whatever order it
@@ -25,10 +26,11 @@ TILE = 4_000_000
 WIDEST = 8192
 """Columns of a tile."""
 
-FEW = 32
-"""Doubtful scores of a line up to which they are computed one by one, and not the line as a whole."""
+FEW = 200
+"""Doubtful scores a line up to which they are computed one by one, and not the lines as a whole."""
 
 NOWHERE = -3.0  # below every cosine: where a tile's right answers are taken out
+NO_NUMBER = -2.0  # what the score of a right answer counts as when it is no number: below every cosine too
 
 
 def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> dict[str, np.ndarray]:
@@ -46,13 +48,14 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> d
         ``text_to_image``: ranks from 1, int64 (texts,); ``image_to_text``: int64 (images,). Embeddings that are no numbers
         are last as queries, and as answers they count against the model.
     """
-    exact = _products(texts, images, np.arange(len(texts)), image_of_text)
-    best = np.full(len(images), -np.inf)  # of each picture's own texts
+    exact = exact_scores(texts, images, np.arange(len(texts)), image_of_text)
+    best = np.full(len(images), np.nan)  # of each picture's own texts
     with np.errstate(invalid="ignore"):  # what is no number stays so, without a warning
-        np.maximum.at(best, image_of_text, exact)
+        np.fmax.at(best, image_of_text, exact)
     to_image, to_text = _Side(texts, images, exact, axis=1), _Side(images, texts, best, axis=0)
 
-    def count(scores: np.ndarray, rows: slice, columns: slice) -> None:
+    def count(tile: Tensor, rows: slice, columns: slice) -> None:
+        scores = tile.numpy()
         own = image_of_text[rows] - columns.start
         inside = np.flatnonzero((own >= 0) & (own < columns.stop - columns.start))
         scores[inside, own[inside]] = NOWHERE
@@ -71,19 +74,53 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> d
     return {"text_to_image": to_image.ranks(1), "image_to_text": to_text.ranks(own_texts)}
 
 
-def tiles(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, slice, slice]]:
-    """Scores of some rows of both, and which; a tile is good until the one after the next is asked for."""
+def tiles(
+    left: np.ndarray, right: np.ndarray, device: str = "cpu", size: int | None = None
+) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Scores of some rows of both, and which; a tile is good until the one after the next is asked for.
+
+    Args:
+        left: embeddings, float32 (left, dim). All of `right` are gone through before its next rows come.
+        right: embeddings, float32 (right, dim).
+        device: where the tiles are computed and lie.
+        size: scores in a tile; `TILE` if not given.
+    """
     width = min(len(right), WIDEST)
-    height = max(1, TILE // width)
-    buffers = cycle([torch.empty(height * width) for _ in range(2)])
+    height = max(1, (size or TILE) // width)
+    a, b = (torch.from_numpy(each).to(device) for each in (left, right))
+    buffers = cycle([torch.empty(height * width, device=device) for _ in range(2)])
     for top in range(0, len(left), height):
         rows = slice(top, min(top + height, len(left)))
         for start in range(0, len(right), width):
             columns = slice(start, min(start + width, len(right)))
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             tile = next(buffers)[: shape[0] * shape[1]].view(shape)
-            torch.mm(torch.from_numpy(left[rows]), torch.from_numpy(right[columns]).T, out=tile)
-            yield tile.numpy(), rows, columns
+            _multiply(a[rows], b[columns], tile)
+            yield tile, rows, columns
+
+
+def margin(dim: int) -> float:
+    """By how much a float32 product of two unit vectors of `dim` numbers may be off."""
+    return (dim + 8) * ROUNDING  # 8: the vectors' own lengths, and the bounds, are rounded too
+
+
+def exact_scores(queries: np.ndarray, answers: np.ndarray, query: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """Exact scores of some pairs, one by one: float64 (pairs,)."""
+    found = np.empty(len(query))
+    for start in range(0, len(query), 512):
+        part = slice(start, start + 512)
+        found[part] = (queries[query[part]].astype(np.float64) * answers[answer[part]]).sum(axis=1)
+    return found
+
+
+def exact_scores_within(queries: np.ndarray, answers: np.ndarray, query: np.ndarray, answer: np.ndarray) -> np.ndarray:
+    """The same for pairs of one tile: by a product of whole lines where there are many pairs to a line."""
+    lines, line = np.unique(query, return_inverse=True)
+    if len(query) <= FEW * len(lines):
+        return exact_scores(queries, answers, query, answer)
+    columns = slice(answer.min(), answer.max() + 1)
+    whole = queries[lines].astype(np.float64) @ answers[columns].astype(np.float64).T
+    return np.asarray(whole[line, answer - columns.start])
 
 
 class _Side:
@@ -98,7 +135,7 @@ class _Side:
 
     def __init__(self, queries: np.ndarray, answers: np.ndarray, right: np.ndarray, axis: int) -> None:
         self.queries, self.answers, self.right, self.axis = queries, answers, right, axis
-        self.margin = (queries.shape[1] + 8) * ROUNDING  # 8: the vectors' own lengths, and the bounds, are rounded too
+        self.margin = margin(queries.shape[1])
         self.not_below = np.zeros(len(queries), dtype=np.int64)
 
     def count(self, scores: np.ndarray, lines: slice, others: slice) -> None:
@@ -108,25 +145,21 @@ class _Side:
         below = _count(scores < low, self.axis)
         doubtful = _count(scores <= high, self.axis) - below
         self.not_below[lines] += scores.shape[self.axis] - below
-        for many, chosen in ((False, (doubtful > 0) & (doubtful <= FEW)), (True, doubtful > FEW)):
-            if chosen.any():
-                self._settle(scores, lines, others, np.flatnonzero(chosen), many)
+        if doubtful.any():
+            self._settle(scores, lines, others, np.flatnonzero(doubtful))
 
     def ranks(self, own: np.ndarray | int) -> np.ndarray:
         """What was found, once all tiles were counted; `own` is how many right answers each query has."""
         # Right answers stood below all scores, except where the right score is no number: nothing is below that.
         return np.asarray(1 + self.not_below - np.where(np.isnan(self.right), own, 0))
 
-    def _settle(self, scores: np.ndarray, lines: slice, others: slice, chosen: np.ndarray, many: bool) -> None:
+    def _settle(self, scores: np.ndarray, lines: slice, others: slice, chosen: np.ndarray) -> None:
         """Computes doubtful scores of some lines anew, and takes off those that are below after all."""
         band = scores[chosen] if self.axis == 1 else scores[:, chosen].T
         rows = lines.start + chosen
         low, high = self._bounds(self.right[rows])
         line, other = np.nonzero((band >= low[:, None]) & (band <= high[:, None]))
-        if many:
-            found = (self.queries[rows].astype(np.float64) @ self.answers[others].astype(np.float64).T)[line, other]
-        else:
-            found = _products(self.queries, self.answers, rows[line], others.start + other)
+        found = exact_scores_within(self.queries, self.answers, rows[line], others.start + other)
         self.not_below[rows] -= np.bincount(line[found < self.right[rows][line] - TIED], minlength=len(rows))
 
     def _bounds(self, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,13 +167,12 @@ class _Side:
         return (right - self.margin).astype(np.float32), (right + self.margin).astype(np.float32)
 
 
-def _products(queries: np.ndarray, answers: np.ndarray, query: np.ndarray, answer: np.ndarray) -> np.ndarray:
-    """Exact scores of some pairs, float64 (pairs,)."""
-    found = np.empty(len(query))
-    for start in range(0, len(query), 4096):
-        part = slice(start, start + 4096)
-        found[part] = (queries[query[part]].astype(np.float64) * answers[answer[part]]).sum(axis=1)
-    return found
+def _multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
+    """In float32 throughout, whatever the program allows elsewhere: `margin` is that of nothing less."""
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    torch.mm(left, right.T, out=out)
+    torch.set_float32_matmul_precision(allowed)
 
 
 def _count(flags: np.ndarray, axis: int) -> np.ndarray:

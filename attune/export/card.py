@@ -1,56 +1,45 @@
-"""The model card in the artifact."""
+"""The model card in the artifact: Markdown, with the front matter that the Hugging Face hub reads."""
 
 import json
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from open_clip.pretrained import get_pretrained_cfg
 
 from attune.comparison import comparison
+from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
 
 
 def model_card(run: FinetuningRun) -> str:
-    """Markdown: what it is, how to load it, before and after, how to make it again."""
-    settings = {key: value for key, value in run.settings.items() if value is not None}
-    return f"""# {run.name}
+    """Markdown: what it is, how to load it, its figures, how to make it again.
 
-{run.settings["model"]} fine-tuned by Attune on `{run.settings["train_data"]}` with {run.settings["loss"]}.
-{run.description}
+    Of a model that was only evaluated it leaves out what is about training, and what there was before.
+    """
+    parts = [
+        f"---\n{_front_matter(run)}\n---\n\n# {run.name}",
+        _introduction(run),
+        _LOADING,
+        _figures(run),
+        _training(run) if run.training.device else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
-```python
+
+_LOADING = """```python
 import open_clip
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:PATH_OF_THIS_FOLDER")
 tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
-```
-
-## Before and after
-
-On {run.evaluation.images} held-out pictures with {run.evaluation.captions} captions. recall@k is the share of queries
-with a right answer among the first k, as in CLIP_benchmark. The difference has a 95 % interval (paired bootstrap over
-pictures).
-
-{comparison_table(run)}
-
-## Made with
-
-Chosen by recall on the validation part: {chosen_weights(run)}. {run.training.steps} steps in {run.training.seconds:.0f} s
-on {run.training.device}, {run.training.precision}.
-
-```json
-{json.dumps(settings, indent=2)}
-```
-
-What was `auto` came to:
-
-```json
-{json.dumps(run.training.recipe, indent=2)}
-```
-"""
+```"""
 
 
 def comparison_table(run: FinetuningRun) -> str:
-    """Before, after and difference of every metric, as a Markdown table."""
-    rows = [
-        f"| {row.label} | {row.before:.3f} | {row.after:.3f} | {row.difference} |" for row in comparison(run.evaluation).rows
-    ]
-    return "\n".join(["| metric | before | after | difference |", "|---|---|---|---|", *rows])
+    """Before, after and difference of every metric, as a Markdown table; without a before, the figures alone."""
+    rows = [row for row in comparison(run.evaluation).rows if row.after is not None]
+    if not run.evaluation.before:
+        return "\n".join(["| metric | value |", "|---|---:|", *(f"| {row.label} | {_figure(row.after)} |" for row in rows)])
+    lines = [f"| {row.label} | {_figure(row.before)} | {_figure(row.after)} | {row.difference} |" for row in rows]
+    return "\n".join(["| metric | before | after | difference |", "|---|---:|---:|---:|", *lines])
 
 
 def chosen_weights(run: FinetuningRun) -> str:
@@ -63,3 +52,87 @@ def chosen_weights(run: FinetuningRun) -> str:
         "average": f"the running average of the weights {of_epoch}",
         "interpolated": f"{training.chosen_share:.0%} of the way from the starting weights to those {of_epoch}",
     }[training.chosen]
+
+
+def _front_matter(run: FinetuningRun) -> str:
+    """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
+    data = _data_name(run.settings)
+    results = [
+        EvalResult(
+            task_type="image-text-retrieval",
+            dataset_type=data,
+            dataset_name=f"{data} (held out)" if not run.settings.get("eval_data") else data,
+            metric_type=row.metric,
+            metric_value=row.after,
+        )
+        for row in comparison(run.evaluation).rows
+        if row.after is not None
+    ]
+    front = ModelCardData(
+        library_name="open_clip",
+        pipeline_tag="zero-shot-image-classification",
+        tags=["clip", "attune"],
+        base_model=_base_model(str(run.settings.get("model", ""))),
+        model_name=run.name,
+        eval_results=results or None,
+    )
+    text: str = front.to_yaml()
+    return text
+
+
+def _base_model(name: str) -> str | None:
+    architecture, _, weights = name.partition("#")
+    known = get_pretrained_cfg(architecture.replace("/", "-"), weights)
+    return str(known.get("hf_hub", "")).strip("/") or None
+
+
+def _introduction(run: FinetuningRun) -> str:
+    model, data = run.settings.get("model"), run.settings.get("train_data")
+    said = f"{model}, evaluated by Attune on `{_data_name(run.settings)}`."
+    if run.training.device:
+        said = f"{model} fine-tuned by Attune on `{data}` with {run.training.recipe.get('loss', run.settings.get('loss'))}."
+    return f"{said}\n{run.description}".strip()
+
+
+def _figures(run: FinetuningRun) -> str:
+    result = run.evaluation
+    headline, sentences = verdict(result, bool(run.training.device))
+    title = "Before and after" if result.before else "Evaluation"
+    interval = " The difference has a 95 % interval (paired bootstrap over\npictures)." if result.before else ""
+    parts = [
+        f"## {title}",
+        " ".join([f"{headline}." if headline else "", *sentences]).strip(),
+        *(f"> **Note:** {warning}" for warning in result.warnings),
+        f"On {result.images} held-out pictures with {result.captions} captions. recall@k is the share of queries\n"
+        f"with a right answer among the first k, as in CLIP_benchmark.{interval}",
+        comparison_table(run),
+    ]
+    return "\n\n".join(parts)
+
+
+def _training(run: FinetuningRun) -> str:
+    training = run.training
+    settings = {key: value for key, value in run.settings.items() if value is not None}
+    return f"""## Made with
+
+Chosen by recall on the validation part: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
+on {training.device}, {training.precision}.
+
+```json
+{json.dumps(settings, indent=2)}
+```
+
+What was `auto` came to:
+
+```json
+{json.dumps(training.recipe, indent=2)}
+```"""
+
+
+def _data_name(settings: dict[str, Any]) -> str:
+    """The dataset that was measured on, or a part of it was."""
+    return str(settings.get("eval_data") or settings.get("train_data") or "")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

@@ -1,5 +1,7 @@
 """Example queries a person can look at, with their first hits before and after."""
 
+import base64
+import io
 import textwrap
 from typing import Any
 
@@ -12,53 +14,113 @@ from attune.evaluation.measure import Measurement, image_of_text
 
 EXAMPLES = 12
 HITS = 5
+SHOWN = 6
+"""Examples of each kind on the page: with ten pictures each, what keeps the file small enough to send."""
+
+THUMBNAIL = 96
+LONGEST = 280
 
 
-def pick_examples(test: Pairs, before: Measurement, after: Measurement, seed: int) -> list[dict[str, Any]]:
-    """Random text queries with their first hits before and after; random, so that losses show beside gains."""
-    captions = test.texts
-    owner = image_of_text(test)
-    chosen = np.random.default_rng(seed).permutation(len(captions))[:EXAMPLES]
+def pick_examples(test: Pairs, before: Measurement | None, after: Measurement, seed: int) -> list[dict[str, Any]]:
+    """Random text queries with their first hits before and after; random, so that losses show beside gains.
+
+    Without `before` there are no `rank_before` and `hits_before`.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(after.texts))[:EXAMPLES]
+    return [_example("text_to_image", int(query), test, before, after) for query in chosen]
+
+
+def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measurement) -> dict[str, list[dict[str, Any]]]:
+    """The queries whose reciprocal rank rose most, as `better`, and those where it fell most, as `worse`.
+
+    A picture is there once, however many of its captions gained: `SHOWN` of each at most.
+
+    Args:
+        direction: `text_to_image` or `image_to_text`.
+        test: what was measured on.
+        before: figures of the starting model.
+        after: figures of the trained one.
+    """
+    gains = 1 / after.ranks[direction] - 1 / before.ranks[direction]
+    owner = image_of_text(test) if direction == "text_to_image" else np.arange(len(test))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, sign in (("better", 1), ("worse", -1)):
+        order = np.argsort(-sign * gains, kind="stable")
+        order = order[sign * gains[order] > 0]
+        first = np.sort(np.unique(owner[order], return_index=True)[1])[:SHOWN]
+        found[name] = [_example(direction, int(query), test, before, after) for query in order[first]]
+    return found
+
+
+def _example(direction: str, query: int, test: Pairs, before: Measurement | None, after: Measurement) -> dict[str, Any]:
+    to_image = direction == "text_to_image"
+    image = int(image_of_text(test)[query]) if to_image else query
+    example: dict[str, Any] = {"query": test.texts[query] if to_image else test.captions[image][0], "image": image}
+    for when, measurement in (("before", before), ("after", after)):
+        if measurement is not None:
+            example[f"rank_{when}"] = int(measurement.ranks[direction][query])
+            example[f"hits_{when}"] = _hits(measurement, query, image, test, to_image)
+    return example
+
+
+def _hits(measurement: Measurement, query: int, image: int, test: Pairs, to_image: bool) -> list[dict[str, Any]]:
+    """The first answers; of those that score alike, as everywhere, wrong ones first."""
+    owner = np.arange(len(test)) if to_image else image_of_text(test)
+    pictures, texts = measurement.images, measurement.texts
+    scores = pictures @ texts[query] if to_image else texts @ pictures[query]
+    captions = [texts[0] for texts in test.captions] if to_image else test.texts
+    best = np.lexsort((owner == image, -scores))[:HITS]
     return [
         {
-            "query": captions[query],
-            "image": int(owner[query]),
-            "rank_before": int(before.ranks["text_to_image"][query]),
-            "rank_after": int(after.ranks["text_to_image"][query]),
-            "hits_before": _hits(before, query, test),
-            "hits_after": _hits(after, query, test),
+            "image": int(owner[row]),
+            "caption": captions[row],
+            "score": round(float(scores[row]), 4) if np.isfinite(scores[row]) else None,
         }
-        for query in chosen
+        for row in best
     ]
 
 
-def _hits(measurement: Measurement, query: int, test: Pairs) -> list[dict[str, Any]]:
-    scores = measurement.images @ measurement.texts[query]
-    best = np.argsort(-scores, kind="stable")[:HITS]
-    return [{"image": int(row), "caption": test.captions[row][0], "score": round(float(scores[row]), 4)} for row in best]
-
-
 def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache, cell: int = 72) -> Image.Image:
-    """One row a query: its text, the right picture, the first hits before, the first hits after; right ones framed."""
+    """One row a query: its text, the right picture, the first hits before and after if both are there; right ones framed."""
     rows = cache.rows(test.images)
     font = ImageFont.load_default(size=14)
     text_width, gap = 300, 24
-    columns = [text_width + gap // 2, text_width + cell + 2 * gap, text_width + (1 + HITS) * cell + 4 * gap]
-    sheet = Image.new("RGB", (columns[2] + HITS * cell + gap, (cell + 8) * len(examples) + 36), "white")
+    times = [when for when in ("before", "after") if examples and f"hits_{when}" in examples[0]]
+    right = text_width + gap // 2
+    columns = [right + cell + (gap // 2) * 3 + place * (HITS * cell + gap) for place in range(len(times))]
+    sheet = Image.new("RGB", (columns[-1] + HITS * cell + gap, (cell + 8) * len(examples) + 36), "white")
     draw = ImageDraw.Draw(sheet)
-    for left, title in zip([8, *columns], ["query", "right", "before", "after"], strict=True):
+    for left, title in zip([8, right, *columns], ["query", "right", *times], strict=True):
         draw.text((left, 8), title, fill="black", font=font)
     for number, example in enumerate(examples):
         top = 32 + number * (cell + 8)
         draw.multiline_text((8, top + 4), _wrapped(example["query"]), fill="black", font=font)
-        _paste(sheet, cache.pixels[rows[example["image"]]], columns[0], top, cell)
-        for left, key in ((columns[1], "hits_before"), (columns[2], "hits_after")):
-            for place, hit in enumerate(example[key]):
+        _paste(sheet, cache.pixels[rows[example["image"]]], right, top, cell)
+        for left, when in zip(columns, times, strict=True):
+            for place, hit in enumerate(example[f"hits_{when}"]):
                 x = left + place * cell
                 _paste(sheet, cache.pixels[rows[hit["image"]]], x, top, cell)
                 if hit["image"] == example["image"]:
                     draw.rectangle((x, top, x + cell - 2, top + cell - 2), outline="green", width=3)
     return sheet
+
+
+def thumbnail(pixels: np.ndarray) -> str:
+    """A small picture as a `data:` address, to stand in a page.
+
+    Args:
+        pixels: uint8 (3, height, width).
+    """
+    picture = Image.fromarray(pixels.transpose(1, 2, 0))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="JPEG", quality=80, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def shortened(text: str, length: int = LONGEST) -> str:
+    """The text, or its beginning and an ellipsis."""
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, left: int, top: int, cell: int) -> None:

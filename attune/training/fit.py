@@ -14,6 +14,7 @@ from attune.metrics import mean_recall
 from attune.models.trainable import train_mode
 from attune.models.weights import save_weights
 from attune.training.average import statistics
+from attune.training.callbacks import watch
 from attune.training.checkpoints import Stateful
 from attune.training.checks import check_data, check_pairs, estimate_run
 from attune.training.distributed import agree, any_of, average_gradients, broadcast
@@ -49,6 +50,7 @@ def fit(job: Job) -> None:
         if is_chance(job.position.start.mean_recall, len(job.parts.validation)) and not job.guards.scratch:
             job.guards.expect_nothing_of_the_start()
             job.log("the starting model knows nothing of these pairs yet: it is guarded as random weights are", kind="guard")
+        watch(job, 0)
         save(job)
 
     while not is_done(job):
@@ -63,6 +65,7 @@ def fit(job: Job) -> None:
         if is_much_worse(job, after):
             start_over(job, after)
             continue
+        watch(job, position.epoch)
         if job.average is not None:
             with job.average.applied(job.clip.model):
                 measure_candidate(job, Candidate(position.epoch, "average", 0.0, loss))

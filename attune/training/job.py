@@ -22,6 +22,7 @@ from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
 from attune.runs import RunFolder
 from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
+from attune.training.callbacks import Watch, load_watches
 from attune.training.checkpoints import Checkpoints
 from attune.training.distributed import World, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
@@ -38,6 +39,7 @@ class Job:
     """One process's view of a run that trains.
 
     Attributes:
+        watches: what callbacks look at; only the main process does.
         log: writes to the run's history; only the main process does.
         stop: tells whether training was asked to stop.
     """
@@ -55,6 +57,7 @@ class Job:
     average: WeightAverage | None
     guards: Guards
     checkpoints: Checkpoints
+    watches: list[Watch]
     progress: Progress
     world: World
     device: str
@@ -130,6 +133,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
         guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch),
         checkpoints=Checkpoints(folder),
+        watches=load_watches(settings, run.callback_fingerprints, clip) if world.is_main else [],
         progress=Progress(folder, clip.device, recipe.total_steps, recipe.epochs),
         world=world,
         device=device,

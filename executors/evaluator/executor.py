@@ -1,4 +1,4 @@
-"""The Evaluator: measures the model before and after on the held-out split."""
+"""The Evaluator: measures the model before and after on the held-out split, or a model as it is."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from executors.stage import StageExecutor
 
 
 class Evaluator(StageExecutor):
-    """Evaluates a trained run; the work is `attune.evaluation.evaluate`."""
+    """Evaluates a trained run, or one without training data; the work is `attune.evaluation.evaluate`."""
 
     stage = "evaluate"
 

@@ -5,14 +5,17 @@ import pytest
 
 from attune.config import check_settings
 from attune.errors import SettingsError
-from attune.settings import FinetuningSettings
+from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings
 
 NEEDED = {"model": "starter", "train_data": "shapes"}
 
 
-@pytest.mark.parametrize("field", FinetuningSettings.model_fields)
-def test_every_setting_is_described_in_a_sentence(field: str) -> None:
-    description = FinetuningSettings.model_fields[field].description
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [(model, field) for model in (FinetuningSettings, EvaluationCallback) for field in model.model_fields],
+)
+def test_every_setting_is_described_in_a_sentence(model: type[pydantic.BaseModel], field: str) -> None:
+    description = model.model_fields[field].description
 
     assert description
     assert description.endswith(".")
@@ -174,7 +177,6 @@ def test_an_unknown_setting_that_is_like_none_is_answered_with_the_list() -> Non
         ("seed", -1),
         ("seed", 2**31),
         ("train_data", ""),
-        ("train_data", None),
         ("train_data", ".hidden"),
         ("model", ""),
     ],
@@ -200,6 +202,12 @@ def test_the_old_name_of_devices_is_answered_with_the_new_one() -> None:
 
 
 CONTRADICTIONS = [
+    ({"train_data": None}, "train_data is missing: give it to train, or eval_data alone to measure the model as it is"),
+    (
+        {"train_data": None, "eval_data": "other", "epochs": 3, "retention_data": "third", "val_split": 0.2},
+        "nothing is trained without train_data: leave out val_split, retention_data, epochs, or give train_data",
+    ),
+    ({"baseline": "starter"}, "baseline = 'starter' is for runs that train nothing"),
     ({"retention_data": "shapes"}, "retention_data = 'shapes' is also train_data or eval_data"),
     ({"retention_data": "other", "eval_data": "other"}, "retention_data = 'other' is also train_data or eval_data"),
     ({"lock_image": True, "lock_text": True}, "lock_image and lock_text are both true: there is nothing to train"),
@@ -232,6 +240,8 @@ def test_settings_that_clash_are_refused_with_their_names(changes: dict[str, obj
     "changes",
     [
         {"retention_data": "other", "eval_data": "third"},
+        {"train_data": None, "eval_data": "other"},
+        {"train_data": None, "eval_data": "other", "baseline": "ViT-B-32#openai", "devices": "cpu", "seed": 3},
         {"lock_image": True, "lora_rank": 4},
         {"lora_rank": 0, "train_last_blocks": 2},
         {"multi_positive": True, "caption_mixing": 0},
@@ -249,10 +259,66 @@ def test_settings_that_go_together_are_let_through(changes: dict[str, object]) -
 
 def test_all_clashes_come_together() -> None:
     changes: dict[str, object] = {}
-    for some, _ in (CONTRADICTIONS[0], CONTRADICTIONS[3], CONTRADICTIONS[5], CONTRADICTIONS[6], CONTRADICTIONS[7]):
+    for some, _ in (CONTRADICTIONS[number] for number in (3, 6, 8, 9, 10)):
         changes |= some
 
     with pytest.raises(SettingsError) as caught:
         check_settings({**NEEDED, **changes})
 
     assert len(str(caught.value).splitlines()) == 1 + 5
+
+
+def test_a_run_trains_if_it_has_training_data() -> None:
+    assert check_settings(NEEDED).trains
+    assert not check_settings({"model": "starter", "eval_data": "other"}).trains
+
+
+def test_what_an_evaluation_uses_are_settings() -> None:
+    assert FinetuningSettings.model_fields.keys() >= EVALUATION
+
+
+@pytest.mark.parametrize(
+    ("given", "encoders"),
+    [
+        ({}, ("clip-text", "clip-vision")),
+        ({"model": "clip-vision"}, ("clip-vision", "clip-text")),
+        ({"index_model": "clip-text"}, ("clip-vision", "clip-text")),
+        ({"index_model": "clip-vision"}, ("clip-text", "clip-vision")),
+        ({"model": "clip-text", "index_model": "clip-text"}, ("clip-text", "clip-text")),
+        ({"model": "clip-vision", "index_model": "clip-vision", "exclude_self": True}, ("clip-vision", "clip-vision")),
+    ],
+)
+def test_a_callback_asks_one_tower_for_what_the_other_embeds(given: dict[str, object], encoders: tuple[str, str]) -> None:
+    [callback] = check_settings({**NEEDED, "callbacks": [{"query_data": "shapes", **given}]}).callbacks
+
+    assert callback.encoders == encoders
+    assert callback.limit == 20
+
+
+@pytest.mark.parametrize(
+    ("callback", "said"),
+    [
+        ({}, "callbacks[1].query_data is missing: Name of a pushed dataset"),
+        ({"query_data": "a b"}, "callbacks[1].query_data = 'a b' is not a valid name"),
+        ({"query_data": "a", "limt": 3}, "callbacks[1].limt = 3: there is no such setting (did you mean 'limit'?)"),
+        ({"query_data": "a", "limit": 0}, "callbacks[1].limit = 0: input should be greater than or equal to 1"),
+        ({"query_data": "a", "kind": "wandb"}, "callbacks[1].kind = 'wandb': input should be 'evaluation'"),
+        ({"query_data": "a", "distance": "l2"}, "callbacks[1].distance = 'l2' is not known. CLIP is trained on cosine"),
+        (
+            {"query_data": "a", "exclude_self": True},
+            "callbacks[1] = {'query_data': 'a', 'exclude_self': True} has exclude_self",
+        ),
+        (
+            {"query_data": "a", "index_data": "b", "model": "clip-text", "index_model": "clip-text", "exclude_self": True},
+            "callbacks[1] = {",
+        ),
+        ("shapes", "callbacks[1] = 'shapes': input should be a valid dictionary"),
+    ],
+)
+def test_a_callback_that_cannot_be_is_named_by_its_place(callback: object, said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_settings({**NEEDED, "callbacks": [{"query_data": "shapes"}, callback]})
+
+    _, *lines = str(caught.value).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"- {said}")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from attune.data.images import MAX_PIXELS, decode
 from attune.data.store import problems_by_reason
-from attune.data.validate import validate_examples
+from attune.data.validate import LONGEST, validate_examples
 from attune.schemas import TrainingExample
 from tests.conftest import picture
 
@@ -154,6 +154,36 @@ def test_keeps_the_good_captions_of_an_example_with_a_bad_one() -> None:
 
     assert [example.captions for example in good] == [["red", "round"]]  # stripped, and the second "red" counts once
     assert [problem.reason for problem in problems] == ["empty_caption"]
+
+
+def test_labels_and_tags_are_stripped_and_empty_ones_left_out() -> None:
+    tags = {" camera ": " X100 ", "lens": "  ", "price": "nan", " ": "5"}
+
+    good, problems = validate_examples(
+        [
+            TrainingExample(image=JPEG, captions=["fine"], label=" red fox ", tags=tags),
+            *(TrainingExample(image=JPEG, captions=["fine"], label=label) for label in (" ", "NaN", "none")),
+        ]
+    )
+
+    assert [example.label for example in good] == ["red fox", "", "", "none"]  # "none" may be the name of a class
+    assert good[0].tags == {"camera": "X100"}
+    assert not problems
+
+
+def test_an_example_is_kept_without_a_label_or_tag_that_is_too_long() -> None:
+    tags = {"note": "y" * 300, "camera": "z" * LONGEST}
+    example = TrainingExample(image=JPEG, captions=["fine"], label="x" * (LONGEST + 1), tags=tags, source="a")
+
+    good, problems = validate_examples([example])
+
+    assert [(example.label, example.tags) for example in good] == [("", {"camera": "z" * LONGEST})]
+    assert [(problem.source, problem.field, problem.reason) for problem in problems] == [
+        ("a", "label", "too_long"),
+        ("a", "tags", "too_long"),
+    ]
+    assert problems[0].advice.startswith("the label has 201 characters, more than 200")
+    assert problems[1].advice.startswith("the tag 'note' has 300 characters")
 
 
 def test_an_example_without_a_source_is_named_by_its_place() -> None:

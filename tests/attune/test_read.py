@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,54 @@ def test_reads_a_folder_in_the_layout_of_kaggles_flickr8k(tmp_path: Path, images
 
     assert content(read_examples(str(tmp_path))) == BOTH
     assert count_examples(str(tmp_path)) == 2
+
+
+def known_of(examples: object) -> list[tuple[str, str, dict[str, str]]]:
+    return [(example.group, example.label, example.tags) for example in examples]
+
+
+@pytest.mark.parametrize("label", ["label", "class", "category", "Label"])
+def test_named_columns_of_a_csv_are_group_label_and_tags(folder: Path, label: str) -> None:
+    (folder / "data.csv").write_text(
+        f",image,caption,{label},Group,Taken In,stars\n0,red.png,a red circle,warm,round, Spain ,5\n1,blue.png,blue,,,,\n"
+    )
+
+    examples = list(read_examples(folder / "data.csv"))
+
+    assert known_of(examples) == [("round", "warm", {"Taken In": "Spain", "stars": "5"}), ("", "", {})]
+    assert content(examples) == [(RED, ["a red circle"]), (BLUE, ["blue"])]
+
+
+def test_of_two_label_columns_one_is_a_tag(folder: Path) -> None:
+    (folder / "data.csv").write_text("image,caption,category,label\nred.png,a red circle,shapes,circle\n")
+
+    assert known_of(read_examples(folder / "data.csv")) == [("", "circle", {"category": "shapes"})]
+
+
+def test_where_rows_of_a_picture_differ_the_first_counts_that_says_anything(folder: Path) -> None:
+    (folder / "data.csv").write_text(
+        "image,caption,label,group,by\nred.png,one,,,Ann\nblue.png,two,cold,,\nred.png,three,warm,a,Ben\nred.png,four,hot,b,\n"
+    )
+
+    red, blue = read_examples(folder / "data.csv")
+
+    assert (red.captions, red.label, red.group, red.tags) == (["one", "three", "four"], "warm", "a", {"by": "Ann"})
+    assert (blue.captions, blue.label, blue.group, blue.tags) == (["two"], "cold", "", {})
+
+
+def test_unquoted_commas_of_a_caption_do_not_shift_what_comes_after_it(folder: Path) -> None:
+    (folder / "data.csv").write_text("image,caption,label\nred.png,a circle, red, round,warm\nblue.png,blue,cold\n")
+
+    red, blue = read_examples(folder / "data.csv")
+
+    assert (red.captions, red.label) == (["a circle, red, round"], "warm")
+    assert (blue.captions, blue.label) == (["blue"], "cold")
+
+
+def test_a_csv_without_a_header_has_no_label(folder: Path) -> None:
+    (folder / "data.csv").write_text("red.png,a red circle\nblue.png,a blue circle\n")
+
+    assert known_of(read_examples(folder / "data.csv")) == [("", "", {})] * 2
 
 
 def test_image_folder_says_where_relative_paths_start(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -161,6 +210,47 @@ def test_reads_one_caption_a_row_and_groups_from_parquet(folder: Path) -> None:
 
     assert (red.captions, red.group, red.source) == (["a red circle"], "warm", "data.parquet, row 1")
     assert (blue.captions, blue.group, blue.source) == ([], "", "data.parquet, row 2")
+
+
+def test_plain_columns_of_parquet_are_label_and_tags(folder: Path) -> None:
+    columns = {
+        "image": [RED, BLUE],
+        "caption": ["a red circle", "a blue circle"],
+        "category": pa.array(["warm", None]).dictionary_encode(),
+        "Stars": [5, None],
+        "price": [1.5, 2.0],
+        "sold": [True, False],
+        "vector": [[0.1, 0.2], [0.3, 0.4]],
+        "raw": [b"1", b"2"],
+    }
+    pq.write_table(pa.table(columns), folder / "data.parquet")
+
+    assert known_of(read_examples(folder / "data.parquet")) == [
+        ("", "warm", {"Stars": "5", "price": "1.5", "sold": "True"}),
+        ("", "", {"price": "2.0", "sold": "False"}),
+    ]
+
+
+def test_a_hugging_face_class_is_read_by_its_name(folder: Path) -> None:
+    classes = {"_type": "ClassLabel", "names": ["circle", "square"]}
+    features = {"image": {"_type": "Image"}, "label": classes, "shade": classes, "n": {"dtype": "int64", "_type": "Value"}}
+    table = pa.table(
+        {"image": [RED] * 4, "text": ["a"] * 4, "label": [1, 0, -1, None], "shade": [0, 1, -1, 7], "n": [0, 1, -1, None]}
+    ).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, folder / "data.parquet")
+
+    assert known_of(read_examples(folder / "data.parquet")) == [
+        ("", "square", {"shade": "circle", "n": "0"}),
+        ("", "circle", {"shade": "square", "n": "1"}),
+        ("", "", {"n": "-1"}),  # -1 is no class
+        ("", "", {"shade": "7"}),
+    ]
+
+
+def test_a_label_column_of_lists_is_left_out(folder: Path) -> None:
+    pq.write_table(pa.table({"image": [RED], "text": ["a"], "label": [["a", "b"]]}), folder / "data.parquet")
+
+    assert known_of(read_examples(folder / "data.parquet")) == [("", "", {})]
 
 
 def test_reads_all_parquet_files_of_a_folder_in_order(folder: Path) -> None:

@@ -25,6 +25,8 @@ from attune.schemas import FinetuningRun, TrainingExample
 from attune.stages import STAGES, run_stage
 
 MODEL_FILES = ["open_clip_config.json", "open_clip_model.safetensors"]
+PLOTS = ["learning_rate", "logit_scale", "loss", "mean_recall", "recall_image_to_text", "recall_text_to_image"]
+PLOTS += ["similarity_after", "similarity_before"]
 FILES = [
     ".run.lock",
     ".stage.lock",
@@ -39,9 +41,12 @@ FILES = [
     "checkpoints/start.safetensors",
     "environment.json",
     "events.jsonl",
+    "report/README.md",
     "report/examples.json",
     "report/examples.png",
+    "report/index.html",
     "report/metrics.json",
+    *(f"report/plots/{name}.png" for name in PLOTS),
     "run.json",
 ]
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from attune.data import store
-from attune.data.pairs import load_pairs
+from attune.data.pairs import Pairs, load_pairs
+from attune.data.read import read_examples
 from attune.errors import DataError, DatasetNotFound
 from attune.schemas import DatasetReport, TrainingExample
 from tests.conftest import picture
@@ -38,7 +40,7 @@ def test_the_same_data_pushed_twice_is_stored_once(attune_home: Path, make_examp
     assert len(store.read_index(first.fingerprint)) == 20
 
 
-@pytest.mark.parametrize("change", ["caption", "group", "picture", "fewer"])
+@pytest.mark.parametrize("change", ["caption", "group", "label", "tags", "picture", "fewer"])
 def test_other_data_has_another_fingerprint(attune_home: Path, make_examples: Make, push: Push, change: str) -> None:
     first = push("first", make_examples(6))
     examples = make_examples(6)
@@ -46,6 +48,10 @@ def test_other_data_has_another_fingerprint(attune_home: Path, make_examples: Ma
         examples[3].captions = [*examples[3].captions, "one more"]
     elif change == "group":
         examples[3].group = "a group"
+    elif change == "label":
+        examples[3].label = "a class"
+    elif change == "tags":
+        examples[3].tags = {"camera": "X100"}
     elif change == "picture":
         examples[3].image = picture("cyan")
     else:
@@ -92,6 +98,82 @@ def test_a_picture_that_comes_twice_counts_once_with_the_captions_of_both(
     assert report.captions == 3 + 10
     pairs = load_pairs(report.fingerprint)
     assert (len(pairs), sum(map(len, pairs.captions))) == (6, 13)
+
+
+def test_data_without_labels_and_tags_has_the_fingerprint_of_before_there_were_any(
+    attune_home: Path, make_examples: Make, push: Push
+) -> None:
+    (example,) = make_examples(1)
+    digest = hashlib.sha256(example.image).hexdigest()
+
+    report = push("shapes", [example])
+
+    row = json.dumps([digest, example.captions, digest])  # the picture, what is said of it, its group: itself
+    assert report.fingerprint == hashlib.sha256(row.encode()).hexdigest()
+
+
+def test_labels_and_tags_come_back_row_by_row(attune_home: Path, make_examples: Make, push: Push) -> None:
+    examples = make_examples(12)
+    for number, example in enumerate(examples[:8]):
+        example.label, example.tags = f"class {number % 3}", {"größe": str(number), "by": "Ann"}
+
+    pairs = load_pairs(push("shapes", examples, batch_size=5).fingerprint)
+
+    known = {hashlib.sha256(example.image).hexdigest(): (example.label, example.tags) for example in examples}
+    assert [(label, tags) for label, tags in zip(pairs.labels, pairs.tags, strict=True)] == [
+        known[image] for image in pairs.images
+    ]
+    taken = pairs.take([7, 2])
+    assert taken.labels == [pairs.labels[7], pairs.labels[2]]
+    assert taken.tags == [pairs.tags[7], pairs.tags[2]]
+
+
+def test_rows_of_one_picture_share_the_first_label_and_all_tags(attune_home: Path, push: Push) -> None:
+    red = picture("red")
+    rows = [  # in the order of their captions, whatever order they are pushed in
+        TrainingExample(image=red, captions=["a"], tags={"by": "Ann"}, source="1"),
+        TrainingExample(image=red, captions=["b"], label="warm", tags={"by": "Ben", "in": "Spain"}, source="2"),
+        TrainingExample(image=red, captions=["c"], label="hot", source="3"),
+    ]
+
+    for name, order in (("one", rows), ("other", rows[::-1])):
+        pairs = load_pairs(push(name, order).fingerprint)
+
+        assert (pairs.captions, pairs.labels) == ([["a", "b", "c"]], ["warm"])
+        assert pairs.tags == [{"by": "Ann", "in": "Spain"}]
+
+
+def test_pairs_of_which_nothing_else_is_known_have_empty_labels_and_tags() -> None:
+    pairs = Pairs("", ["1", "2"], [["a"], ["b"]], ["1", "2"])
+
+    assert (pairs.labels, pairs.tags) == (["", ""], [{}, {}])
+    assert pairs.take([1]).labels == [""]
+
+
+def test_a_dataset_of_before_there_were_labels_is_read(attune_home: Path, make_examples: Make, push: Push) -> None:
+    fingerprint = push("shapes", make_examples(6), batch_size=4).fingerprint
+    expected = load_pairs(fingerprint)
+    for part in store.content_folder(fingerprint).glob("part-*.parquet"):
+        table = pq.read_table(part)
+        pq.write_table(table.drop_columns(["label", "tags"]), part)
+
+    assert load_pairs(fingerprint) == expected
+    assert (expected.labels, expected.tags) == ([""] * 6, [{}] * 6)
+
+
+@pytest.mark.parametrize("missing", [[], ["label", "tags"]], ids=["whole", "of-before"])
+def test_shards_that_are_pushed_again_are_the_same_dataset(
+    attune_home: Path, make_examples: Make, push: Push, missing: list[str]
+) -> None:
+    examples = make_examples(6)
+    if not missing:
+        examples[2].label, examples[3].tags = "a class", {"camera": "X100", "tags": "a, b"}
+    report = push("shapes", examples)
+    (part,) = store.content_folder(report.fingerprint).glob("part-*.parquet")
+    copy = attune_home / "copy.parquet"
+    pq.write_table(pq.read_table(part).drop_columns(missing), copy)
+
+    assert push("again", list(read_examples(copy))).fingerprint == report.fingerprint
 
 
 def test_committing_again_returns_the_same_report(attune_home: Path, make_examples: Make) -> None:
@@ -170,7 +252,7 @@ def test_shards_show_as_pictures_to_hugging_face_datasets(attune_home: Path, mak
     (part,) = store.content_folder(report.fingerprint).glob("part-*.parquet")
     schema = pq.read_schema(part)
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
-    assert list(features) == schema.names == ["image", "image_sha256", "captions", "group", "source"]
+    assert list(features) == schema.names == ["image", "image_sha256", "captions", "group", "label", "tags", "source"]
     assert features["image"] == {"_type": "Image"}
     assert [field.name for field in schema.field("image").type] == ["bytes", "path"]
     assert pq.read_table(part)["image"][0].as_py()["bytes"] in {example.image for example in make_examples(5)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attune.metrics import difference_interval
+from attune.evaluation.bootstrap import interval
 from benchmarks.machine import command_line, describe_machine
 from benchmarks.open_clip_trainer import read_marks
 from benchmarks.pace import Mark, steady_pace
@@ -63,15 +63,14 @@ def test_synthetic_pictures_weigh_as_much_as_real_ones_and_repeat() -> None:
     assert [(e.image, e.captions) for e in again] == [(e.image, e.captions) for e in examples]
 
 
-def test_mean_interval_agrees_with_the_interval_of_a_difference() -> None:
+def test_mean_interval_is_the_evaluators_rounded() -> None:
     rng = np.random.default_rng(0)
-    owner = np.repeat(np.arange(60), 3)
-    ranks = [{"text_to_image": rng.integers(1, 12, 180), "image_to_text": rng.integers(1, 12, 60)} for _ in range(2)]
-    low, high = difference_interval(*ranks, owner)
-    gains = {d: (ranks[1][d] <= 5) * 1.0 - (ranks[0][d] <= 5) for d in ranks[0]}
-    for direction, owners in (("text_to_image", owner), ("image_to_text", np.arange(60))):
-        expected = [low[f"{direction}_recall@5"], high[f"{direction}_recall@5"]]
-        assert mean_interval(gains[direction], owners) == pytest.approx(expected, abs=0.01)
+    owner, gains = np.repeat(np.arange(60), 3), rng.integers(-1, 2, 180) / 3
+
+    low, high = interval({"gain": gains}, owner)["gain"]
+
+    assert mean_interval(gains, owner) == [round(low, 4), round(high, 4)]
+    assert low < gains.mean() < high
 
 
 def test_watching_counts_the_memory_of_children_and_shared_pages_once(tmp_path: Path) -> None:

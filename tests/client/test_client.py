@@ -1,11 +1,18 @@
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from attune.errors import DataError, ServiceUnavailable, SettingsError
-from attune.schemas import TrainingExample
-from client import AttuneClient
+from attune.schemas import EvaluationResult, FinetuningRun, RunEvent, TrainingExample
+from attune.settings import EvaluationCallback as CallbackSettings
+from client import AttuneClient, EvaluationCallback
+from client.display import examples_table, metrics_table, runs_table
+from client.progress import TrainingBar
+from client.pushes import Pushes
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -74,3 +81,116 @@ def test_push_under_an_unusable_name_is_refused(free_port: int) -> None:
 def test_search_by_a_missing_picture_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cat\.png' cannot be read"):
         AttuneClient().search(tmp_path / "cat.png")
+
+
+def test_evaluate_reports_all_bad_settings_before_it_pushes_data(free_port: int, tmp_path: Path) -> None:
+    client = AttuneClient(f"grpc://localhost:{free_port}")
+    with pytest.raises(SettingsError) as caught:
+        client.evaluate("starter", tmp_path / "not-there.csv", epochs=3, devices="gpu")
+    assert "leave out epochs" in str(caught.value)
+    assert "devices = 'gpu'" in str(caught.value)
+
+
+def test_a_callback_has_the_fields_that_its_settings_have() -> None:
+    assert {field.name for field in fields(EvaluationCallback)} | {"kind"} == set(CallbackSettings.model_fields)
+
+
+def test_data_that_is_not_pushed_yet_gets_names_of_the_runs_own() -> None:
+    pushes = Pushes("my-run")
+    queries, index, more = Path("queries.csv"), [TrainingExample()], Path("more.csv")
+
+    settings = pushes.callbacks(
+        [
+            EvaluationCallback(queries, index, limit=5),
+            EvaluationCallback("pushed", exclude_self=True),
+            EvaluationCallback(more, "pushed"),
+            {"query_data": "by hand"},
+        ]
+    )
+
+    assert pushes.data == {"my-run-query": queries, "my-run-index": index, "my-run-query-3": more}
+    plain = {"exclude_self": False, "distance": "cosine", "gather_examples": False}
+    assert settings == [
+        {**plain, "query_data": "my-run-query", "index_data": "my-run-index", "limit": 5},
+        {**plain, "query_data": "pushed", "exclude_self": True},
+        {**plain, "query_data": "my-run-query-3", "index_data": "pushed"},
+        {"query_data": "by hand"},
+    ]
+
+
+def printed(table: Table) -> str:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+MEASURED = {"text_to_image_recall@5": 0.5, "image_to_text_mrr": 0.25}
+
+
+def test_a_model_without_a_baseline_has_one_column() -> None:
+    result = EvaluationResult(images=24, captions=48, after=MEASURED, warnings=["few pictures: 24"])
+    run = FinetuningRun(name="alone", settings={"eval_data": "shapes"}, evaluation=result)
+
+    shown = printed(metrics_table(run))
+
+    heading, *_ = [line for line in shown.splitlines() if "metric" in line]
+    assert heading.split() == ["┃", "metric", "┃", "model", "┃"]
+    assert "0.500" in shown
+    assert "difference" not in shown
+    assert "few pictures: 24" in shown
+    assert "0.500" in printed(runs_table([run]))
+    assert "->" not in printed(runs_table([run]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "columns"),
+    [({"train_data": "shapes"}, ["before", "after"]), ({"eval_data": "shapes"}, ["baseline", "model"])],
+)
+def test_two_models_have_a_column_each_and_their_difference(settings: dict[str, str], columns: list[str]) -> None:
+    before = {name: value - 0.125 for name, value in MEASURED.items()}
+    result = EvaluationResult(
+        before=before, after=MEASURED, difference_low={"image_to_text_mrr": 0.01}, difference_high={"image_to_text_mrr": 0.2}
+    )
+    run = FinetuningRun(name="both", settings=settings, evaluation=result)
+
+    shown = printed(metrics_table(run))
+
+    heading, *_ = [line for line in shown.splitlines() if "metric" in line]
+    assert heading.replace("┃", " ").split() == ["metric", *columns, "difference"]
+    assert "0.375 │ 0.500" in " ".join(shown.split())
+    assert "+0.125 (+0.010 to +0.200)" in shown
+    assert "0.375 -> 0.500" in printed(runs_table([run]))
+
+
+def test_examples_without_a_before_have_one_rank_and_one_list_of_hits() -> None:
+    example = {
+        "query": "a cat",
+        "image": 3,
+        "rank_after": 1,
+        "hits_after": [{"image": 3, "caption": "the cat", "score": 0.9}],
+    }
+
+    shown = printed(examples_table([example]))
+
+    assert "the cat" in shown
+    assert "before" not in shown
+    assert "->" not in shown
+
+
+def test_the_bar_of_a_run_that_trains_nothing_is_full_in_the_end() -> None:
+    bar = TrainingBar("alone", show=False)
+    [task] = bar._progress.tasks
+    bar.follow(RunEvent(kind="state", message="state EVALUATING"))
+    assert task.total is None
+    assert task.description == "alone: state EVALUATING"
+    bar.follow(RunEvent(kind="state", message="state FINISHED"))
+    assert task.finished
+
+
+def test_the_bar_of_a_run_that_trains_stays_at_its_steps() -> None:
+    bar = TrainingBar("tuned", show=False)
+    [task] = bar._progress.tasks
+    bar.follow(RunEvent(kind="progress", message="", values={"step": 3, "steps": 8}))
+    bar.follow(RunEvent(kind="state", message="state FINISHED"))
+    assert (task.completed, task.total) == (3, 8)

@@ -32,6 +32,15 @@ def test_nested_documents_are_written_out() -> None:
     assert to_json(report)["problems"][0]["reason"] == "empty_caption"
 
 
+def test_labels_and_tags_pass_as_text() -> None:
+    example = TrainingExample(image=b"x", captions=["a"], label="12", tags={"stars": "5", "größe": "klein"})
+    body = json_model(TrainingExample).model_validate(json.loads(json.dumps(to_json(example))))
+    assert to_json(from_json(TrainingExample, body)) == to_json(example)
+    assert from_json(TrainingExample, json_model(TrainingExample)()).tags == {}
+    with pytest.raises(ValidationError, match="tags"):
+        json_model(TrainingExample).model_validate({"tags": {"stars": ["5"]}})
+
+
 def test_text_that_is_no_base64_is_refused() -> None:
     with pytest.raises(ValidationError, match="image"):
         json_model(TrainingExample).model_validate({"image": "cut off in the midd"})

@@ -13,10 +13,21 @@ import pytest
 from docarray import DocList
 from jina import Client
 
-from attune.errors import DataError, DatasetNotFound, ModelError, RunExists, RunFailed, RunNotFound, SettingsError
+from attune.errors import (
+    DataError,
+    DatasetNotFound,
+    EvaluationError,
+    ModelError,
+    RunError,
+    RunExists,
+    RunFailed,
+    RunNotFound,
+    SettingsError,
+)
 from attune.metrics import mean_recall
 from attune.schemas import ENDPOINTS, FinetuningRun, TrainingExample
-from client import AttuneClient
+from client import AttuneClient, EvaluationCallback
+from client.__main__ import compare
 from client.run import Run
 from flows.background import Service
 
@@ -39,9 +50,19 @@ environment.json
 evaluate.log
 events.jsonl
 export.log
+report/README.md
 report/examples.json
 report/examples.png
+report/index.html
 report/metrics.json
+report/plots/learning_rate.png
+report/plots/logit_scale.png
+report/plots/loss.png
+report/plots/mean_recall.png
+report/plots/recall_image_to_text.png
+report/plots/recall_text_to_image.png
+report/plots/similarity_after.png
+report/plots/similarity_before.png
 run.json
 train.log
 """.split()
@@ -52,7 +73,14 @@ def run(attune: AttuneClient, flickr_folder: Path, tiny_model: Path) -> Run:
     """A finished run."""
     report = attune.push("flickr", flickr_folder)
     assert (report.images, report.captions, report.rejected) == (60, 120, 0)
-    return attune.fit(str(tiny_model), "flickr", wait=True, **SETTINGS)
+    callback = EvaluationCallback("flickr", limit=5, caption="all of it")
+    return attune.fit(str(tiny_model), "flickr", wait=True, callbacks=[callback], **SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def measured(attune: AttuneClient, run: Run, tiny_model: Path, make_examples: Callable[..., list[TrainingExample]]) -> Run:
+    """The finished run's model beside the one it came from, on examples that are pushed for it."""
+    return attune.evaluate(run.name, make_examples(20), baseline=str(tiny_model), wait=True)
 
 
 def test_run_folder_holds_exactly_these_files(run: Run, home: Path) -> None:
@@ -116,6 +144,55 @@ def test_same_data_pushed_twice_is_stored_once(attune: AttuneClient, run: Run, f
     contents = set((home / "datasets" / "content").iterdir())
     assert attune.push("flickr-again", flickr_folder).fingerprint == attune.dataset("flickr").fingerprint
     assert set((home / "datasets" / "content").iterdir()) == contents
+
+
+def test_callbacks_figures_are_in_the_log_of_every_epoch(run: Run) -> None:
+    lines = [line.split(" all of it, ")[1] for line in run.logs().splitlines() if " all of it, " in line]
+    assert [line.split(":")[0] for line in lines] == [f"epoch {epoch}, first 5" for epoch in (0, 1, 2)]
+    assert all("precision 0." in line for line in lines)
+
+
+def test_models_are_measured_beside_each_other_with_nothing_trained(measured: Run, attune: AttuneClient, home: Path) -> None:
+    assert measured.status() == "FINISHED"
+    assert set(measured.document.stage_seconds) == {"validate", "evaluate"}
+    assert measured.config["eval_data"] == f"{measured.name}-eval"
+    assert attune.dataset(f"{measured.name}-eval").images == measured.document.evaluation.images == 20
+    assert measured.metrics()["before"].keys() == measured.metrics()["difference"].keys()
+    states = [line.split("state ")[1] for line in measured.logs().splitlines() if " state " in line]
+    assert states == ["VALIDATING", "EVALUATING", "FINISHED"]
+    folder = home / "runs" / measured.name
+    assert not [path for path in folder.rglob("*") if path.parent.name in ("checkpoints", "artifact")]
+
+
+def test_a_model_alone_has_figures_and_examples_without_a_before(
+    attune: AttuneClient, measured: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = attune.evaluate(measured.config["model"], measured.config["eval_data"], wait=True)
+    alone.display_metrics()
+    alone.display_examples(2)
+
+    assert alone.metrics()["before"] == {}
+    assert alone.metrics()["after"] == measured.metrics()["after"]
+    assert "baseline" not in capsys.readouterr().out
+    with pytest.raises(RunError, match=f"Run '{alone.name}' has no artifact: it measured .* and trained nothing"):
+        alone.save_artifact()
+
+
+def test_the_report_is_one_page(run: Run, measured: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for one, to in ((run, None), (measured, tmp_path / "pages" / "measured.html")):
+        page = one.report(to)
+        assert page == Path(to or f"{run.name}-report.html")
+        assert page.read_text().lower().startswith("<!doctype html>")
+
+
+def test_two_runs_are_shown_side_by_side_if_they_were_measured_alike(
+    attune: AttuneClient, run: Run, measured: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare(run.name, run.name, url=attune._transport.address.url)
+    assert capsys.readouterr().out.count(run.name) >= 1
+    with pytest.raises(EvaluationError, match="the held-out split is .* in the first and .* in the second"):
+        compare(run.name, measured.name, url=attune._transport.address.url)
 
 
 def test_second_run_of_a_name_is_refused(attune: AttuneClient, run: Run, tiny_model: Path) -> None:

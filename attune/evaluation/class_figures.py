@@ -1,0 +1,86 @@
+"""How well a model tells classes apart: by their names alone, by a linear probe, by neighbours."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from attune.data.pairs import Pairs
+from attune.evaluation.classes import Classes
+from attune.evaluation.classification import class_table, confusion_matrix, mean_per_class_recall, per_query, predictions
+from attune.evaluation.linear_probe import Features, linear_probe
+from attune.evaluation.look import Look
+from attune.evaluation.neighbours import neighbours
+from attune.evaluation.tables import Figures
+from attune.evaluation.zero_shot import zero_shot
+
+ACCURACY = (
+    "acc1 and acc5 are the shares of pictures whose class is first, or among the first five; mean_per_class_recall weighs "
+    "all classes alike. As CLIP_benchmark defines them; ties count against the model."
+)
+
+
+def class_figures(found: Look, classes: Classes, test: Pairs, device: str = "cpu") -> list[Figures]:
+    """The tables `zero_shot` and, if pictures with labels were trained on, `linear_probe` and `neighbours`.
+
+    Args:
+        found: what a model makes of the data.
+        classes: of the data.
+        test: the held-out part.
+        device: torch device that fits and compares.
+    """
+    targets = classes.targets([test.labels[row] for row in classes.rows])
+    images = found.test.images[classes.rows]
+    prompted = f"Pictures are compared with prompts of their class's name; {len(classes.names)} classes. {ACCURACY}"
+    tables = [
+        _figures("zero_shot", "Zero-shot classification", prompted, zero_shot_scores(found, classes), targets, classes)
+    ]
+    if found.train is not None and found.validation is not None:
+        train = Features(found.train, classes.targets(classes.train.labels))
+        validation = Features(found.validation, classes.targets(classes.validation.labels))
+        probe = linear_probe(train, validation, len(classes.names), device)
+        near = neighbours(train.vectors, train.targets, images, len(classes.names), device=device)
+        learnt = f"{len(classes.train)} training pictures"
+        tables += [
+            _figures(
+                "linear_probe",
+                "Linear probe",
+                f"A logistic regression on the embeddings of {learnt}; the validation part chose its strength. {ACCURACY}",
+                probe.scores(images),
+                targets,
+                classes,
+            ),
+            _figures(
+                "neighbours",
+                "Nearest neighbours",
+                f"Votes of the 20 nearest of {learnt}, weighted by exp(cosine / 0.07). {ACCURACY}",
+                near,
+                targets,
+                classes,
+            ),
+        ]
+    return tables
+
+
+def zero_shot_scores(found: Look, classes: Classes) -> np.ndarray:
+    """Scores of the labelled held-out pictures with each class, float32 (pictures, classes)."""
+    assert found.classes is not None
+    return zero_shot(found.classes, found.test.images[classes.rows])
+
+
+def zero_shot_facts(found: Look, classes: Classes, test: Pairs) -> dict[str, Any]:
+    """The per-class table and the confusion matrix of zero-shot classification, for the report."""
+    targets = classes.targets([test.labels[row] for row in classes.rows])
+    confusion = confusion_matrix(predictions(zero_shot_scores(found, classes), targets), targets, len(classes.names))
+    return {"classes": [asdict(one) for one in class_table(confusion, classes.names)], "confusion": confusion.tolist()}
+
+
+def _figures(name: str, title: str, definition: str, scores: np.ndarray, targets: np.ndarray, classes: Classes) -> Figures:
+    confusion = confusion_matrix(predictions(scores, targets), targets, len(classes.names))
+    return Figures(
+        name,
+        title,
+        definition,
+        [(per_query(scores, targets), classes.rows)],
+        {"mean_per_class_recall": mean_per_class_recall(confusion)},
+    )

@@ -1,0 +1,59 @@
+"""The labels of a run's data as classes: what classification is measured on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from attune.data.pairs import Pairs
+from attune.data.parts import Parts
+
+PROBE_PICTURES = 10_000
+"""Training pictures that probes learn from, at most: more change a probe little, and each costs a forward pass."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labelled pictures of each part.
+
+    Attributes:
+        names: of all classes, sorted, those without a held-out picture too.
+        rows: of the held-out pictures that have a label, int64.
+        train: labelled pictures a probe learns from; empty if nothing was trained, and for a part without labels.
+        validation: labelled pictures that choose how strongly it is held back.
+    """
+
+    names: list[str]
+    rows: np.ndarray
+    train: Pairs
+    validation: Pairs
+
+    def targets(self, labels: Sequence[str]) -> np.ndarray:
+        """The number of each label's class, int64 (labels,)."""
+        number = {name: row for row, name in enumerate(self.names)}
+        return np.asarray([number[label] for label in labels], dtype=np.int64)
+
+
+def find_classes(parts: Parts, seed: int) -> Classes | None:
+    """The classes of a run's data; None if there are no classes to tell apart.
+
+    Labels that hardly repeat are names of single things, not classes: with more of them than half the labelled held-out
+    pictures there are none either.
+
+    Args:
+        parts: of the run's data.
+        seed: decides which training pictures a probe learns from, where there are more than `PROBE_PICTURES`.
+    """
+    test, train, validation = (_labelled(pairs) for pairs in (parts.test, parts.train, parts.validation))
+    seen = {parts.test.labels[row] for row in test}
+    if len(seen) < 2 or 2 * len(seen) > len(test):
+        return None
+    if len(train) > PROBE_PICTURES:
+        train = np.sort(np.random.default_rng(seed).choice(train, PROBE_PICTURES, replace=False))
+    train_pairs, validation_pairs = parts.train.take(train), parts.validation.take(validation)
+    names = sorted(seen | set(train_pairs.labels) | set(validation_pairs.labels))
+    return Classes(names, test, train_pairs, validation_pairs)
+
+
+def _labelled(pairs: Pairs) -> np.ndarray:
+    return np.flatnonzero([bool(label) for label in pairs.labels])

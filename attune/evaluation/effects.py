@@ -1,0 +1,47 @@
+"""What changed between two models: queries that gained and lost, and the difference slice by slice."""
+
+from typing import Any
+
+import numpy as np
+
+from attune.data.pairs import Pairs
+from attune.evaluation.measure import Measurement, image_of_text
+from attune.evaluation.slices import caption_length, effect_by_slice, wins_and_losses
+from attune.metrics import DIRECTIONS, query_values
+
+METRIC = "recall@5"
+"""Of text to image: what slices are compared by."""
+
+
+def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[int]) -> dict[str, Any]:
+    """Wins and losses of both directions, and slices of the captions by their length, their picture's label and tags.
+
+    Args:
+        before: of the one model.
+        after: of the other.
+        test: what both were measured on.
+        leaked: rows of held-out pictures that are in the training data, see `attune.evaluation.leakage`; if there are any,
+            they and the rest are slices too.
+
+    Returns:
+        `wins`: by direction `better`, `worse` and `same` queries; `slices`: see `attune.evaluation.slices.Slice`.
+    """
+    wins = {direction: wins_and_losses(before.ranks[direction], after.ranks[direction]) for direction in DIRECTIONS}
+    old, new = (query_values(one.ranks["text_to_image"])[METRIC] for one in (before, after))
+    owner = image_of_text(test)
+    slices = effect_by_slice(old, new, owner, _tags(test, owner, leaked))
+    return {
+        "wins": {name: {"better": one.better, "worse": one.worse, "same": one.same} for name, one in wins.items()},
+        "slices": [one.model_dump() for one in slices],
+    }
+
+
+def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[str]]:
+    """By tag, the value of each caption."""
+    names = sorted({name for tags in test.tags for name in tags})
+    of_picture = {"label": test.labels} | {name: [tags.get(name, "") for tags in test.tags] for name in names}
+    if leaked:
+        there = set(leaked)
+        of_picture["training data"] = ["also in it" if row in there else "not in it" for row in range(len(test))]
+    found = {"caption length": caption_length(test.texts)}
+    return found | {name: [values[row] for row in owner] for name, values in of_picture.items()}

@@ -1,0 +1,91 @@
+"""Held-out pictures that were also trained on, as the same file or stored another time: their figures tell of memory."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attune.data.duplicates import SAME_COLOUR, mean_colours, near, picture_hashes, thumbnails
+from attune.data.pairs import Pairs
+from attune.data.words import plain
+
+TILE = 1_000_000
+"""Pairs of pictures that are compared at a time: 8 MB. Larger tiles leave the processor's cache, and take twice as long."""
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What a held-out part and the training data have in common.
+
+    Attributes:
+        exact: rows of held-out pictures that are training pictures, byte for byte.
+        near: other held-out pictures that look like one, as (held-out row, training row); of several the nearest.
+        captions: held-out captions that a training picture has too, but for case, punctuation and spaces.
+    """
+
+    exact: list[int]
+    near: list[tuple[int, int]]
+    captions: int
+
+    @property
+    def rows(self) -> list[int]:
+        """Held-out pictures that leak, exactly or nearly, in order."""
+        return sorted([*self.exact, *(row for row, _ in self.near)])
+
+    def describe(self) -> str:
+        """What to know of it, for a report; empty if nothing leaks."""
+        found = []
+        if self.rows:
+            found.append(
+                f"Held-out pictures that are in the training data too: {len(self.rows)} ({len(self.exact)} the same file, "
+                f"{len(self.near)} nearly the same picture). On these a model is measured on what it learnt"
+            )
+        if self.captions:
+            found.append(f"Held-out captions that training pictures have too: {self.captions}, as is usual of short ones")
+        return "".join(f"{sentence}. " for sentence in found).rstrip()
+
+
+def find_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels: np.ndarray) -> Leaks:
+    """What of a held-out part is in the training data.
+
+    Pictures are nearly the same if their hashes are `near` and their mean colours alike, as in `attune.data.duplicates`:
+    so is a picture that was scaled, compressed or brightened a little, and not one that was cut or turned over. All are
+    compared with all, a tile at a time: 10,000 with 100,000 in 2 s on one core, besides the time to read their pixels.
+
+    Args:
+        train: what was trained on.
+        train_pixels: its pictures, row by row: uint8 (pictures, 3, height, width), or their `thumbnails`.
+        test: what is held out.
+        test_pixels: the same of it.
+
+    Raises:
+        ValueError: if there are not as many pixels as pictures.
+    """
+    for pairs, pixels in ((train, train_pixels), (test, test_pixels)):
+        if len(pairs) != len(pixels):
+            raise ValueError(f"There are pixels of {len(pixels)} pictures for {len(pairs)} pairs. Give them row by row")
+    known, said = set(train.images), set(map(plain, train.texts))
+    exact = [row for row, image in enumerate(test.images) if image in known]
+    alike = _nearest(thumbnails(test_pixels), thumbnails(train_pixels))
+    return Leaks(
+        exact=exact,
+        near=[(row, other) for row, other in alike.items() if test.images[row] not in known],
+        captions=sum(plain(text) in said for text in test.texts),
+    )
+
+
+def _nearest(test: np.ndarray, train: np.ndarray) -> dict[int, int]:
+    """By held-out row the training row that looks most like it, where one does, of thumbnails."""
+    hashes, train_hashes = picture_hashes(test), picture_hashes(train)
+    colours, train_colours = mean_colours(test), mean_colours(train)
+    found: dict[int, int] = {}
+    height = max(1, TILE // max(1, len(train)))
+    for start in range(0, len(test), height):
+        alike = near(hashes[start : start + height], train_hashes)
+        row, other = np.divmod(np.flatnonzero(alike), len(train))
+        row += start
+        same = np.abs(colours[row] - train_colours[other]).max(1, initial=0) <= SAME_COLOUR
+        row, other = row[same], other[same]
+        nearest_first = np.argsort(np.bitwise_count(hashes[row] ^ train_hashes[other]), kind="stable")
+        rows, first = np.unique(row[nearest_first], return_index=True)
+        found.update(zip(rows.tolist(), other[nearest_first][first].tolist(), strict=True))
+    return found

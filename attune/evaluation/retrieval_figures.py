@@ -1,0 +1,76 @@
+"""How well a model finds captions by pictures and pictures by captions, in four terms: textbooks' and three others'."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+
+from attune.evaluation import modes
+from attune.evaluation.measure import Measurement, clusters_of
+from attune.evaluation.places import places
+from attune.evaluation.relevance import from_owner
+from attune.evaluation.retrieval import figures, query_values
+from attune.evaluation.tables import Figures
+from attune.metrics import DIRECTIONS
+from attune.metrics import query_values as headline_values
+
+T = TypeVar("T")
+
+TEXTBOOK = (
+    "All right answers count, in the terms of textbooks: recall@k is the share of a query's right answers among the first "
+    "k; the headline's recall@k is hit@k here. Wrong answers that tie with a right one stand before it; tie_rate is "
+    "the share of queries where that happens."
+)
+
+
+def headline(found: Measurement, image_of_text: np.ndarray) -> Figures:
+    """Recall@1, 5 and 10 and MRR of both directions, as CLIP papers define them.
+
+    Args:
+        found: a model's ranks.
+        image_of_text: the picture of each caption, int64 (captions,).
+    """
+    clusters = clusters_of(image_of_text)
+    values = [(_named(direction, headline_values(found.ranks[direction])), clusters[direction]) for direction in DIRECTIONS]
+    return Figures("headline", "Retrieval", "As CLIP papers define it.", values)
+
+
+def retention(found: Measurement, image_of_text: np.ndarray) -> Figures:
+    """The headline's figures on the retention data; arguments as for `headline`."""
+    definition = f"The headline's figures on retention_data: {len(found.images)} pictures that the model must stay good at."
+    return Figures("retention", "Retention", definition, headline(found, image_of_text).values)
+
+
+def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str = "cpu") -> list[Figures]:
+    """The tables `retrieval`, `clip_benchmark`, `finetuner` and `imageclef`.
+
+    Args:
+        found: a model's embeddings of the held-out part.
+        image_of_text: the picture of each caption, int64 (captions,).
+        device: torch device that ranks.
+    """
+    textbook, peer, finetuner = [], [], []
+    totals: dict[str, float] = {}
+    relevance, clusters = from_owner(image_of_text, len(found.images)), clusters_of(image_of_text)
+    sides = {"text_to_image": (found.texts, found.images), "image_to_text": (found.images, found.texts)}
+    for direction in DIRECTIONS:
+        placed = places(*sides[direction], relevance[direction], device=device)
+        values = query_values(placed)
+        del values["rank"]  # its mean and median are among the totals
+        totals |= _named(direction, figures(placed))
+        textbook.append((_named(direction, values), clusters[direction]))
+        peer.append((modes.clip_benchmark(placed, direction), clusters[direction]))
+        finetuner.append((_named(direction, modes.finetuner(placed)), clusters[direction]))
+    first = np.unique(image_of_text, return_index=True)[1]
+    batched = {f"text_to_image_mrr@{modes.BATCH}": modes.imageclef(found.texts[first], found.images)}
+    imageclef = f"{modes.IMAGECLEF} Each picture is there with its first caption."
+    return [
+        Figures("retrieval", "Retrieval, all right answers", TEXTBOOK, textbook, totals),
+        Figures("clip_benchmark", "In CLIP_benchmark's terms", modes.CLIP_BENCHMARK, peer),
+        Figures("finetuner", "In Jina Finetuner's terms", modes.FINETUNER, finetuner),
+        Figures("imageclef", "In ImageCLEF's terms", imageclef, [(batched, np.arange(len(found.images)))]),
+    ]
+
+
+def _named(direction: str, values: Mapping[str, T]) -> dict[str, T]:
+    return {f"{direction}_{name}": value for name, value in values.items()}

@@ -1,0 +1,38 @@
+"""What a report is made of."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from attune.data.pairs import Pairs
+from attune.data.pixels import PixelCache
+from attune.evaluation.measure import Measurement
+from attune.schemas import FinetuningRun, RunEvent
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything a report shows.
+
+    Attributes:
+        run: with `training` and `evaluation` filled in. `training` is empty for a model that was only evaluated, and
+            `evaluation.before` if it was compared with none.
+        facts: content of `report/metrics.json`.
+        events: the run's history.
+        test: the pictures and captions that were measured on.
+        cache: pixels of these pictures.
+        before: figures of the starting model, or of the baseline; None if there is none to compare with.
+        after: those of the chosen weights, or of the model that was evaluated.
+    """
+
+    run: FinetuningRun
+    facts: dict[str, Any]
+    events: list[RunEvent]
+    test: Pairs
+    cache: PixelCache
+    before: Measurement | None
+    after: Measurement
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What the two models are called: before and after training, or a baseline and a model."""
+        return ("before", "after") if self.run.training.device else ("baseline", "model")

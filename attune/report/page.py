@@ -1,0 +1,130 @@
+"""The report of an evaluation: a folder with one page that opens anywhere, and what it is made of.
+
+index.html     the page: no script, nothing fetched, pictures and plots inside it
+plots/         the plots as PNG
+examples.json  random queries with their first hits before and after
+examples.png   the same as pictures
+README.md      the model card
+"""
+
+import json
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from attune.comparison import Row, Section, comparison
+from attune.export.card import chosen_weights, model_card
+from attune.files import whole_file, write_text
+from attune.metrics import DIRECTIONS
+from attune.report.facts import FORMATS, data_facts, reproduce, setting_rows
+from attune.report.gallery import SHOWN, contact_sheet, pick_changed, pick_examples, shortened, thumbnail
+from attune.report.material import Material
+from attune.report.plots import Plot, draw
+from attune.report.verdict import verdict
+
+FEWER = 3
+"""Examples of each kind from image to text, which take more room."""
+
+HERE = Path(__file__).parent
+# Everything is escaped that is not made here: captions, names and class names come from users.
+TEMPLATES = Environment(
+    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.filters |= FORMATS | {"short": shortened}
+
+
+def write_report(folder: Path, material: Material) -> None:
+    """Writes the report's files, each as a whole: one that is read meanwhile is the old one or the new one.
+
+    Args:
+        folder: `report` of a run folder; made if it is not there.
+        material: what the report is made of.
+    """
+    plots = draw(material)
+    for plot in plots:
+        plot.save(folder / "plots")
+    seed = int(material.run.settings.get("seed", 0))
+    examples = pick_examples(material.test, material.before, material.after, seed)
+    write_text(folder / "examples.json", json.dumps(examples, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    with whole_file(folder / "examples.png") as draft:
+        contact_sheet(examples, material.test, material.cache).save(draft, format="PNG")
+    write_text(folder / "README.md", model_card(material.run))
+    write_text(folder / "index.html", render(material, plots, examples))
+
+
+def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]) -> str:
+    """The page as HTML.
+
+    Args:
+        material: what it is made of.
+        plots: from `attune.report.plots.draw`.
+        examples: from `attune.report.gallery.pick_examples`.
+    """
+    run, facts = material.run, material.facts
+    headline, sentences = verdict(run.evaluation, bool(run.training.device))
+    sections = [Section.model_validate(section) for section in facts.get("sections", [])]
+    first = next((section for section in sections if section.name == "headline"), comparison(run.evaluation))
+    rows = material.cache.rows(material.test.images)
+
+    @cache
+    def picture(image: int) -> str:
+        return thumbnail(material.cache.pixels[rows[image]])
+
+    return TEMPLATES.get_template("page.html").render(
+        run=run,
+        style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        sides=dict(zip(("before", "after"), material.sides, strict=True)),
+        headline=headline,
+        sentences=sentences,
+        warnings=list(dict.fromkeys([*facts.get("warnings", []), *run.evaluation.warnings])),
+        leakage=facts.get("leakage", ""),
+        first=first,
+        further=[section for section in sections if section.name != "headline" and section.rows],
+        by_direction=by_direction,
+        plots={plot.name: (plot, Markup(plot.svg())) for plot in plots},  # matplotlib escapes texts in SVG
+        chosen=chosen_weights(run) if run.training.chosen else "",
+        examples=galleries(material, examples),
+        picture=picture,
+        captions=material.test.captions,
+        slices=[{**part, "row": Row.model_validate({"metric": "slice", **part})} for part in facts.get("slices", [])],
+        slices_of=facts.get("slices_of", ""),
+        wins={direction: facts["wins"][direction] for direction in DIRECTIONS if direction in facts.get("wins", {})},
+        zero_shot=facts.get("zero_shot") or {},
+        data=data_facts(material),
+        settings=setting_rows(run),
+        command=reproduce(run),
+        environment=facts.get("environment", {}),
+    )
+
+
+def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
+    """Rows under the direction their name begins with; under an empty heading those that have none."""
+
+    def heading(row: Row) -> str:
+        return next((name for name in DIRECTIONS if row.metric.startswith(f"{name}_")), "")
+
+    return [
+        (name.replace("_", " "), [(row.metric.removeprefix(f"{name}_").replace("_", " "), row) for row in group])
+        for name, group in groupby(rows, heading)
+    ]
+
+
+def galleries(material: Material, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Example queries by kind: what got better, what got worse, and a few at random."""
+    found = [{"kind": "Drawn at random", "direction": "text_to_image", "examples": examples[:SHOWN]}]
+    if material.before is None:
+        return found
+    changed = [
+        {
+            "kind": kind.capitalize(),
+            "direction": direction,
+            "examples": shown[: SHOWN if direction == "text_to_image" else FEWER],
+        }
+        for direction in DIRECTIONS
+        for kind, shown in pick_changed(direction, material.test, material.before, material.after).items()
+    ]
+    return [*changed[:2], *found, *changed[2:]]

@@ -1,0 +1,165 @@
+"""What `EvaluationCallback`s find while a run trains: how well queries find what belongs to them, epoch by epoch.
+
+It is only looked at. Nothing is chosen by it, so its data may overlap with the training data, and nothing here draws a
+random number or changes the model: a run trains to the same weights with it and without.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attune.data.pairs import Pairs, load_pairs
+from attune.data.pixels import PixelCache, open_pixels
+from attune.errors import DataError
+from attune.evaluation.modes import finetuner
+from attune.evaluation.places import places
+from attune.evaluation.relevance import Relevance, from_labels
+from attune.evaluation.top_k import top_k
+from attune.files import write_text
+from attune.models.clip import Clip
+from attune.settings import Encoder, EvaluationCallback, FinetuningSettings
+
+if TYPE_CHECKING:
+    from attune.training.job import Job
+
+EXAMPLES = 12
+HITS = 5
+
+
+@dataclass(frozen=True)
+class Items:
+    """Queries, or an index.
+
+    Attributes:
+        encoder: `clip-text`: the items are the captions of `pairs`, in order; `clip-vision`: its pictures.
+        pairs: the dataset.
+        cache: its pixels.
+    """
+
+    encoder: Encoder
+    pairs: Pairs
+    cache: PixelCache
+
+    def embed(self, clip: Clip, batch_size: int) -> np.ndarray:
+        """The items' embeddings, float32 (items, dim)."""
+        if self.encoder == "clip-text":
+            return clip.encode_texts(self.pairs.texts, batch_size)
+        rows = self.cache.rows(self.pairs.images)
+        parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+        return np.concatenate([clip.encode_images(self.cache.pixels[part], batch_size) for part in parts])
+
+    @property
+    def names(self) -> list[str]:
+        """Each item as a person reads it: a caption, or the first caption of a picture."""
+        return self.pairs.texts if self.encoder == "clip-text" else [captions[0] for captions in self.pairs.captions]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A callback of a run at work.
+
+    Attributes:
+        callback: what was asked for.
+        queries: what is looked for.
+        index: what is searched.
+        relevance: which of the index are right answers to which query.
+    """
+
+    callback: EvaluationCallback
+    queries: Items
+    index: Items
+    relevance: Relevance
+
+    def figures(self, queries: np.ndarray, index: np.ndarray) -> dict[str, float]:
+        """Finetuner's figures of the first `limit` answers, each the mean over the queries that have a right one."""
+        found = places(queries, index, self.relevance, exclude_self=self.callback.exclude_self)
+        return {name: float(np.nanmean(values)) for name, values in finetuner(found, self.callback.limit).items()}
+
+    def examples(self, queries: np.ndarray, index: np.ndarray) -> list[dict[str, Any]]:
+        """Some queries, the same each time, with their first answers."""
+        chosen = np.linspace(0, len(queries) - 1, min(EXAMPLES, len(queries))).astype(int)
+        itself = int(self.callback.exclude_self)
+        scores, answers = top_k(queries[chosen], index, min(HITS + itself, len(index)))
+        names, found = self.index.names, self.queries.names
+        return [
+            {
+                "query": found[query],
+                "hits": [
+                    {"answer": names[answer], "score": round(float(score), 4)}
+                    for answer, score in zip(answers[row], scores[row], strict=True)
+                    if not (itself and answer == query)
+                ][:HITS],
+            }
+            for row, query in enumerate(chosen)
+        ]
+
+
+def load_watches(settings: FinetuningSettings, fingerprints: dict[str, str], clip: Clip) -> list[Watch]:
+    """The run's callbacks with their data.
+
+    Args:
+        settings: of the run.
+        fingerprints: content of each dataset that they name.
+        clip: gives the size of the pictures.
+    """
+    watches = []
+    for callback in settings.callbacks:
+        names = (callback.query_data, callback.index_data or callback.query_data)
+        queries, index = (
+            Items(encoder, load_pairs(fingerprints[name]), open_pixels(fingerprints[name], clip.preprocess, clip.resize))
+            for name, encoder in zip(names, callback.encoders, strict=True)
+        )
+        relevance = from_labels(*belonging(callback, queries.pairs, index.pairs), callback.exclude_self)
+        watches.append(Watch(callback, queries, index, relevance))
+    return watches
+
+
+def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tuple[list[str], list[str]]:
+    """What each query and each of the index belongs to: its label if all have one, else its picture.
+
+    Raises:
+        DataError: if no query has a right answer.
+    """
+    labelled = all(queries.labels) and all(index.labels)
+    asked, there = (
+        [
+            name
+            for name, captions in zip(pairs.labels if labelled else pairs.images, pairs.captions, strict=True)
+            for _ in (captions if encoder == "clip-text" else (name,))
+        ]
+        for pairs, encoder in zip((queries, index), callback.encoders, strict=True)
+    )
+    enough = 2 if callback.exclude_self else 1
+    if not set(asked) & {name for name, count in Counter(there).items() if count >= enough}:
+        raise DataError(
+            f"callbacks: no query of {callback.query_data!r} has a right answer in "
+            f"{callback.index_data or callback.query_data!r} (the same {'label' if labelled else 'picture'}"
+            f"{', besides itself' if callback.exclude_self else ''}). Give every picture of both a label, or use data that "
+            "holds the same pictures"
+        )
+    return asked, there
+
+
+def watch(job: "Job", epoch: int) -> None:
+    """Writes what the callbacks find of the model as it is to the run's history; only the main process has any."""
+    for number, one in enumerate(job.watches, start=1):
+        callback = one.callback
+        with job.progress.clock("validation"):
+            queries, index = (items.embed(job.clip, callback.batch_size) for items in (one.queries, one.index))
+            values = one.figures(queries, index)
+        name = callback.caption or f"{callback.query_data} in {callback.index_data or callback.query_data}"
+        said = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in values.items())
+        job.log(
+            f"{name}, epoch {epoch}, first {callback.limit}: {said}",
+            kind="callback",
+            number=number,
+            epoch=epoch,
+            limit=callback.limit,
+            **values,
+        )
+        if callback.gather_examples:
+            found = {"name": name, "epoch": epoch, "examples": one.examples(queries, index)}
+            write_text(job.folder.report / f"callback-{number}.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
