@@ -138,7 +138,7 @@ class RunEvent(BaseDoc):
 
     number: int = Field(default=0, description="Position in the stream, from 1.")
     time: str = Field(default="", description="ISO 8601, UTC.")
-    kind: str = Field(default="log", description="`state`, `log`, `progress` or `validation`.")
+    kind: str = Field(default="log", description="`state`, `log`, `progress`, `validation`, `callback` ...")
     message: str = Field(default="", description="The line a person reads.")
     values: dict[str, float] = Field(default_factory=dict, description="Numbers by name: step, steps, loss ...")
 
@@ -194,7 +194,9 @@ ENDPOINTS = {
     "/finetune": Endpoint("", FinetuningRun, FinetuningRun, "A run through all four stages"),
     "/validate": Endpoint("data_validator", FinetuningRun, FinetuningRun, "Check settings, data and model of a run"),
     "/train": Endpoint("trainer", FinetuningRun, FinetuningRun, "Train, in a child process"),
-    "/evaluate": Endpoint("evaluator", FinetuningRun, FinetuningRun, "Measure before and after on the held-out split"),
+    "/evaluate": Endpoint(
+        "evaluator", FinetuningRun, FinetuningRun, "Measure before and after, or a model as it is"
+    ),
     "/export": Endpoint("exporter", FinetuningRun, FinetuningRun, "Write the artifact, reload it, compare"),
     "/index": Endpoint("", SearchDocument, SearchDocument, "Encode and store documents"),
     "/search": Endpoint("", SearchDocument, SearchDocument, "Encode queries and return the nearest documents"),

@@ -17,7 +17,7 @@ class Classes:
     """Labelled pictures of each part.
 
     Attributes:
-        names: of all classes, sorted, those without a held-out picture too.
+        names: of all classes, sorted, those without a held-out picture too; underscores are spaces.
         rows: of the held-out pictures that have a label, int64.
         train: labelled pictures a probe learns from; empty if nothing was trained, and for a part without labels.
         validation: labelled pictures that choose how strongly it is held back.
@@ -31,7 +31,7 @@ class Classes:
     def targets(self, labels: Sequence[str]) -> np.ndarray:
         """The number of each label's class, int64 (labels,)."""
         number = {name: row for row, name in enumerate(self.names)}
-        return np.asarray([number[label] for label in labels], dtype=np.int64)
+        return np.asarray([number[_name(label)] for label in labels], dtype=np.int64)
 
 
 def find_classes(parts: Parts, seed: int) -> Classes | None:
@@ -45,14 +45,19 @@ def find_classes(parts: Parts, seed: int) -> Classes | None:
         seed: decides which training pictures a probe learns from, where there are more than `PROBE_PICTURES`.
     """
     test, train, validation = (_labelled(pairs) for pairs in (parts.test, parts.train, parts.validation))
-    seen = {parts.test.labels[row] for row in test}
+    seen = {_name(parts.test.labels[row]) for row in test}
     if len(seen) < 2 or 2 * len(seen) > len(test):
         return None
     if len(train) > PROBE_PICTURES:
         train = np.sort(np.random.default_rng(seed).choice(train, PROBE_PICTURES, replace=False))
     train_pairs, validation_pairs = parts.train.take(train), parts.validation.take(validation)
-    names = sorted(seen | set(train_pairs.labels) | set(validation_pairs.labels))
+    names = sorted(seen | {_name(label) for label in (*train_pairs.labels, *validation_pairs.labels)})
     return Classes(names, test, train_pairs, validation_pairs)
+
+
+def _name(label: str) -> str:
+    """As people say it: prompts could not tell `fire_truck` from `fire truck`."""
+    return label.replace("_", " ")
 
 
 def _labelled(pairs: Pairs) -> np.ndarray:

@@ -6,9 +6,12 @@ report/index.html     the same for people, with the rest of what `attune.report.
 
 import json
 
+import numpy as np
+
 from attune.comparison import Section
 from attune.config import check_settings
 from attune.data.duplicates import thumbnails
+from attune.data.pairs import Pairs
 from attune.data.parts import Parts, load_parts
 from attune.device import choose_device
 from attune.errors import EvaluationError
@@ -114,12 +117,16 @@ def _look_at_both(
 
 
 def _leaks(clip: Clip, parts: Parts) -> Leaks:
-    """Held-out pictures that are in the training data; of a run that trains nothing there are none."""
-    found = []
-    for pairs in (parts.train, parts.test):
-        cache = pixels_of(clip, pairs) if len(pairs) else None
-        found += [pairs, thumbnails(cache.pixels)[cache.rows(pairs.images)] if cache is not None else []]
-    return find_leaks(*found)
+    """Held-out pictures that are in the training data; without training data there are none."""
+    if not len(parts.train):
+        return Leaks(exact=[], near=[], captions=0)
+
+    def small(pairs: Pairs) -> np.ndarray:
+        cache = pixels_of(clip, pairs)
+        found: np.ndarray = thumbnails(cache.pixels)[cache.rows(pairs.images)]
+        return found
+
+    return find_leaks(parts.train, small(parts.train), parts.test, small(parts.test))
 
 
 def _sections(before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str) -> list[Section]:

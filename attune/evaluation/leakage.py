@@ -37,7 +37,7 @@ class Leaks:
         if self.rows:
             found.append(
                 f"Held-out pictures that are in the training data too: {len(self.rows)} ({len(self.exact)} the same file, "
-                f"{len(self.near)} nearly the same picture). On these a model is measured on what it learnt"
+                f"{len(self.near)} nearly the same picture). On these a model may be measured on what it learnt"
             )
         if self.captions:
             found.append(f"Held-out captions that training pictures have too: {self.captions}, as is usual of short ones")

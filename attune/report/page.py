@@ -81,7 +81,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         headline=headline,
         sentences=sentences,
         warnings=list(dict.fromkeys([*facts.get("warnings", []), *run.evaluation.warnings])),
-        leakage=facts.get("leakage", ""),
+        leakage=facts.get("leakage", "") if facts.get("leakage") not in run.evaluation.warnings else "",
         first=first,
         further=[section for section in sections if section.name != "headline" and section.rows],
         by_direction=by_direction,
