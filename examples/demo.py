@@ -50,8 +50,8 @@ def fine_tune() -> Path:
         console.rule("[bold]2. Before and after")
         run.display_metrics()
         run.display_examples(4)
-        sheet = run.download_file("report/examples.png", FOLDER / "examples.png")
-        console.print(f"Pictures of these and more queries, before and after: {sheet}")
+        page = run.report(FOLDER / "report.html")
+        console.print(f"All figures, curves and pictures of queries before and after: {page}")
         return run.save_artifact(FOLDER / "noto-clip")
 
 
