@@ -194,9 +194,7 @@ ENDPOINTS = {
     "/finetune": Endpoint("", FinetuningRun, FinetuningRun, "A run through all four stages"),
     "/validate": Endpoint("data_validator", FinetuningRun, FinetuningRun, "Check settings, data and model of a run"),
     "/train": Endpoint("trainer", FinetuningRun, FinetuningRun, "Train, in a child process"),
-    "/evaluate": Endpoint(
-        "evaluator", FinetuningRun, FinetuningRun, "Measure before and after, or a model as it is"
-    ),
+    "/evaluate": Endpoint("evaluator", FinetuningRun, FinetuningRun, "Measure before and after, or a model as it is"),
     "/export": Endpoint("exporter", FinetuningRun, FinetuningRun, "Write the artifact, reload it, compare"),
     "/index": Endpoint("", SearchDocument, SearchDocument, "Encode and store documents"),
     "/search": Endpoint("", SearchDocument, SearchDocument, "Encode queries and return the nearest documents"),

@@ -26,7 +26,7 @@ def _train(folder: RunFolder) -> dict[str, Any]:
 
 
 def _evaluate(folder: RunFolder) -> dict[str, Any]:
-    from attune.evaluation.evaluate import evaluate
+    from attune.evaluate import evaluate
 
     found = {"evaluation": evaluate(folder)}
     return found if _trains(folder.load()) else {**found, **_finished()}

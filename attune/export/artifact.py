@@ -22,10 +22,10 @@ from attune.config import check_settings
 from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
 from attune.errors import ExportError
-from attune.export.card import model_card
 from attune.files import sha256, write_text
 from attune.models.clip import Clip, load_clip, load_folder
 from attune.models.weights import DTYPES
+from attune.report.card import model_card
 from attune.runs import RunFolder, read_json
 from attune.schemas import Artifact
 

@@ -17,9 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from attune.comparison import Row, Section, comparison
-from attune.export.card import chosen_weights, model_card
 from attune.files import whole_file, write_text
 from attune.metrics import DIRECTIONS
+from attune.report.card import chosen_weights, model_card
 from attune.report.facts import FORMATS, data_facts, reproduce, setting_rows
 from attune.report.gallery import SHOWN, contact_sheet, pick_changed, pick_examples, shortened, thumbnail
 from attune.report.material import Material

@@ -10,7 +10,7 @@ from executors.stage import StageExecutor
 
 
 class Evaluator(StageExecutor):
-    """Evaluates a trained run, or one without training data; the work is `attune.evaluation.evaluate`."""
+    """Evaluates a trained run, or one without training data; the work is `attune.evaluate`."""
 
     stage = "evaluate"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
-from attune.export.card import model_card
 from attune.metrics import retrieval_metrics
+from attune.report.card import model_card
 from attune.schemas import EvaluationResult, FinetuningRun, TrainingResult
 
 RANKS = {"text_to_image": [1, 2, 6, 40], "image_to_text": [1, 3]}
