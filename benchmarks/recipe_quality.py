@@ -141,7 +141,9 @@ def main(arguments: list[str]) -> dict[str, Any]:
         attune_trainer.use_home(folder / "home")
         for set_name in options.sets:
             compared = compare(prepare(set_name, folder, device, options), folder / set_name, device, options)
-            found[set_name] = {"command": command_line("recipe_quality", arguments), "machine": machine, **compared}
+            # From another start it is another comparison.
+            key = f"{set_name}_pretrained" if set_name == "flickr8k" and options.pretrain_pictures else set_name
+            found[key] = {"command": command_line("recipe_quality", arguments), "machine": machine, **compared}
             print("\n".join(compared["table"]), flush=True)
             write_result(path, result)
     return result
