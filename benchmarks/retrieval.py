@@ -30,6 +30,9 @@ from benchmarks.machine import RESULTS, command_line, describe_machine, write_re
 NOISE = 6.0
 """Length of what a text has beside its picture's vector, which is 1: many texts are then nearer to other pictures."""
 
+PICTURES = 5000
+"""Of COCO's test set; figures of another size go into a file of their own."""
+
 BATCH_SIZE = 64
 """Queries that CLIP_benchmark scores at a time: its own default."""
 
@@ -66,7 +69,8 @@ def main(arguments: list[str]) -> dict[str, Any]:
     if {"attune", "clip_benchmark"} <= seconds.keys():
         result["ratio"] = round(seconds["clip_benchmark"] / seconds["attune"], 1)
     print(json.dumps({key: result[key] for key in result.keys() - {"machine", "turns"}}, indent=2))
-    write_result(options.results / "retrieval.json", result)
+    size = "" if options.pictures == PICTURES else f"_{options.pictures}"
+    write_result(options.results / f"retrieval{size}.json", result)
     return result
 
 
@@ -175,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.retrieval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--pictures", type=int, default=5000, help="default: COCO's test set")
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="default: COCO's test set")
     parser.add_argument("--captions", type=int, default=5, help="of each picture")
     parser.add_argument("--dim", type=int, default=512, help="of the embeddings")
     parser.add_argument("--repeats", type=int, default=3, help="turns of each side")

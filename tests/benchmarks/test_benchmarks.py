@@ -51,7 +51,7 @@ def test_recipes_are_compared_on_the_same_pairs(tiny_model: Path, attune_home: P
 def test_evaluations_find_the_same(tmp_path: Path) -> None:
     retrieval.main(["--pictures", "200", "--captions", "3", "--dim", "16", "--repeats", "1", "--results", str(tmp_path)])
 
-    found = json.loads((tmp_path / "retrieval.json").read_text())
+    found = json.loads((tmp_path / "retrieval_200.json").read_text())
     assert found["largest_difference"] < 1e-6
     assert 0.01 < found["figures"]["attune"]["text_to_image_recall@1"] < 0.99
     assert set(found["seconds"]) == set(retrieval.SIDES)

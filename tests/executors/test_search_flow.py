@@ -42,6 +42,7 @@ def post(client: Client, endpoint: str, *documents: SearchDocument, **parameters
         parameters=parameters,
         return_type=DocList[SearchDocument],
         results_in_order=True,
+        stream=False,  # on a busy machine the end of a stream is now and then lost, and waited for without end
     )
 
 

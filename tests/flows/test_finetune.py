@@ -304,7 +304,7 @@ def test_plain_jina_client_can_post_a_run_through_all_stages(run: Run, service: 
     client = Client(host=service.grpc)
     runs = [wanted, wanted]  # asked twice: the second finds everything done
     for asked in runs:
-        done = client.post("/finetune", DocList[FinetuningRun]([asked]), return_type=DocList[FinetuningRun])[0]
+        done = client.post("/finetune", DocList[FinetuningRun]([asked]), return_type=DocList[FinetuningRun], stream=False)[0]
         assert done.state == "FINISHED"
         assert done.artifact.files
     lines = AttuneClient(service.grpc).get_run("by-hand").logs()
