@@ -5,8 +5,7 @@ report/index.html     the same for people, with the rest of what `attune.report.
 """
 
 import json
-
-import numpy as np
+from pathlib import Path
 
 from attune.comparison import Section
 from attune.config import check_settings
@@ -49,7 +48,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     classes = find_classes(parts, settings.seed)
     before, after, clip = _look_at_both(folder, settings, parts, classes)
-    leaks = _leaks(clip, parts)
+    leaks = _leaks(clip, parts, settings)
     owner = image_of_text(parts.test)
     [first] = tables([headline(before.test, owner)] if before else None, [headline(after.test, owner)])
     result = EvaluationResult(
@@ -69,9 +68,10 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         warnings=[leaks.describe()] if leaks.rows else [],
     )
     facts = result.model_dump(exclude={"id"}) | {
-        "sections": [section.model_dump() for section in _sections(before, after, parts, classes, clip.device.type)],
-        "zero_shot": zero_shot_facts(after, classes, parts.test) if classes else {},
+        "sections": [section.model_dump() for section in _sections(before, after, parts, classes, str(clip.device))],
+        "zero_shot": zero_shot_facts(after, classes, parts.test, templates(settings.prompt_templates)) if classes else {},
         "leakage": leaks.describe(),
+        "leaked": [parts.test.images[row] for row in leaks.rows],
         "slices_of": "Text to image recall@5",
         **(effects(before.test, after.test, parts.test, leaks.rows) if before else {}),
         "environment": read_json(folder.path / "environment.json"),
@@ -116,17 +116,25 @@ def _look_at_both(
     return look(baseline, parts, classes, prompts), look(clip, parts, classes, prompts), clip
 
 
-def _leaks(clip: Clip, parts: Parts) -> Leaks:
-    """Held-out pictures that are in the training data; without training data there are none."""
-    if not len(parts.train):
+def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
+    """Held-out pictures that are in the training data: the run's own, or that of the finished run it measures."""
+    seen = parts.train if len(parts.train) else _trained_on(settings.model)
+    if seen is None:
         return Leaks(exact=[], near=[], captions=0)
+    train, test = (pixels_of(clip, pairs) for pairs in (seen, parts.test))
+    small = thumbnails(train.pixels)
+    held_out = small if seen.fingerprint == parts.test.fingerprint else thumbnails(test.pixels)
+    return find_leaks(seen, small[train.rows(seen.images)], parts.test, held_out[test.rows(parts.test.images)])
 
-    def small(pairs: Pairs) -> np.ndarray:
-        cache = pixels_of(clip, pairs)
-        found: np.ndarray = thumbnails(cache.pixels)[cache.rows(pairs.images)]
-        return found
 
-    return find_leaks(parts.train, small(parts.train), parts.test, small(parts.test))
+def _trained_on(model: str) -> Pairs | None:
+    """What the model of a finished run of this service learnt from; None of any other model."""
+    folder = RunFolder(Path(model).parent)
+    if Path(model) != folder.artifact or not (folder.path / "run.json").is_file():
+        return None
+    run = folder.load()
+    parts = load_parts(check_settings(run.settings), run.train_fingerprint, run.eval_fingerprint)
+    return parts.train if len(parts.train) else None
 
 
 def _sections(before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str) -> list[Section]:

@@ -4,7 +4,7 @@ run.json         the `FinetuningRun`, replaced as a whole at every change
 environment.json versions, hardware and git commit, written when the run is created
 events.jsonl     its history, one JSON object a line, only ever appended to
 checkpoints/     weights: at the start, best, chosen; and what an unfinished training goes on from
-report/          evaluation: metrics, example queries, contact sheet
+report/          evaluation: all figures, the page, its plots and examples
 artifact/        the exported model
 """
 

@@ -160,7 +160,7 @@ class AttuneClient:
             experiment_name: as for `fit`.
             description: as for `fit`.
             wait: as for `fit`.
-            settings: `devices` or `seed`; None means its default.
+            settings: `prompt_templates`, `devices` or `seed`; None means its default.
 
         Raises:
             SettingsError: with everything that is wrong with the settings; nothing was sent then.

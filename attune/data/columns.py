@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 IMAGE_COLUMNS = ("image", "file_name", "filepath", "image_path", "image_name", "filename", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "title", "caption_text", "comment")
+LONGEST_TAG = 200
 LABEL_COLUMNS = ("label", "class", "category")
 
 
@@ -17,8 +18,8 @@ class Columns(NamedTuple):
     tags: dict[str, int]
 
     def tags_in(self, cells: dict[int, str]) -> dict[str, str]:
-        """The tags of a row, of its cells by column; empty ones are left out."""
-        return {name: cells[column] for name, column in self.tags.items() if cells.get(column)}
+        """The tags of a row, of its cells by column; empty ones are left out, and long ones: nobody asked for them."""
+        return {name: cells[column] for name, column in self.tags.items() if 0 < len(cells.get(column, "")) <= LONGEST_TAG}
 
 
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:
@@ -33,7 +34,12 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
         return None
     group, label = _first(plain, ("group",)), _first(plain, LABEL_COLUMNS)
     known = (image, caption, group, label)
-    tags = {name.strip(): number for number, name in enumerate(plain) if name.strip() and number not in known}
+    other = (*IMAGE_COLUMNS, *CAPTION_COLUMNS)  # a second one of these tells nothing apart
+    tags = {
+        name.strip(): number
+        for number, name in enumerate(plain)
+        if name.strip() and number not in known and name.strip().lower() not in other
+    }
     return Columns(*known, tags)
 
 

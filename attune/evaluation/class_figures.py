@@ -14,6 +14,8 @@ from attune.evaluation.neighbours import neighbours
 from attune.evaluation.tables import Figures
 from attune.evaluation.zero_shot import zero_shot
 
+MOST_CLASSES = 40
+
 ACCURACY = (
     "acc1 and acc5 are the shares of pictures whose class is first, or among the first five; mean_per_class_recall weighs "
     "all classes alike. As CLIP_benchmark defines them; ties count against the model."
@@ -68,19 +70,25 @@ def zero_shot_scores(found: Look, classes: Classes) -> np.ndarray:
     return zero_shot(found.classes, found.test.images[classes.rows])
 
 
-def zero_shot_facts(found: Look, classes: Classes, test: Pairs) -> dict[str, Any]:
-    """The per-class table and the confusion matrix of zero-shot classification, for the report."""
+def zero_shot_facts(found: Look, classes: Classes, test: Pairs, prompts: list[str]) -> dict[str, Any]:
+    """The per-class table and, of up to `MOST_CLASSES` classes, the confusion matrix of zero-shot classification.
+
+    With more the matrix would be larger than all else in the report, and nobody could read it.
+    """
     targets = classes.targets([test.labels[row] for row in classes.rows])
     confusion = confusion_matrix(predictions(zero_shot_scores(found, classes), targets), targets, len(classes.names))
-    return {"classes": [asdict(one) for one in class_table(confusion, classes.names)], "confusion": confusion.tolist()}
+    return {
+        "prompts": prompts,
+        "classes": [asdict(one) for one in class_table(confusion, classes.names)],
+        "confusion": confusion.tolist() if len(classes.names) <= MOST_CLASSES else [],
+    }
 
 
 def _figures(name: str, title: str, definition: str, scores: np.ndarray, targets: np.ndarray, classes: Classes) -> Figures:
-    confusion = confusion_matrix(predictions(scores, targets), targets, len(classes.names))
     return Figures(
         name,
         title,
         definition,
         [(per_query(scores, targets), classes.rows)],
-        {"mean_per_class_recall": mean_per_class_recall(confusion)},
+        {"mean_per_class_recall": mean_per_class_recall(predictions(scores, targets), targets)},
     )

@@ -9,7 +9,7 @@ from attune.data.pairs import Pairs
 from attune.data.parts import Parts
 
 PROBE_PICTURES = 10_000
-"""Training pictures that probes learn from, at most: more change a probe little, and each costs a forward pass."""
+"""Pictures that probes learn from, and are chosen by, at most: more change a probe little, and each costs a forward pass."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Classes:
     """Labelled pictures of each part.
 
     Attributes:
-        names: of all classes, sorted, those without a held-out picture too; underscores are spaces.
+        names: of all classes, sorted, those without a held-out picture too; in lower case, underscores are spaces.
         rows: of the held-out pictures that have a label, int64.
         train: labelled pictures a probe learns from; empty if nothing was trained, and for a part without labels.
         validation: labelled pictures that choose how strongly it is held back.
@@ -48,16 +48,19 @@ def find_classes(parts: Parts, seed: int) -> Classes | None:
     seen = {_name(parts.test.labels[row]) for row in test}
     if len(seen) < 2 or 2 * len(seen) > len(test):
         return None
-    if len(train) > PROBE_PICTURES:
-        train = np.sort(np.random.default_rng(seed).choice(train, PROBE_PICTURES, replace=False))
+    rng = np.random.default_rng(seed)
+    train, validation = (
+        np.sort(rng.choice(rows, PROBE_PICTURES, replace=False)) if len(rows) > PROBE_PICTURES else rows
+        for rows in (train, validation)
+    )
     train_pairs, validation_pairs = parts.train.take(train), parts.validation.take(validation)
     names = sorted(seen | {_name(label) for label in (*train_pairs.labels, *validation_pairs.labels)})
     return Classes(names, test, train_pairs, validation_pairs)
 
 
 def _name(label: str) -> str:
-    """As people say it: prompts could not tell `fire_truck` from `fire truck`."""
-    return label.replace("_", " ")
+    """As a tokenizer reads it: prompts could not tell `Fire_Truck` from `fire truck`."""
+    return " ".join(label.replace("_", " ").split()).lower()
 
 
 def _labelled(pairs: Pairs) -> np.ndarray:

@@ -26,12 +26,11 @@ def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[i
     Returns:
         `wins`: by direction `better`, `worse` and `same` queries; `slices`: see `attune.evaluation.slices.Slice`.
     """
-    wins = {direction: wins_and_losses(before.ranks[direction], after.ranks[direction]) for direction in DIRECTIONS}
     old, new = (query_values(one.ranks["text_to_image"])[METRIC] for one in (before, after))
     owner = image_of_text(test)
     slices = effect_by_slice(old, new, owner, _tags(test, owner, leaked))
     return {
-        "wins": {name: {"better": one.better, "worse": one.worse, "same": one.same} for name, one in wins.items()},
+        "wins": {name: wins_and_losses(before.ranks[name], after.ranks[name]) for name in DIRECTIONS},
         "slices": [one.model_dump() for one in slices],
     }
 

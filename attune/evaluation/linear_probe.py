@@ -1,6 +1,6 @@
 """A linear probe: how well classes can be read off a model's features by a logistic regression.
 
-For figures that can stand beside those of CLIP_benchmark see `attune.evaluation.clip_benchmark`.
+For figures that can stand beside those of CLIP_benchmark see `attune.evaluation.clip_benchmark_probe`.
 """
 
 from collections.abc import Iterable

@@ -57,7 +57,9 @@ def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str
         placed = places(*sides[direction], relevance[direction], device=device)
         values = query_values(placed)
         del values["rank"]  # its mean and median are among the totals
-        totals |= _named(direction, figures(placed))
+        counted = figures(placed)
+        del counted["queries_without_answer"]  # every caption has its picture
+        totals |= _named(direction, counted)
         textbook.append((_named(direction, values), clusters[direction]))
         peer.append((modes.clip_benchmark(placed, direction), clusters[direction]))
         finetuner.append((_named(direction, modes.finetuner(placed)), clusters[direction]))

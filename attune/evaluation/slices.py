@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,51 +12,18 @@ LENGTHS = {5: "1-5 words", 10: "6-10 words", 20: "11-20 words"}
 """The most words of a caption, and what such captions are called."""
 
 
-@dataclass(frozen=True)
-class WinsAndLosses:
-    """How many queries of one direction changed, and which changed most.
-
-    Attributes:
-        better: queries whose right answer stands higher than before.
-        worse: lower.
-        same: at the same rank.
-        gained: rows of the queries that gained most, the best first.
-        lost: rows of those that lost most, the worst first.
-    """
-
-    better: int
-    worse: int
-    same: int
-    gained: list[int]
-    lost: list[int]
-
-
-def wins_and_losses(before: np.ndarray, after: np.ndarray, most: int = 10) -> WinsAndLosses:
-    """Counts the queries that a model answers better, worse and as before, and finds those that changed most.
-
-    A change is the difference of reciprocal ranks, as in MRR, so it is larger near the top; of equal ones the larger ratio
-    of ranks comes first, then the earlier query.
+def wins_and_losses(before: np.ndarray, after: np.ndarray) -> dict[str, int]:
+    """How many queries a model answers `better`, `worse` and the `same` as before.
 
     Args:
         before: ranks of one direction, from 1, int64 (queries,); see `attune.evaluation.ranking.ranks`.
         after: on the same queries.
-        most: the longest that `gained` and `lost` are.
 
     Example:
-        Ranks 2, 90, 7 before and 1, 3, 7 after: two better, one the same. The first gained 1/1 - 1/2 = 0.5, the second
-        1/3 - 1/90 = 0.32, so `gained` is `[0, 1]`.
+        Ranks 2, 90, 7 before and 1, 3, 7 after: two better, none worse, one the same.
     """
-    change = np.round(1 / after - 1 / before, 12)  # 1/2 - 1/3 and 1/3 - 1/6 are equal but for rounding
-    ratio = before / after
-    gained, lost = np.lexsort((-ratio, -change)), np.lexsort((ratio, change))
-    better, worse = (np.flatnonzero(side) for side in (after < before, after > before))
-    return WinsAndLosses(
-        better=len(better),
-        worse=len(worse),
-        same=len(before) - len(better) - len(worse),
-        gained=gained[: min(most, len(better))].tolist(),
-        lost=lost[: min(most, len(worse))].tolist(),
-    )
+    better, worse = int(np.count_nonzero(after < before)), int(np.count_nonzero(after > before))
+    return {"better": better, "worse": worse, "same": len(before) - better - worse}
 
 
 class Slice(BaseModel):
@@ -82,6 +48,7 @@ def effect_by_slice(
     tags: Mapping[str, Sequence[str]],
     smallest: int = 20,
     most: int = 20,
+    in_all: int = 100,
     resamples: int = 5000,
     seed: int = 0,
 ) -> list[Slice]:
@@ -98,6 +65,7 @@ def effect_by_slice(
         tags: by tag, the value of each query; an empty one is in no slice.
         smallest: queries of a slice that is looked at.
         most: slices of one tag, the largest ones.
+        in_all: slices of all tags, the largest ones.
         resamples: draws of all pictures. No corrected p-value is below the number of slices / (resamples + 1).
         seed: of the draws.
     """
@@ -108,6 +76,8 @@ def effect_by_slice(
         for value, queries in Counter(of_query[of_query != ""]).most_common(most):
             if queries >= smallest:
                 members[tag, value] = of_query == value
+    largest = sorted(members, key=lambda one: -np.count_nonzero(members[one]))[:in_all]
+    members = {one: inside for one, inside in members.items() if one in largest}
     # Each draw of pictures serves all slices: queries outside of one are NaN there.
     old, new = (
         {str(number): np.where(inside, side, np.nan) for number, inside in enumerate(members.values())}

@@ -26,15 +26,22 @@ def templates(name: str = "openai") -> list[str]:
     shipped = {path.stem: path for path in sorted(_FOLDER.glob("*.txt"))}
     path = shipped.get(name, Path(name).expanduser())
     try:
+        if not path.is_file():
+            raise OSError("there is no such file")
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(shipped)
         raise DataError(f"templates = {name!r}: {error}. Give {known}, or a text file with a prompt a line") from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     found = [(number, line) for number, line in numbered if line and not line.startswith("#")]
-    wrong = [f"line {number}: {line!r}" for number, line in found if not _only_c(line)]
+    wrong = [number for number, line in found if not _only_c(line)]
     if wrong or not found:
-        what = "; ".join(wrong) or "there are no prompts in it"
+        # The lines themselves are not shown: whoever may start a run could read any file of the service.
+        what = (
+            f"lines that are no prompts: {len(wrong)}, the first is line {wrong[0]}"
+            if wrong
+            else "there are no prompts in it"
+        )
         raise DataError(f"{path}: {what}. Write a prompt a line with {{c}} where the name of the class goes")
     return [line for _, line in found]
 

@@ -18,7 +18,7 @@ OPTIONS = {
 
 
 def figure(value: float | None) -> str:
-    """Three decimals, a count as it is, and a dash for what is not defined."""
+    """Three decimals, a whole number as it is, and a dash for what is not defined."""
     if value is None or not math.isfinite(value):
         return "–"
     return str(value) if isinstance(value, int) else f"{value:.3f}"

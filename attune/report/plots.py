@@ -46,7 +46,6 @@ POINTS = 400
 
 FURTHEST = 100
 RANDOM_PAIRS = 20_000
-MOST_CLASSES = 40
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def draw(material: Material) -> list[Plot]:
         ]
         zero_shot = material.facts.get("zero_shot") or {}
         names = [str(row["name"]) for row in zero_shot.get("classes", [])]
-        if zero_shot.get("confusion") and len(names) <= MOST_CLASSES:
+        if zero_shot.get("confusion"):
             plots.append(confusion(names, np.asarray(zero_shot["confusion"], dtype=np.float64)))
     return plots
 

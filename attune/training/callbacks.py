@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = 12
 HITS = 5
+MOST_PAIRS = 5_000_000
+"""Each takes some 100 bytes and about a microsecond, every epoch."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
     """What each query and each of the index belongs to: its label if all have one, else its picture.
 
     Raises:
-        DataError: if no query has a right answer.
+        DataError: if no query has a right answer, or there are more of them than `MOST_PAIRS`.
     """
     labelled = all(queries.labels) and all(index.labels)
     asked, there = (
@@ -139,6 +141,13 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
             f"{callback.index_data or callback.query_data!r} (the same {'label' if labelled else 'picture'}"
             f"{', besides itself' if callback.exclude_self else ''}). Give every picture of both a label, or use data that "
             "holds the same pictures"
+        )
+    right = Counter(there)
+    pairs = sum(right[name] for name in asked)
+    if pairs > MOST_PAIRS:
+        raise DataError(
+            f"callbacks: {callback.query_data!r} has {pairs:,} pairs of a query and a right answer, and at most "
+            f"{MOST_PAIRS:,} can be ranked after every epoch. Use fewer queries, or a smaller index_data"
         )
     return asked, there
 

@@ -197,3 +197,11 @@ def test_the_first_answers_to_some_queries_are_kept_if_asked_for(others: Dataset
             assert len(scores) == 5
             assert scores == sorted(scores, reverse=True)
     assert all(hit["answer"] != example["query"] for example in third["examples"] for hit in example["hits"])
+
+
+def test_more_right_answers_than_can_be_ranked_are_refused() -> None:
+    pictures = Pairs("f", [str(row) for row in range(3000)], [["one"]] * 3000, ["g"] * 3000, ["dog"] * 3000)
+    callback = EvaluationCallback(query_data="queries")
+
+    with pytest.raises(DataError, match=r"has 9,000,000 pairs .* at most 5,000,000"):
+        belonging(callback, pictures, pictures)

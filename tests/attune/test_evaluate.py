@@ -208,3 +208,14 @@ def test_a_model_alone_has_figures_without_a_comparison(folder: RunFolder, model
     assert "linear_probe" not in [section["name"] for section in facts["sections"]]
     assert rows(facts, "zero_shot")["acc1"]["after"] is not None
     assert run.evaluation.captions == 72
+
+
+def test_a_finished_runs_model_is_not_measured_on_what_it_learnt_without_a_word(folder: RunFolder, model: Path) -> None:
+    load_clip(str(model)).save_folder(folder.artifact)  # as the export stage would
+
+    found = evaluated("on-its-own", model="labelled", eval_data="train").evaluation
+
+    assert "Held-out pictures that are in the training data too" in found.warnings[0]
+    assert "the same file" in found.warnings[0]
+    facts = json.loads((RunFolder.open("on-its-own").report / "metrics.json").read_text())
+    assert 40 < len(facts["leaked"]) < 64  # all but the validation part

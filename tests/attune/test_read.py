@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from docarray import DocList
 
+from attune.data.columns import find_columns
 from attune.data.read import count_examples, read_examples
 from attune.errors import DataError
 from attune.schemas import TrainingExample
@@ -299,3 +300,12 @@ def test_a_folder_with_nothing_to_read_is_refused(tmp_path: Path) -> None:
 def test_a_path_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DataError, match=r"There is no file or folder '/not/here\.csv'"):
         read_examples("/not/here.csv")
+
+
+def test_columns_that_could_hold_the_picture_or_text_and_long_cells_are_no_tags() -> None:
+    names = ["image", "caption", "title", "path", "camera", "url"]
+    columns = find_columns(names, names)
+
+    assert columns is not None
+    assert columns.tags == {"camera": 4, "url": 5}
+    assert columns.tags_in({4: "X100", 5: "u" * 201}) == {"camera": "X100"}

@@ -126,7 +126,13 @@ def test_the_table_says_how_each_class_fared() -> None:
         ClassFigures("emu", 0, None, 0 / 3, None, 0),
         ClassFigures("fox", 2, 0 / 2, None, "dog", 2),
     ]
-    assert mean_per_class_recall(confusion) == pytest.approx((0.5 + 1 + 0) / 3)
+
+
+def test_classes_without_pictures_have_no_part_in_the_mean_over_classes() -> None:
+    predicted, targets = np.array([0, 1, 2, 1, 1, 1]), np.array([0, 0, 0, 1, 3, 3])
+
+    # class 0: 1 of 3, class 1: 1 of 1, class 3: 0 of 2; class 2 was predicted and has none
+    assert mean_per_class_recall(predicted, targets) == pytest.approx((1 / 3 + 1 + 0) / 3)
 
 
 @pytest.mark.parametrize(

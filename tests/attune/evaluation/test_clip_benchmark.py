@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from attune.errors import DataError, SettingsError
 from attune.evaluation.classification import classification_metrics
-from attune.evaluation.clip_benchmark import clip_benchmark_probe
+from attune.evaluation.clip_benchmark_probe import clip_benchmark_probe
 from attune.evaluation.linear_probe import Features
 from attune.evaluation.ranking import ranks
 from attune.evaluation.zero_shot import classifier, templates, zero_shot

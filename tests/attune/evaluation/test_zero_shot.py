@@ -38,7 +38,7 @@ def test_a_prompt_with_anything_but_c_is_refused_by_file_and_line(prompt: str, t
     path = tmp_path / "prompts.txt"
     path.write_text(f"a photo of a {{c}}.\n# what follows is wrong\n{prompt}\n")
 
-    with pytest.raises(DataError, match=r"prompts\.txt: line 3: "):
+    with pytest.raises(DataError, match=r"prompts\.txt: lines that are no prompts: 1, the first is line 3\."):
         templates(str(path))
 
 
@@ -96,3 +96,14 @@ def test_classes_with_equal_vectors_tie_so_nothing_is_recognised(dim: int) -> No
     assert (scores == scores[:, :1]).all()  # a product in float32 is rounded differently from column to column
     found = classification_metrics(scores, rng.integers(0, 37, 50))
     assert found == {"acc1": 0, "acc5": 0, "mean_per_class_recall": 0}
+
+
+def test_an_error_does_not_show_what_is_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "secret.txt"
+    path.write_text("password: 1234\n")
+
+    with pytest.raises(DataError, match="lines that are no prompts: 1, the first is line 1") as caught:
+        templates(str(path))
+    assert "1234" not in str(caught.value)
+    with pytest.raises(DataError, match="there is no such file"):
+        templates("/dev/zero")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from attune.errors import DataError, SettingsError
-from attune.evaluation.classification import check_targets, confusion_matrix, mean_per_class_recall
+from attune.evaluation.classification import check_targets, mean_per_class_recall
 from attune.evaluation.linear_probe import Features
 
 Part = tuple[Tensor, Tensor]
@@ -89,7 +89,7 @@ def clip_benchmark_probe(
     return {
         "acc1": _accuracy(logits, targets, top)[0],
         "acc5": _accuracy(logits, targets, top)[-1] if top == 5 else float("nan"),
-        "mean_per_class_recall": mean_per_class_recall(confusion_matrix(predicted, targets.numpy(), classes)),
+        "mean_per_class_recall": mean_per_class_recall(predicted, targets.numpy()),
         "weight_decay": weight_decay,
     }
 
