@@ -74,7 +74,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
     def picture(image: int) -> str:
         return thumbnail(material.cache.pixels[rows[image]])
 
-    return TEMPLATES.get_template("page.html").render(
+    page = TEMPLATES.get_template("page.html").render(
         run=run,
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         sides=dict(zip(("before", "after"), material.sides, strict=True)),
@@ -99,6 +99,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         command=reproduce(run),
         environment=facts.get("environment", {}),
     )
+    return page.lstrip()  # the macros at the top of the template leave empty lines
 
 
 def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
