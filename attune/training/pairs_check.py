@@ -122,7 +122,7 @@ def shuffled_pairs_check(
     raise DataError(
         f"{problem}. Likely captions are shifted by a row, paths point into another folder, or a table was sorted by one "
         "column only; or the captions are codes or in a language that the model does not know. Look at some of the pairs "
-        "and push the data again"
+        "and push the data again; or set check_pairs=False if they are right and the model is to learn all of it from them"
     )
 
 
