@@ -41,6 +41,6 @@ def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[s
     of_picture = {"label": test.labels} | {name: [tags.get(name, "") for tags in test.tags] for name in names}
     if leaked:
         there = set(leaked)
-        of_picture["training data"] = ["also in it" if row in there else "not in it" for row in range(len(test))]
+        of_picture["training data"] = ["nearly in it" if row in there else "not in it" for row in range(len(test))]
     found = {"caption length": caption_length(test.texts)}
     return found | {name: [values[row] for row in owner] for name, values in of_picture.items()}

@@ -36,8 +36,9 @@ class Leaks:
         found = []
         if self.rows:
             found.append(
-                f"Held-out pictures that are in the training data too: {len(self.rows)} ({len(self.exact)} the same file, "
-                f"{len(self.near)} nearly the same picture). On these a model may be measured on what it learnt"
+                f"Held-out pictures that are training pictures, or look nearly like one: {len(self.rows)} "
+                f"({len(self.exact)} the same file, {len(self.near)} nearly alike). On these a model may be measured on "
+                "what it learnt"
             )
         if self.captions:
             found.append(f"Held-out captions that training pictures have too: {self.captions}, as is usual of short ones")

@@ -126,7 +126,7 @@ def test_captions_are_counted_but_for_case_and_punctuation() -> None:
 def test_says_how_many_leak_and_nothing_if_none_does() -> None:
     assert Leaks(exact=[], near=[], captions=0).describe() == ""
     assert Leaks(exact=[4], near=[(7, 1), (2, 0)], captions=0).describe() == (
-        "Held-out pictures that are in the training data too: 3 (1 the same file, 2 nearly the same picture). "
+        "Held-out pictures that are training pictures, or look nearly like one: 3 (1 the same file, 2 nearly alike). "
         "On these a model may be measured on what it learnt."
     )
     assert Leaks(exact=[4], near=[(7, 1), (2, 0)], captions=0).rows == [2, 4, 7]
