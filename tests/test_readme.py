@@ -39,6 +39,11 @@ def test_figures_are_those_that_the_benchmarks_wrote() -> None:
     )
     for side in ("attune", "clip_benchmark"):
         assert f"{retrieval['seconds'][side]:.1f} s and {retrieval['peak_memory_mib'][side]} MiB" in README
+    large = json.loads((ROOT / "benchmarks" / "results" / "retrieval_200000.json").read_text())
+    figures = (
+        f"{large['seconds']['attune']:.0f} s and {large['peak_memory_mib']['attune']} MiB, {large['time_of_the_product']}"
+    )
+    assert f"{figures} times the bare product" in README
     for line in quality["sets"]["emoji"]["table"][4:]:
         assert f"\n{line}\n" in README
     photographs = quality["sets"]["flickr8k_pretrained"]["arms"]
