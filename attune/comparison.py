@@ -10,7 +10,7 @@ from attune.schemas import EvaluationResult
 class Row(BaseModel):
     """One metric. What is not defined, or was not measured, is None."""
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True)
 
     metric: str = Field(description="Such as `text_to_image_recall@5`.")
     before: float | None = Field(default=None, description="Of the starting model, or the baseline.")

@@ -46,8 +46,8 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     run = folder.load()
     settings = check_settings(run.settings)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
-    classes = find_classes(parts, settings.seed)
-    before, after, clip = _look_at_both(folder, settings, parts, classes)
+    classes, prompts = find_classes(parts, settings.seed), templates(settings.prompt_templates)
+    before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
     leaks = _leaks(clip, parts, settings)
     owner = image_of_text(parts.test)
     [first] = tables([headline(before.test, owner)] if before else None, [headline(after.test, owner)])
@@ -69,7 +69,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     )
     facts = result.model_dump(exclude={"id"}) | {
         "sections": [section.model_dump() for section in _sections(before, after, parts, classes, str(clip.device))],
-        "zero_shot": zero_shot_facts(after, classes, parts.test, templates(settings.prompt_templates)) if classes else {},
+        "zero_shot": zero_shot_facts(after, classes, prompts) if classes else {},
         "leakage": leaks.describe(),
         "leaked": [parts.test.images[row] for row in leaks.rows],
         "slices_of": "Text to image recall@5",
@@ -94,10 +94,10 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
 
 
 def _look_at_both(
-    folder: RunFolder, settings: FinetuningSettings, parts: Parts, classes: Classes | None
+    folder: RunFolder, settings: FinetuningSettings, parts: Parts, classes: Classes | None, prompts: list[str]
 ) -> tuple[Look | None, Look, Clip]:
     """What the model before makes of the data, if there is one; what the model after does; and the latter."""
-    device, prompts = choose_device(settings.devices), templates(settings.prompt_templates)
+    device = choose_device(settings.devices)
     clip = load_clip(settings.model, device, settings.seed)
     if settings.trains:
         clip.load_weights(folder.start_weights)
@@ -139,11 +139,12 @@ def _trained_on(model: str) -> Pairs | None:
 
 def _sections(before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str) -> list[Section]:
     """Every table beside the headline."""
+    owner = image_of_text(parts.test)
 
     def figures(one: Look) -> list[Figures]:
         return [
-            *retrieval_figures(one.test, image_of_text(parts.test), device),
-            *(class_figures(one, classes, parts.test, device) if classes else []),
+            *retrieval_figures(one.test, owner, device),
+            *(class_figures(one, classes, device) if classes else []),
             *([retention(one.retention, image_of_text(parts.retention))] if one.retention and parts.retention else []),
         ]
 

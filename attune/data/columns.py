@@ -4,8 +4,10 @@ from typing import NamedTuple
 
 IMAGE_COLUMNS = ("image", "file_name", "filepath", "image_path", "image_name", "filename", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "title", "caption_text", "comment")
-LONGEST_TAG = 200
 LABEL_COLUMNS = ("label", "class", "category")
+
+LONGEST = 200
+"""Characters of a label or a tag; what is longer is a text and names nothing."""
 
 
 class Columns(NamedTuple):
@@ -19,7 +21,7 @@ class Columns(NamedTuple):
 
     def tags_in(self, cells: dict[int, str]) -> dict[str, str]:
         """The tags of a row, of its cells by column; empty ones are left out, and long ones: nobody asked for them."""
-        return {name: cells[column] for name, column in self.tags.items() if 0 < len(cells.get(column, "")) <= LONGEST_TAG}
+        return {name: cells[column] for name, column in self.tags.items() if 0 < len(cells.get(column, "")) <= LONGEST}
 
 
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:

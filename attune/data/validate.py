@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable
 
+from attune.data.columns import LONGEST
 from attune.data.images import decode
 from attune.schemas import Problem, TrainingExample
-
-LONGEST = 200
-"""Characters of a label or a tag; what is longer is a text and names nothing."""
 
 
 def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:

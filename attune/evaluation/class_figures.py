@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from attune.data.pairs import Pairs
 from attune.evaluation.classes import Classes
 from attune.evaluation.classification import class_table, confusion_matrix, mean_per_class_recall, per_query, predictions
 from attune.evaluation.linear_probe import Features, linear_probe
@@ -15,6 +14,7 @@ from attune.evaluation.tables import Figures
 from attune.evaluation.zero_shot import zero_shot
 
 MOST_CLASSES = 40
+"""Of a confusion matrix: a larger one would outgrow all else in the report, and nobody could read it."""
 
 ACCURACY = (
     "acc1 and acc5 are the shares of pictures whose class is first, or among the first five; mean_per_class_recall weighs "
@@ -22,16 +22,15 @@ ACCURACY = (
 )
 
 
-def class_figures(found: Look, classes: Classes, test: Pairs, device: str = "cpu") -> list[Figures]:
+def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Figures]:
     """The tables `zero_shot` and, if pictures with labels were trained on, `linear_probe` and `neighbours`.
 
     Args:
         found: what a model makes of the data.
         classes: of the data.
-        test: the held-out part.
         device: torch device that fits and compares.
     """
-    targets = classes.targets([test.labels[row] for row in classes.rows])
+    targets = classes.targets(classes.test.labels)
     images = found.test.images[classes.rows]
     prompted = f"Pictures are compared with prompts of their class's name; {len(classes.names)} classes. {ACCURACY}"
     tables = [
@@ -70,12 +69,9 @@ def zero_shot_scores(found: Look, classes: Classes) -> np.ndarray:
     return zero_shot(found.classes, found.test.images[classes.rows])
 
 
-def zero_shot_facts(found: Look, classes: Classes, test: Pairs, prompts: list[str]) -> dict[str, Any]:
-    """The per-class table and, of up to `MOST_CLASSES` classes, the confusion matrix of zero-shot classification.
-
-    With more the matrix would be larger than all else in the report, and nobody could read it.
-    """
-    targets = classes.targets([test.labels[row] for row in classes.rows])
+def zero_shot_facts(found: Look, classes: Classes, prompts: list[str]) -> dict[str, Any]:
+    """The per-class table and, of up to `MOST_CLASSES` classes, the confusion matrix of zero-shot classification."""
+    targets = classes.targets(classes.test.labels)
     confusion = confusion_matrix(predictions(zero_shot_scores(found, classes), targets), targets, len(classes.names))
     return {
         "prompts": prompts,

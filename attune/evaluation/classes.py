@@ -19,12 +19,14 @@ class Classes:
     Attributes:
         names: of all classes, sorted, those without a held-out picture too; in lower case, underscores are spaces.
         rows: of the held-out pictures that have a label, int64.
+        test: these pictures.
         train: labelled pictures a probe learns from; empty if nothing was trained, and for a part without labels.
         validation: labelled pictures that choose how strongly it is held back.
     """
 
     names: list[str]
     rows: np.ndarray
+    test: Pairs
     train: Pairs
     validation: Pairs
 
@@ -44,18 +46,18 @@ def find_classes(parts: Parts, seed: int) -> Classes | None:
         parts: of the run's data.
         seed: decides which training pictures a probe learns from, where there are more than `PROBE_PICTURES`.
     """
-    test, train, validation = (_labelled(pairs) for pairs in (parts.test, parts.train, parts.validation))
-    seen = {_name(parts.test.labels[row]) for row in test}
+    rows, train, validation = (_labelled(pairs) for pairs in (parts.test, parts.train, parts.validation))
+    test = parts.test.take(rows)
+    seen = set(map(_name, test.labels))
     if len(seen) < 2 or 2 * len(seen) > len(test):
         return None
     rng = np.random.default_rng(seed)
-    train, validation = (
-        np.sort(rng.choice(rows, PROBE_PICTURES, replace=False)) if len(rows) > PROBE_PICTURES else rows
-        for rows in (train, validation)
+    learnt, chosen = (
+        pairs.take(np.sort(rng.choice(few, PROBE_PICTURES, replace=False)) if len(few) > PROBE_PICTURES else few)
+        for pairs, few in ((parts.train, train), (parts.validation, validation))
     )
-    train_pairs, validation_pairs = parts.train.take(train), parts.validation.take(validation)
-    names = sorted(seen | {_name(label) for label in (*train_pairs.labels, *validation_pairs.labels)})
-    return Classes(names, test, train_pairs, validation_pairs)
+    names = sorted(seen.union(map(_name, learnt.labels), map(_name, chosen.labels)))
+    return Classes(names, rows, test, learnt, chosen)
 
 
 def _name(label: str) -> str:

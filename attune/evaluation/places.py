@@ -7,6 +7,7 @@ both directions at once.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,19 +40,19 @@ class Places:
     tied: np.ndarray
     gallery: int
 
-    @property
+    @cached_property
     def right(self) -> np.ndarray:
         """How many right answers each query has, int64 (queries,)."""
         return np.bincount(self.relevance.query, minlength=self.relevance.queries)
 
-    @property
+    @cached_property
     def best(self) -> np.ndarray:
         """Place of each query's best right answer, float64 (queries,); infinite where there is none."""
         found = np.full(self.relevance.queries, np.inf)
         np.minimum.at(found, self.relevance.query, self.rank)
         return found
 
-    @property
+    @cached_property
     def nth(self) -> np.ndarray:
         """Which of its query's right answers each pair is, by place, from 1: int64 (pairs,)."""
         found = np.empty(len(self.rank), dtype=np.int64)
@@ -171,8 +172,8 @@ def _compare(
         how many of the right scores it reaches for certain, and how many at most, counted from the first of all.
     """
     keys = torch.from_numpy(right + APART * np.repeat(np.arange(len(counts)), counts)).to(tile.device)
-    starts = torch.from_numpy(np.cumsum(counts) - counts).to(tile.device)
-    lowest = torch.from_numpy(right[np.cumsum(counts) - counts]).to(tile.device)
+    first_of_row = np.cumsum(counts) - counts
+    starts, lowest = (torch.from_numpy(each).to(tile.device) for each in (first_of_row, right[first_of_row]))
     row, column = passing(tile, (lowest - doubt).float())
     score = tile[row, column].double().nan_to_num(-NO_NUMBER).clamp(NO_NUMBER, -NO_NUMBER) + APART * row
     first = torch.searchsorted(keys, score - doubt, right=True)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.evaluation.measure import Measurement, image_of_text
+from attune.evaluation.measure import Measurement, clusters_of, image_of_text
 
 EXAMPLES = 12
 HITS = 5
@@ -42,7 +42,7 @@ def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measur
         after: figures of the trained one.
     """
     gains = 1 / after.ranks[direction] - 1 / before.ranks[direction]
-    owner = image_of_text(test) if direction == "text_to_image" else np.arange(len(test))
+    owner = clusters_of(image_of_text(test))[direction]
     found: dict[str, list[dict[str, Any]]] = {}
     for name, sign in (("better", 1), ("worse", -1)):
         order = np.argsort(-sign * gains, kind="stable")
