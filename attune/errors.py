@@ -8,12 +8,17 @@ AttuneError                     everything Attune raises on purpose
 ├── RunError                    a run cannot do what was asked of it
 │   ├── RunNotFound             no run of that name
 │   ├── RunExists               the name is taken by another run
-│   └── RunFailed               a run that was waited for ended in FAILED
+│   ├── RunFailed               a run that was waited for ended in FAILED
+│   └── RunCancelled            a run that was waited for was cancelled
 ├── TrainingError               training stopped for a stated reason
 │   └── TrainingStopped         it was asked to stop, and goes on from its checkpoint when it is started again
 ├── EvaluationError             figures cannot be computed, or must not be compared
 ├── ExportError                 the exported files do not give back the trained model
 ├── SearchError                 the index cannot answer
+├── StorageFull                 the disk, or what may be used of it, does not hold it
+├── LimitExceeded               a request is too large, or requests come too fast
+├── AuthenticationError         no token, or one that the service does not know
+├── AuthorizationError          the token may not do this
 └── ServiceUnavailable          no Attune service answers at that address
 
 A message says what happened, where, the value found and what to do. Errors cross the wire by class name and
@@ -57,6 +62,10 @@ class RunFailed(RunError):
     """A run that was waited for ended in FAILED."""
 
 
+class RunCancelled(RunError):
+    """A run that was waited for was cancelled."""
+
+
 class TrainingError(AttuneError):
     """Training stopped for a stated reason."""
 
@@ -75,6 +84,22 @@ class ExportError(AttuneError):
 
 class SearchError(AttuneError):
     """The index cannot answer."""
+
+
+class StorageFull(AttuneError):
+    """The disk, or what may be used of it, does not hold it."""
+
+
+class LimitExceeded(AttuneError):
+    """A request is too large, or requests come too fast."""
+
+
+class AuthenticationError(AttuneError):
+    """No token, or one that the service does not know."""
+
+
+class AuthorizationError(AttuneError):
+    """The token may not do this."""
 
 
 class ServiceUnavailable(AttuneError):

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from docarray import BaseDoc, DocList
 from pydantic import Field
 
-STATES = ("CREATED", "VALIDATING", "TRAINING", "EVALUATING", "EXPORTING", "FINISHED", "FAILED")
-END_STATES = ("FINISHED", "FAILED")
+STATES = ("CREATED", "VALIDATING", "TRAINING", "EVALUATING", "EXPORTING", "FINISHED", "FAILED", "CANCELLED")
+END_STATES = ("FINISHED", "FAILED", "CANCELLED")
+DEFAULT_EXPERIMENT = "default"
 
 
 class TrainingExample(BaseDoc):
@@ -49,6 +50,10 @@ class DatasetReport(BaseDoc):
     captions: int = Field(default=0, description="Captions accepted.")
     groups: int = Field(default=0, description="Distinct groups.")
     rejected: int = Field(default=0, description="Examples set aside because of a problem.")
+    batches: list[str] = Field(
+        default_factory=list,
+        description="Keys of an upload's batches: those that are there, or those that are to be the dataset.",
+    )
     problems: DocList[Problem] = Field(default_factory=lambda: DocList[Problem]())
 
 
@@ -104,14 +109,21 @@ class Artifact(BaseDoc):
 class FinetuningRun(BaseDoc):
     """A run: what was asked for, how far it is, what each stage found. Goes through `/finetune`, in and out."""
 
-    name: str = Field(default="", description="Unique; also the run folder's name.")
-    experiment: str = Field(default="default", description="A label to list runs by.")
+    name: str = Field(default="", description="Unique in its experiment; also the run folder's name.")
+    experiment: str = Field(default=DEFAULT_EXPERIMENT, description="What the run belongs to; the folder above its own.")
     description: str = Field(default="", description="Free text.")
     settings: dict[str, Any] = Field(default_factory=dict, description="See `attune.settings.FinetuningSettings`.")
     state: str = Field(default="CREATED", description=f"One of {', '.join(STATES)}.")
     error: str = Field(default="", description="Why it FAILED.")
+    position: int = Field(default=0, description="Place in the queue, from 1; 0 if it does not wait. Not kept, but told.")
+    progress: dict[str, float] = Field(
+        default_factory=dict,
+        description="The newest numbers of the stage at work: step, steps, seconds_left, pairs_per_second, loss, "
+        "mean_recall. Not kept, but told.",
+    )
     created_at: str = Field(default="", description="ISO 8601, UTC.")
-    finished_at: str = Field(default="", description="ISO 8601, UTC.")
+    finished_at: str = Field(default="", description="ISO 8601, UTC; of the end it is at, if it is at one.")
+    stage_started: dict[str, str] = Field(default_factory=dict, description="ISO 8601, UTC, by stage: its last start.")
     train_fingerprint: str = Field(default="", description="Content of `train_data` when the run was validated.")
     eval_fingerprint: str = Field(default="", description="Content of `eval_data`; empty if a split is held out.")
     retention_fingerprint: str = Field(default="", description="Content of `retention_data`; empty if there is none.")
@@ -125,12 +137,36 @@ class FinetuningRun(BaseDoc):
 
 
 class RunQuery(BaseDoc):
-    """Which run, and from where in its stream of events."""
+    """Which run, and from where in its stream of events; or which of all runs."""
 
-    name: str = Field(default="", description="Run name; for `/runs/list`, empty lists all.")
+    name: str = Field(
+        default="", description="A run: `name`, or `experiment/name`. For `/runs/list`: only runs with this in their names."
+    )
     experiment: str = Field(default="", description="For `/runs/list`: only this experiment's runs.")
+    states: list[str] = Field(default_factory=list, description="For `/runs/list`: only runs in one of these states.")
     after: int = Field(default=0, ge=0, description="For `/runs/events`: events already seen.")
-    limit: int = Field(default=1000, ge=1, le=10_000, description="For `/runs/events`: the most to return.")
+    after_run: str = Field(default="", description="For `/runs/list`: the last run of the page before, `experiment/name`.")
+    limit: int = Field(default=1000, ge=1, le=10_000, description="The most events, or runs, to return.")
+
+
+class Experiment(BaseDoc):
+    """What runs belong to; it exists as long as it has any."""
+
+    name: str = Field(default="")
+    runs: int = Field(default=0, description="How many there are.")
+    states: dict[str, int] = Field(default_factory=dict, description="How many of them are in which state.")
+    created_at: str = Field(default="", description="ISO 8601, UTC, of its oldest run.")
+
+
+class StorageReport(BaseDoc):
+    """What the service keeps on disk, in bytes; a file with several names counts once."""
+
+    runs: int = Field(default=0, description="Run folders: checkpoints, reports, artifacts.")
+    datasets: int = Field(default=0, description="Datasets, with their caches of decoded pictures.")
+    uploads: int = Field(default=0, description="Pushes that are under way, or were left.")
+    indexes: int = Field(default=0, description="Search indexes.")
+    quota: int = Field(default=0, description="The most that all of it may be; 0 if there is no such limit.")
+    free: int = Field(default=0, description="Free on the disk it lies on.")
 
 
 class RunEvent(BaseDoc):
@@ -174,28 +210,29 @@ class SearchDocument(BaseDoc):
 
 
 class Endpoint(NamedTuple):
-    """Where an endpoint lives and what it carries."""
+    """Where an endpoint lives, what it carries, and whether it changes anything: a read-only token opens the others."""
 
     executor: str
     takes: type[BaseDoc]
     gives: type[BaseDoc]
     summary: str
+    changes: bool = False
 
 
 ENDPOINTS = {
-    "/push": Endpoint("data_validator", TrainingExample, DatasetReport, "Check and store one batch of examples"),
-    "/datasets/commit": Endpoint("data_validator", DatasetReport, DatasetReport, "Close a push: name and report"),
+    "/push": Endpoint("data_validator", TrainingExample, DatasetReport, "Check and store one batch of examples", True),
+    "/datasets/commit": Endpoint("data_validator", DatasetReport, DatasetReport, "Close a push: name and report", True),
     "/datasets/get": Endpoint("data_validator", DatasetReport, DatasetReport, "What a dataset holds"),
-    "/runs/submit": Endpoint("run_manager", FinetuningRun, FinetuningRun, "Persist a run and start it"),
+    "/runs/submit": Endpoint("run_manager", FinetuningRun, FinetuningRun, "Persist a run and start it", True),
     "/runs/get": Endpoint("run_manager", RunQuery, FinetuningRun, "One run"),
-    "/runs/list": Endpoint("run_manager", RunQuery, FinetuningRun, "All runs, newest first"),
+    "/runs/list": Endpoint("run_manager", RunQuery, FinetuningRun, "Runs, newest first"),
     "/runs/events": Endpoint("run_manager", RunQuery, RunEvent, "A run's history, from any point"),
     "/runs/file": Endpoint("run_manager", FileChunk, FileChunk, "A piece of a file of a run"),
-    "/finetune": Endpoint("", FinetuningRun, FinetuningRun, "A run through all four stages"),
-    "/validate": Endpoint("data_validator", FinetuningRun, FinetuningRun, "Check settings, data and model of a run"),
-    "/train": Endpoint("trainer", FinetuningRun, FinetuningRun, "Train, in a child process"),
-    "/evaluate": Endpoint("evaluator", FinetuningRun, FinetuningRun, "Measure before and after, or a model as it is"),
-    "/export": Endpoint("exporter", FinetuningRun, FinetuningRun, "Write the artifact, reload it, compare"),
-    "/index": Endpoint("", SearchDocument, SearchDocument, "Encode and store documents"),
+    "/finetune": Endpoint("", FinetuningRun, FinetuningRun, "A run through all four stages", True),
+    "/validate": Endpoint("data_validator", FinetuningRun, FinetuningRun, "Check settings, data and model of a run", True),
+    "/train": Endpoint("trainer", FinetuningRun, FinetuningRun, "Train, in a child process", True),
+    "/evaluate": Endpoint("evaluator", FinetuningRun, FinetuningRun, "Measure before and after, or a model as it is", True),
+    "/export": Endpoint("exporter", FinetuningRun, FinetuningRun, "Write the artifact, reload it, compare", True),
+    "/index": Endpoint("", SearchDocument, SearchDocument, "Encode and store documents", True),
     "/search": Endpoint("", SearchDocument, SearchDocument, "Encode queries and return the nearest documents"),
 }

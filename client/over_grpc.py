@@ -31,7 +31,7 @@ class GrpcTransport:
 
         from attune.schemas import ENDPOINTS
 
-        executor, takes, gives, _ = ENDPOINTS[endpoint]
+        executor, takes, gives, *_ = ENDPOINTS[endpoint]
         request = DataRequest()
         request.document_array_cls = DocList[takes]
         request.data.docs = DocList[takes](documents)
