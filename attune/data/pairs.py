@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from attune.data import store
+from attune.data.shards import CONTENT
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def load_pairs(fingerprint: str) -> Pairs:
     labels: dict[str, str] = {}
     tags: dict[str, dict[str, str]] = {}
     table = store.read_index(fingerprint)
-    columns = (table[name].to_pylist() for name in store.CONTENT)
+    columns = (table[name].to_pylist() for name in CONTENT)
     for image, texts, group, label, more in sorted(zip(*columns, strict=True)):
         known = captions.setdefault(image, [])
         known += [text for text in texts if text not in known]
@@ -74,3 +75,9 @@ def load_pairs(fingerprint: str) -> Pairs:
         tags[image] = json.loads(more) | tags.get(image, {})
     texts_of = list(captions.values())
     return Pairs(fingerprint, list(captions), texts_of, list(groups.values()), list(labels.values()), list(tags.values()))
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Pairs of several datasets, one after the other: with no fingerprint of their own."""
+    lists = ("images", "captions", "groups", "labels", "tags")
+    return Pairs("", *([row for pairs in parts for row in getattr(pairs, name)] for name in lists))

@@ -50,7 +50,9 @@ def open_pixels(fingerprint: str, preprocess: dict[str, Any], resize: Resize) ->
     key = hashlib.sha256(json.dumps(geometry, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = store.content_folder(fingerprint) / f"pixels-{key}.npy"
     with locked(path.with_suffix(".lock")):  # two runs on one dataset: the second waits and finds the file
-        if not path.exists():
+        if path.exists():
+            os.utime(path)  # somebody has use for it: `attune.retention` removes what nobody had for a while
+        else:
             _build(fingerprint, path, resize)
     return PixelCache(path)
 
@@ -72,7 +74,14 @@ def _build(fingerprint: str, path: Path, resize: Resize) -> None:
                 if pixels is None:
                     shape = (len(images), *array.shape)
                     pixels = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
+                    _take_room(draft)
                 pixels[row_of[image]] = array
         if isinstance(pixels, np.memmap):
             pixels.flush()
         write_text(path.with_suffix(".json"), json.dumps(images))
+
+
+def _take_room(path: Path) -> None:
+    """Takes the file's room on the disk now: where there is none, writing to its memory map would end the process."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)

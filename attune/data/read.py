@@ -1,30 +1,32 @@
 """What users have, as training examples: a folder with captions.txt, CSV, Parquet, lists of documents.
 
-Nothing here reads a whole dataset's pictures into memory: examples come one by one. Needs no torch, so the client
-reads with it.
+Nothing here reads a whole dataset's pictures into memory: examples come one by one, and of a Parquet file a page at a
+time. Needs no torch, so the client reads with it.
 """
 
-import csv
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sized
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from docarray import DocList
 
-from attune.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, Columns, find_columns
+from attune.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, find_columns
+from attune.data.csv_rows import count_images, read_said
 from attune.errors import DataError
-from attune.schemas import TrainingExample
+from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+BATCH_BYTES = 8 * 2**20
+"""Of a Parquet file that are read at a time, by the average of its rows."""
 
 Source = str | Path | Iterable[TrainingExample]
 
 
-def read_examples(source: Source, image_folder: str | Path | None = None) -> Iterator[TrainingExample]:
+def read_examples(
+    source: Source, image_folder: str | Path | None = None, kinds: tuple[type, ...] = (TrainingExample,)
+) -> Iterator[TrainingExample]:
     """Examples from whatever the user gave.
 
     Tables need an image and a caption column. Of the others, `group` is the group, `label` (or `class`, or `category`) the
@@ -34,15 +36,35 @@ def read_examples(source: Source, image_folder: str | Path | None = None) -> Ite
     Args:
         source: `DocList[TrainingExample]` or any iterable of them; a CSV file with columns `image,caption` (or none,
             then either order); a folder that holds `captions.txt` (Kaggle's Flickr8k layout) or `captions.csv`;
-            a Parquet file, or a folder of them.
+            a Parquet file, or a folder of them. Where a table has an http(s) address instead of a picture, the service reads
+            it, if its operator allows the host.
         image_folder: where a CSV's relative image paths start; by default the CSV's own folder, or `Images/` in it.
+        kinds: what an iterable may hold.
 
     Raises:
-        DataError: if it is none of these, or has no columns that can be used. A picture that cannot be read is no
-            error here: its example comes without a picture and is reported with the rest.
+        DataError: if it is none of these, or has no columns that can be used. A picture that cannot be read, or is too
+            large to be sent, is no error here: its example comes without a picture and is reported with the rest.
     """
-    if not isinstance(source, str | Path):
-        return iter(source)
+    if not isinstance(image_folder, str | Path | None):
+        raise DataError(f"The image folder is {repr(image_folder)[:200]}: give the path of a folder")
+    if isinstance(source, str | Path):
+        return map(_small_enough, _read(source, image_folder))
+    if not isinstance(source, Iterable) or isinstance(source, bytes | dict):
+        raise DataError(f"The data is {repr(source)[:200]}: give a path, or {_one_of(kinds)}s")
+    return (_small_enough(_checked(example, number, kinds)) for number, example in enumerate(source, start=1))
+
+
+def _checked(example: Any, number: int, kinds: tuple[type, ...]) -> Any:
+    if not isinstance(example, kinds):
+        raise DataError(f"Example {number} is {repr(example)[:200]}: give a {_one_of(kinds)}")
+    return example
+
+
+def _one_of(kinds: tuple[type, ...]) -> str:
+    return " or ".join(kind.__name__ for kind in kinds)
+
+
+def _read(source: str | Path, image_folder: str | Path | None) -> Iterator[TrainingExample]:
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"There is no file or folder {str(path)!r}. Give the path of a CSV, a folder or a Parquet file")
@@ -53,19 +75,28 @@ def read_examples(source: Source, image_folder: str | Path | None = None) -> Ite
     return _read_csv(path, Path(image_folder) if image_folder else None)
 
 
+def _small_enough(example: TrainingExample) -> TrainingExample:
+    """The example; without its picture, if that is too large to be sent. Its source then says so."""
+    if len(example.image) <= MAX_IMAGE_BYTES or not isinstance(example, TrainingExample):
+        return example
+    note = f"the picture has more than the {MAX_IMAGE_BYTES // 2**20} MiB that are accepted"
+    said = {name: getattr(example, name) for name in ("captions", "group", "label", "tags")}
+    return TrainingExample(**said, source=f"{example.source} ({note})".strip())
+
+
 def count_examples(source: Source) -> int | None:
     """How many examples there will be, for a progress bar; None if that takes reading them all."""
-    if isinstance(source, DocList | list | tuple):
-        return len(source)
-    path = Path(str(source)).expanduser()
+    if not isinstance(source, str | Path):
+        return len(source) if isinstance(source, Sized) else None
+    path = Path(source).expanduser()
     if path.suffix.lower() == ".parquet" and path.is_file():
         return int(_open_parquet(path).metadata.num_rows)
     if path.suffix.lower() in (".csv", ".txt", ".tsv") and path.is_file():
-        return len(_rows_by_image(path))
+        return count_images(path)
     if path.is_dir():
         captions = _captions_file(path)
         if captions is not None:
-            return len(_rows_by_image(captions))
+            return count_images(captions)
         return sum(int(_open_parquet(part).metadata.num_rows) for part in path.glob("*.parquet"))
     return None
 
@@ -89,81 +120,28 @@ def _captions_file(folder: Path) -> Path | None:
 
 
 def _read_csv(path: Path, image_folder: Path | None) -> Iterator[TrainingExample]:
-    rows = _rows_by_image(path)
-    folder = image_folder or _image_folder(path, list(rows)[:100])
-    for name, said in rows.items():
-        try:
-            data = (folder / name).read_bytes()
-        except OSError:
-            data = b""
-        source = f"{path.name}, line {said.line}" + ("" if data else f" ({folder / name}: no such file)")
+    rows = read_said(path)
+    first = list(islice(rows, 100))
+    folder = image_folder or _image_folder(path, [said.image for said in first])
+    for said in chain(first, rows):
+        data, uri = _image_or_address(said.image, folder)
+        source = f"{path.name}, line {said.line}" + ("" if data or uri else f" ({folder / said.image}: no such file)")
         yield TrainingExample(
-            image=data, captions=said.captions, group=said.group, label=said.label, tags=said.tags, source=source
+            image=data, uri=uri, captions=said.captions, group=said.group, label=said.label, tags=said.tags, source=source
         )
 
 
 def _image_folder(path: Path, names: list[str]) -> Path:
     """Where most of these pictures are: beside the CSV, or in the `Images` folder of Kaggle's layout."""
     folders = (path.parent, path.parent / "Images", path.parent / "images")
-    return max(folders, key=lambda folder: sum((folder / name).is_file() for name in names))
+    return max(folders, key=lambda folder: sum(_is_file(folder / name) for name in names))
 
 
-@dataclass(slots=True)
-class _Said:
-    """What the rows of a CSV say of one picture, and the line of the first."""
-
-    line: int
-    captions: list[str] = field(default_factory=list)
-    group: str = ""
-    label: str = ""
-    tags: dict[str, str] = field(default_factory=dict)
-
-
-def _rows_by_image(path: Path) -> dict[str, _Said]:
-    """What is said of each image path: a picture's rows become one example.
-
-    Without a header the image column is the one whose values look like image files.
-    """
+def _is_file(path: Path) -> bool:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            sample = file.read(4096)
-            file.seek(0)
-            delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
-            reader = csv.reader(file, delimiter=delimiter)
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{str(path)!r} is not a CSV file in UTF-8 ({error}). Save it as CSV in UTF-8") from error
-    if not rows:
-        raise DataError(f"{str(path)!r} is empty. Give lines `image,caption`")
-    first = rows[0][1]
-    columns = find_columns(first, first)
-    if columns is not None:
-        rows, width = rows[1:], len(first)
-    else:
-        columns = _columns_by_content(path, first)
-        width = len(first) if columns.image else 2
-    found: dict[str, _Said] = {}
-    for line, row in rows:
-        # A caption with commas and no quotes, as in Kaggle's Flickr8k, takes the cells that are too many.
-        end = columns.caption + 1 + max(0, len(row) - width)
-        row = [*row[: columns.caption], delimiter.join(row[columns.caption : end]), *row[end:]]
-        cells = dict(enumerate(cell.strip() for cell in row))
-        said = found.setdefault(cells.get(columns.image, ""), _Said(line))
-        said.captions.append(cells.get(columns.caption, ""))
-        said.group = said.group or cells.get(columns.group, "")
-        said.label = said.label or cells.get(columns.label, "")
-        said.tags = columns.tags_in(cells) | said.tags
-    return found
-
-
-def _columns_by_content(path: Path, row: list[str]) -> Columns:
-    image = [index for index, cell in enumerate(row) if cell.strip().lower().endswith(IMAGE_SUFFIXES)]
-    if len(row) < 2 or not image:
-        raise DataError(
-            f"The first line of {str(path)!r} is {','.join(row)[:100]!r}: neither a header `image,caption` nor a row with "
-            f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, or give two columns"
-        )
-    return Columns(image[0], 1 if image[0] == 0 else 0, -1, -1, {})
+        return path.is_file()
+    except OSError:  # the name is too long: an address, or a caption in the wrong column
+        return False
 
 
 def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
@@ -183,7 +161,7 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
             )
         classes = _class_names(schema)
         number = 0
-        for batch in file.iter_batches(64):
+        for batch in _batches(file, part):
             images, captions = (batch.column(column).to_pylist() for column in (columns.image, columns.caption))
             texts = {
                 column: [_text(value, classes.get(names[column], [])) for value in batch.column(column).to_pylist()]
@@ -194,12 +172,14 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 number += 1
                 cells = {column: values[row] for column, values in texts.items()}
                 tags = columns.tags_in(cells)
+                data, uri = _image_or_address(image, part.parent)
                 yield TrainingExample(
-                    image=_image_bytes(image, part.parent),
+                    image=data,
+                    uri=uri,
                     captions=_texts(said),
                     group=cells.get(columns.group, ""),
                     label=cells.get(columns.label, ""),
-                    tags=json.loads(tags.get("tags", "{}")) if is_stored else tags,
+                    tags=_stored_tags(tags.get("tags", "")) if is_stored else tags,
                     source=f"{part.name}, row {number}",
                 )
 
@@ -213,9 +193,18 @@ def _is_plain(kind: pa.DataType) -> bool:
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """The names of classes by column: Hugging Face's `ClassLabel` stores numbers, and the names in the file's metadata."""
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = stored.get("info", {}).get("features", {})
-    return {name: kind["names"] for name, kind in features.items() if isinstance(kind, dict) and kind.get("names")}
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: list(kind["names"]) for name, kind in features.items() if isinstance(kind, dict) and kind.get("names")}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):  # none, or not as Hugging Face writes it
+        return {}
+
+
+def _stored_tags(text: str) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(text).items()}
+    except (AttributeError, ValueError, RecursionError):  # no dataset of Attune's, though its columns are named so
+        return {}
 
 
 def _text(value: Any, classes: list[str]) -> str:
@@ -227,19 +216,39 @@ def _text(value: Any, classes: list[str]) -> str:
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        # Without a buffer size all of a row group is in memory at once, and what is read ahead stays there to the end.
+        return pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{str(path)!r} cannot be read as Parquet ({error}). Write it again, or leave it out") from error
 
 
-def _image_bytes(value: object, folder: Path) -> bytes:
-    """From a Hugging Face image (`{bytes, path}`), plain bytes, or a path."""
+def _batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
+    try:
+        metadata = file.metadata
+        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        yield from file.iter_batches(max(1, min(64, BATCH_BYTES * metadata.num_rows // max(1, size))))
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{str(path)!r} is damaged ({error}). Write it again, or leave it out") from error
+
+
+def _image_or_address(value: object, folder: Path) -> tuple[bytes, str]:
+    """The picture of a Hugging Face image (`{bytes, path}`), plain bytes, or a path; or the web address it is at."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, bytes):
-        return value
-    path = folder / value if isinstance(value, str) and value else None
-    return path.read_bytes() if path is not None and path.is_file() else b""
+        return value, ""
+    if not isinstance(value, str) or not value:
+        return b"", ""
+    if value.lower().startswith(("http://", "https://")):
+        return b"", value
+    try:
+        path = folder / value
+        if not path.is_file():  # a FIFO or a device might never end
+            return b"", ""
+        with path.open("rb") as file:
+            return file.read(MAX_IMAGE_BYTES + 1), ""
+    except (OSError, ValueError):  # it may not be read, or its name cannot be one
+        return b"", ""
 
 
 def _texts(value: object) -> list[str]:

@@ -1,150 +1,130 @@
 """Datasets on disk: content-addressed Parquet shards with a manifest, and names that point to them.
 
-    datasets/NAME.json                      the name's `DatasetReport`, with the fingerprint it points to
-    datasets/content/FINGERPRINT/           part-*.parquet and manifest.json, never changed once there;
-                                            and pixels-*, a cache
-    datasets/uploads/UPLOAD/                batches of a push that is under way
-
-The shards follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures.
-A batch's file is named by its content, so a batch that arrives twice is stored once.
+datasets/NAME.json                      the name's `DatasetReport`, with the fingerprint it points to
+datasets/NAME.problems.jsonl            all problems that were found in what was pushed under the name
+datasets/content/FINGERPRINT/           part-*.parquet, report-*.json and manifest.json, never changed once there;
+                                        and pixels-*, a cache
+datasets/uploads/UPLOAD/                batches of pushes that are under way: `attune.data.uploads`
+datasets/.lock                          held while names and contents are changed
 """
 
-import hashlib
 import json
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from attune.data.validate import validate_examples
+from attune.data.shards import find_parts, read_rows
 from attune.errors import DataError, DatasetNotFound
-from attune.files import whole_file, write_text
+from attune.files import locked, whole_file, write_text
 from attune.home import home
 from attune.names import check_name
-from attune.schemas import DatasetReport, Problem, TrainingExample
+from attune.run_list import listed_runs
+from attune.schemas import END_STATES, DatasetReport, FinetuningRun, Problem
 
-_FEATURES = {
-    "image": {"_type": "Image"},
-    "image_sha256": {"dtype": "string", "_type": "Value"},
-    "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
-    "group": {"dtype": "string", "_type": "Value"},
-    "label": {"dtype": "string", "_type": "Value"},
-    "tags": {"dtype": "string", "_type": "Value"},
-    "source": {"dtype": "string", "_type": "Value"},
-}
-SCHEMA = pa.schema(
-    [
-        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("image_sha256", pa.string()),
-        ("captions", pa.list_(pa.string())),
-        ("group", pa.string()),
-        ("label", pa.string()),
-        ("tags", pa.string()),  # a JSON object: maps are not read well everywhere
-        ("source", pa.string()),
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
-)
-
-CONTENT = ("image_sha256", "captions", "group", "label", "tags")
-"""Columns that say what a row holds; where it came from is no part of that."""
+MAX_PROBLEMS = 1000
+"""Problems in one answer; the counts by reason are of all."""
+MAX_DATASETS = 1000
+"""Datasets in one answer."""
 
 
-def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> DatasetReport:
-    """Checks a batch of examples and stores the good ones with the rest of their upload.
+def describe(name: str, after: int = 0) -> DatasetReport:
+    """What the dataset of that name holds.
 
     Args:
-        name: the dataset's name, for the report.
-        upload: the push this batch belongs to.
-        examples: the batch.
-
-    Returns:
-        What this batch added, with a `Problem` for everything that was set aside.
-    """
-    key = hashlib.sha256(b"".join(map(_example_digest, examples))).hexdigest()[:24]
-    good, problems = validate_examples(examples)
-    rows = [_row(example) for example in good]
-    report = DatasetReport(
-        name=name,
-        upload=upload,
-        images=len(rows),
-        captions=sum(len(example.captions) for example in good),
-        rejected=len(examples) - len(good),
-    )
-    report.problems.extend(problems)
-    if examples:
-        folder = _upload_folder(upload)
-        with whole_file(folder / f"part-{key}.parquet") as draft:
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), draft, compression="zstd")
-        write_text(folder / f"report-{key}.json", report.model_dump_json())
-    return report
-
-
-def commit(name: str, upload: str) -> DatasetReport:
-    """Closes an upload: its batches become the dataset that `name` points to.
-
-    Asked again with the same upload, it returns the report again.
-
-    Raises:
-        DataError: if the name cannot be a folder's, or if no usable example arrived; the message then lists what was
-            wrong with the first ones.
-    """
-    _plain("Dataset name", name)
-    folder = _upload_folder(upload)
-    if not folder.is_dir():
-        report = _read_pointer(name)
-        if report is not None and report.upload == upload:
-            return report
-        raise DataError(f"There is no upload {upload!r} to commit. Push the data again")
-    batches = [DatasetReport.model_validate_json(path.read_text()) for path in sorted(folder.glob("report-*.json"))]
-    problems = [problem for batch in batches for problem in batch.problems]
-    parts = sorted(path.name for path in folder.glob("part-*.parquet"))
-    table = _index_table(folder)
-    if table.num_rows == 0:
-        first = "".join(f"\n- {problem.source}: {problem.advice}" for problem in problems[:5])
-        raise DataError(f"Nothing of dataset {name!r} can be used.{first}")
-    report = DatasetReport(
-        name=name,
-        upload=upload,
-        fingerprint=_fingerprint(table),
-        images=pc.count_distinct(table["image_sha256"]).as_py(),
-        captions=len(_captions(table)),
-        groups=len(set(_groups(table))),
-        rejected=sum(batch.rejected for batch in batches),
-    )
-    report.problems.extend(problems)
-    content = content_folder(report.fingerprint)
-    if not (content / "manifest.json").exists():
-        # Links in a draft folder and one rename: a commit that is cut off and made again finds its upload whole.
-        draft = content.with_name(f".{content.name}.{secrets.token_hex(4)}")
-        draft.mkdir(parents=True)
-        for part in parts:
-            (draft / part).hardlink_to(folder / part)
-        manifest = {key: getattr(report, key) for key in ("fingerprint", "images", "captions", "groups")}
-        write_text(draft / "manifest.json", json.dumps({**manifest, "parts": parts}, indent=2))
-        draft.rename(content)
-    write_text(_pointer(name), report.model_dump_json(indent=2))
-    shutil.rmtree(folder)
-    return report
-
-
-def describe(name: str) -> DatasetReport:
-    """What the dataset of that name holds.
+        name: of the dataset.
+        after: problems that were seen already; the report carries the next ones.
 
     Raises:
         DatasetNotFound: if nothing was pushed under the name.
     """
-    report = _read_pointer(name)
+    report = read_pointer(name)
     if report is None:
-        known = sorted(path.stem for path in (home() / "datasets").glob("*.json"))
+        known = [path.stem for path in _pointers()]
+        more = f" and {len(known) - 20} more" if len(known) > 20 else ""
         raise DatasetNotFound(
-            f"There is no dataset named {name!r}. Push it first: client.push({name!r}, data). "
-            f"Datasets here: {', '.join(known) or 'none yet'}"
+            f"There is no dataset named {name!r}. Push data under that name first. "
+            f"Datasets here: {', '.join(known[:20]) or 'none yet'}{more}"
         )
+    problems = _problems_file(name)
+    if problems.is_file():  # datasets of before have theirs in the report
+        with problems.open(encoding="utf-8") as file:
+            report.problems.extend(Problem(**json.loads(line)) for line in islice(file, after, after + MAX_PROBLEMS))
     return report
+
+
+def list_datasets(after: str = "") -> list[DatasetReport]:
+    """Reports of all datasets by name, without their problems, at most `MAX_DATASETS`.
+
+    Args:
+        after: the last name of the page before.
+    """
+    names = (path.stem for path in _pointers() if path.stem > after)
+    found = (read_pointer(name) for name in islice(names, MAX_DATASETS))
+    return [report.model_copy(update={"problems": report.problems[:0]}) for report in found if report is not None]
+
+
+def delete(name: str) -> DatasetReport:
+    """Forgets a name. Its content stays as long as another name or a run refers to it.
+
+    Returns:
+        What it was.
+
+    Raises:
+        DatasetNotFound: if there is none of that name.
+        DataError: if a run that is not at an end uses it.
+    """
+    with changing_datasets():
+        report = describe(name)
+        for run in (one.folder.load() for one in listed_runs() if one.state not in END_STATES):
+            if name in _datasets_of(run):
+                raise DataError(
+                    f"Dataset {name!r} is not deleted: the run {run.reference!r} is {run.state} and uses it. "
+                    "Wait for its end, or cancel it"
+                )
+        _pointer(name).unlink()
+        _problems_file(name).unlink(missing_ok=True)
+    return report
+
+
+def point(report: DatasetReport, commit: str, problems: Iterable[str]) -> None:
+    """Lets the report's name point to its fingerprint. To be called within `changing_datasets`.
+
+    Args:
+        report: of the dataset.
+        commit: what tells this commit from others of the same name; see `read_commit`.
+        problems: each as a line of JSON.
+    """
+    with whole_file(_problems_file(report.name)) as draft, draft.open("w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in problems)
+    fields = json.loads(report.model_dump_json(exclude={"problems", "batches", "after"}))
+    write_text(_pointer(report.name), json.dumps({**fields, "commit": commit}, indent=2))
+
+
+def read_pointer(name: str) -> DatasetReport | None:
+    """The report of the name, if there is one."""
+    try:
+        text = _pointer(name).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    report: DatasetReport = DatasetReport.model_validate_json(text)
+    return report
+
+
+def read_commit(name: str) -> str:
+    """Which commit the name's report is of; empty if there is none."""
+    path = _pointer(name)
+    return str(json.loads(path.read_text(encoding="utf-8")).get("commit", "")) if path.is_file() else ""
+
+
+def changing_datasets() -> AbstractContextManager[None]:
+    """Waits until no other process changes names or removes contents, and keeps them from it."""
+    folder = home() / "datasets"
+    folder.mkdir(parents=True, exist_ok=True)
+    return locked(folder / ".lock")
 
 
 def content_folder(fingerprint: str) -> Path:
@@ -153,87 +133,58 @@ def content_folder(fingerprint: str) -> Path:
 
 
 def read_index(fingerprint: str) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, captions, group, label, tags (JSON), source."""
-    return _index_table(content_folder(fingerprint))
+    """All rows without their pictures: columns image_sha256, captions, group, label, tags (JSON), source.
+
+    Raises:
+        DataError: if there is no such data, or not any more.
+    """
+    parts = find_parts(content_folder(fingerprint))
+    if not parts:
+        raise DataError(
+            f"The data {fingerprint[:12]!r} is not there: its dataset was deleted, or never whole. Push it again"
+        )
+    return read_rows(parts)
 
 
 def iter_images(fingerprint: str, batch_size: int = 64) -> Iterator[list[tuple[str, bytes]]]:
     """Pictures as (SHA-256, encoded bytes), a batch at a time, so that memory stays bounded."""
-    for part in sorted(content_folder(fingerprint).glob("part-*.parquet")):
+    for part in find_parts(content_folder(fingerprint)):
         for batch in pq.ParquetFile(part).iter_batches(batch_size, columns=["image", "image_sha256"]):
             images = batch.column("image").field("bytes").to_pylist()
             yield list(zip(batch.column("image_sha256").to_pylist(), images, strict=True))
 
 
-def _row(example: TrainingExample) -> dict[str, object]:
-    digest = hashlib.sha256(example.image).hexdigest()
-    return {
-        "image": {"bytes": example.image, "path": None},
-        "image_sha256": digest,
-        "captions": example.captions,
-        "group": example.group or digest,
-        "label": example.label,
-        "tags": json.dumps(example.tags, ensure_ascii=False, sort_keys=True),
-        "source": example.source,
-    }
+def plain(what: str, name: str) -> str:
+    """The name itself.
 
+    Args:
+        what: it names, for the message.
+        name: becomes a file's or a folder's name.
 
-def _example_digest(example: TrainingExample) -> bytes:
-    texts = json.dumps([example.captions, example.group, example.label, example.tags, example.source], sort_keys=True)
-    return hashlib.sha256(hashlib.sha256(example.image).digest() + texts.encode()).digest()
-
-
-def _index_table(folder: Path) -> pa.Table:
-    # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags.
-    columns = [name for name in SCHEMA.names if name != "image"]
-    table = pq.read_table([str(part) for part in sorted(folder.glob("part-*.parquet"))], schema=SCHEMA, columns=columns)
-    for name, empty in (("label", ""), ("tags", "{}")):
-        table = table.set_column(table.column_names.index(name), name, pc.fill_null(table[name], empty))
-    return table
-
-
-def _fingerprint(table: pa.Table) -> str:
-    """Independent of the order and the batches the rows came in. Where there is no label and no tag, neither counts."""
-    rows = set()
-    for *content, label, tags in zip(*(table[name].to_pylist() for name in CONTENT), strict=True):
-        rows.add(json.dumps([*content, label, tags] if label or tags != "{}" else content))
-    return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
-
-
-def _captions(table: pa.Table) -> set[tuple[str, str]]:
-    """Pictures with each of their captions; one that came twice is there once."""
-    columns = (table[name].to_pylist() for name in ("image_sha256", "captions"))
-    return {(image, text) for image, texts in zip(*columns, strict=True) for text in texts}
-
-
-def _groups(table: pa.Table) -> list[str]:
-    groups: list[str] = table["group"].to_pylist()
-    return groups
-
-
-def _upload_folder(upload: str) -> Path:
-    return home() / "datasets" / "uploads" / _plain("Upload", upload)
-
-
-def _pointer(name: str) -> Path:
-    return home() / "datasets" / f"{_plain('Dataset name', name)}.json"
-
-
-def _plain(what: str, name: str) -> str:
+    Raises:
+        DataError: if it cannot.
+    """
     try:
         return check_name(name)
     except ValueError as error:
-        raise DataError(f"{what} {name!r} {error}") from error
+        raise DataError(f"{what} {name[:120]!r} {error}") from error
 
 
-def _read_pointer(name: str) -> DatasetReport | None:
-    path = _pointer(name)
-    return DatasetReport.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _datasets_of(run: FinetuningRun) -> set[str]:
+    """Names of the datasets that a run's settings name."""
+    callbacks = run.settings.get("callbacks")
+    parts = [run.settings, *(callbacks if isinstance(callbacks, list) else [])]
+    fields = ("train_data", "eval_data", "retention_data", "query_data", "index_data")
+    return {str(part[field]) for part in parts if isinstance(part, dict) for field in fields if part.get(field)}
 
 
-def problems_by_reason(problems: Sequence[Problem]) -> dict[str, int]:
-    """How many problems there are of each reason."""
-    counts: dict[str, int] = {}
-    for problem in problems:
-        counts[problem.reason] = counts.get(problem.reason, 0) + 1
-    return counts
+def _pointers() -> list[Path]:
+    return sorted((home() / "datasets").glob("*.json"), key=lambda path: path.stem)
+
+
+def _pointer(name: str) -> Path:
+    return home() / "datasets" / f"{plain('Dataset name', name)}.json"
+
+
+def _problems_file(name: str) -> Path:
+    return _pointer(name).with_name(f"{name}.problems.jsonl")

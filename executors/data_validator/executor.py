@@ -7,8 +7,8 @@ from docarray import DocList
 from jina import requests
 from prometheus_client import Counter
 
-from attune.data import store
-from attune.runs import RunFolder
+from attune.data import store, uploads
+from attune.life_cycle import posted
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import run_stage
 from executors.base import AttuneExecutor
@@ -26,34 +26,51 @@ class DataValidator(AttuneExecutor):
     async def push(
         self, docs: DocList[TrainingExample], parameters: dict[str, Any], **kwargs: Any
     ) -> DocList[DatasetReport]:
-        """A batch of examples in; a report of this batch out, with every problem.
+        """A batch of examples in; a report of this batch out, with its key and its problems.
 
         Parameters:
             name: the dataset.
-            upload: any name that ties the batches of one push together; `/datasets/commit` closes it.
+            upload: where batches that are not part of a dataset yet are found again; `/datasets/commit` takes them.
         """
         name, upload = str(parameters.get("name", "")), str(parameters.get("upload", ""))
-        report = await asyncio.to_thread(store.add_batch, name, upload, docs)
+        report = await asyncio.to_thread(uploads.add_batch, name, upload, docs)
         self.accepted.inc(report.images)
-        for reason, count in store.problems_by_reason(report.problems).items():
+        for reason, count in report.reasons.items():
             self.problems.labels(reason).inc(count)
         return DocList[DatasetReport]([report])
 
+    @requests(on="/datasets/uploaded")
+    async def uploaded(self, docs: DocList[DatasetReport], **kwargs: Any) -> DocList[DatasetReport]:
+        """Name, upload and keys of batches in; those out that need not be sent, with their counts."""
+        reports = [await asyncio.to_thread(uploads.uploaded, doc.name, doc.upload, doc.batches) for doc in docs]
+        return DocList[DatasetReport](reports)
+
     @requests(on="/datasets/commit")
     async def commit(self, docs: DocList[DatasetReport], **kwargs: Any) -> DocList[DatasetReport]:
-        """Name and upload in; the whole dataset's report out."""
-        reports = [await asyncio.to_thread(store.commit, doc.name, doc.upload) for doc in docs]
+        """Name, upload and keys of all batches in; the whole dataset's report out."""
+        reports = [await asyncio.to_thread(uploads.commit, doc.name, doc.upload, doc.batches) for doc in docs]
         return DocList[DatasetReport](reports)
 
     @requests(on="/datasets/get")
     async def get(self, docs: DocList[DatasetReport], **kwargs: Any) -> DocList[DatasetReport]:
-        """Name in; the dataset's report out."""
-        return DocList[DatasetReport]([store.describe(doc.name) for doc in docs])
+        """Name in; the dataset's report out, with the problems after the first `after`."""
+        reports = [await asyncio.to_thread(store.describe, doc.name, doc.after) for doc in docs]
+        return DocList[DatasetReport](reports)
+
+    @requests(on="/datasets/list")
+    async def list(self, docs: DocList[DatasetReport], **kwargs: Any) -> DocList[DatasetReport]:
+        """The next datasets by name, after the one that is named, without their problems."""
+        after = docs[0].name if docs else ""
+        return DocList[DatasetReport](await asyncio.to_thread(store.list_datasets, after))
+
+    @requests(on="/datasets/delete")
+    async def delete(self, docs: DocList[DatasetReport], **kwargs: Any) -> DocList[DatasetReport]:
+        """Name in; what it was out."""
+        return DocList[DatasetReport]([await asyncio.to_thread(store.delete, doc.name) for doc in docs])
 
     @requests(on=["/finetune", "/validate"])
     async def validate(self, docs: DocList[FinetuningRun], **kwargs: Any) -> DocList[FinetuningRun]:
         """Runs in; the same runs out, with complete settings and the fingerprints of their data."""
-        for doc in docs:
-            RunFolder.open_or_create(doc)
-        runs = [await asyncio.to_thread(run_stage, "validate", doc.name) for doc in docs]
+        folders = [await asyncio.to_thread(posted, doc) for doc in docs]
+        runs = [await asyncio.to_thread(run_stage, "validate", folder.reference) for folder in folders]
         return DocList[FinetuningRun](runs)

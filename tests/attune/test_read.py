@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,3 +310,17 @@ def test_columns_that_could_hold_the_picture_or_text_and_long_cells_are_no_tags(
     assert columns is not None
     assert columns.tags == {"camera": 4, "url": 5}
     assert columns.tags_in({4: "X100", 5: "u" * 201}) == {"camera": "X100"}
+
+
+@pytest.mark.parametrize("rows", [50, 400], ids=["many-row-groups", "one-row-group"])
+def test_a_large_parquet_file_is_never_in_memory_as_a_whole(rows: int, tmp_path: Path) -> None:
+    images = [os.urandom(200_000) for _ in range(400)]
+    table = pa.table({"image": images, "caption": [f"picture {number}" for number in range(400)]})
+    pq.write_table(table, tmp_path / "large.parquet", compression="none", row_group_size=rows, write_batch_size=10)
+    del table, images
+    before, most = pa.total_allocated_bytes(), 0
+
+    for _ in read_examples(tmp_path / "large.parquet"):
+        most = max(most, pa.total_allocated_bytes() - before)
+
+    assert 0 < most < 40 * 2**20  # of 80 MB

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from attune.data import store
+from attune.data import store, uploads
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.read import read_examples
 from attune.errors import DataError, DatasetNotFound
@@ -15,6 +15,10 @@ from tests.conftest import picture
 
 Make = Callable[..., list[TrainingExample]]
 Push = Callable[..., DatasetReport]
+
+
+def keys(*reports: DatasetReport) -> list[str]:
+    return [key for report in reports for key in report.batches]
 
 
 def contents(home: Path) -> list[str]:
@@ -63,10 +67,9 @@ def test_other_data_has_another_fingerprint(attune_home: Path, make_examples: Ma
 def test_a_batch_that_arrives_twice_is_stored_once(attune_home: Path, make_examples: Make) -> None:
     first, second = make_examples(8)[:5], make_examples(8)[5:]
 
-    for batch in (first, second, make_examples(8)[:5], first):
-        report = store.add_batch("shapes", "upload-1", batch)
-    assert report.images == 5
-    committed = store.commit("shapes", "upload-1")
+    reports = [uploads.add_batch("shapes", "upload-1", batch) for batch in (first, second, make_examples(8)[:5], first)]
+    assert [report.images for report in reports] == [5, 3, 5, 5]
+    committed = uploads.commit("shapes", "upload-1", keys(*reports))
 
     assert (committed.images, committed.captions) == (8, 16)
     assert len(store.read_index(committed.fingerprint)) == 8
@@ -77,10 +80,9 @@ def test_a_batch_whose_examples_name_no_source_is_stored_once_too(attune_home: P
     for example in batch:
         example.source = ""
 
-    store.add_batch("shapes", "upload-1", batch)
-    store.add_batch("shapes", "upload-1", batch)
+    reports = [uploads.add_batch("shapes", "upload-1", batch) for _ in range(2)]
 
-    assert len(store.read_index(store.commit("shapes", "upload-1").fingerprint)) == 4
+    assert len(store.read_index(uploads.commit("shapes", "upload-1", keys(*reports)).fingerprint)) == 4
 
 
 def test_a_picture_that_comes_twice_counts_once_with_the_captions_of_both(
@@ -177,21 +179,25 @@ def test_shards_that_are_pushed_again_are_the_same_dataset(
 
 
 def test_committing_again_returns_the_same_report(attune_home: Path, make_examples: Make) -> None:
-    store.add_batch("shapes", "upload-1", [*make_examples(3), TrainingExample(captions=["no picture"])])
-    first = store.commit("shapes", "upload-1")
+    batch = uploads.add_batch("shapes", "upload-1", [*make_examples(3), TrainingExample(captions=["no picture"])])
+    first = uploads.commit("shapes", "upload-1", batch.batches)
 
-    again = store.commit("shapes", "upload-1")
+    again = uploads.commit("shapes", "upload-1", batch.batches)
 
     assert again.fingerprint == first.fingerprint
     assert (again.images, again.rejected) == (3, 1)
     assert [problem.reason for problem in again.problems] == ["missing_image"]
 
 
-def test_an_upload_that_does_not_exist_cannot_be_committed(attune_home: Path, make_examples: Make, push: Push) -> None:
+def test_batches_that_are_not_there_cannot_be_committed(attune_home: Path, make_examples: Make, push: Push) -> None:
     push("shapes", make_examples(3))
 
-    with pytest.raises(DataError, match=r"There is no upload 'nothing' to commit\. Push the data again"):
-        store.commit("shapes", "nothing")
+    with pytest.raises(
+        DataError, match=rf"2 of its 2 batches are not there \({'0' * 64}, {'1' * 64}\)\. Push the data again"
+    ):
+        uploads.commit("shapes", "upload-1", ["0" * 64, "1" * 64])
+    with pytest.raises(DataError, match=r"0 of its 0 batches are not there \(none was named\)"):
+        uploads.commit("shapes", "upload-1", [])
 
 
 def test_a_name_moves_to_new_data_and_the_old_stays_for_runs_that_use_it(
@@ -206,14 +212,14 @@ def test_a_name_moves_to_new_data_and_the_old_stays_for_runs_that_use_it(
 
 def test_two_uploads_at_a_time_do_not_mix(attune_home: Path, make_examples: Make) -> None:
     examples = make_examples(9)
-    store.add_batch("one", "upload-1", examples[:4])
-    store.add_batch("two", "upload-2", examples[4:])
+    one, two = uploads.add_batch("one", "upload-1", examples[:4]), uploads.add_batch("two", "upload-2", examples[4:])
 
-    assert (store.commit("one", "upload-1").images, store.commit("two", "upload-2").images) == (4, 5)
+    committed = uploads.commit("one", "upload-1", one.batches), uploads.commit("two", "upload-2", two.batches)
+    assert [report.images for report in committed] == [4, 5]
 
 
 def test_an_unknown_dataset_is_answered_with_the_known_ones(attune_home: Path, make_examples: Make, push: Push) -> None:
-    with pytest.raises(DatasetNotFound, match=r"no dataset named 'shape'.*client\.push\('shape', data\).*none yet"):
+    with pytest.raises(DatasetNotFound, match=r"no dataset named 'shape'\. Push data under that name first\..*none yet"):
         store.describe("shape")
     push("shapes", make_examples(3))
     push("others", make_examples(3))
@@ -224,11 +230,11 @@ def test_an_unknown_dataset_is_answered_with_the_known_ones(attune_home: Path, m
 
 def test_a_dataset_of_which_nothing_can_be_used_is_refused_with_the_reasons(attune_home: Path) -> None:
     examples = [TrainingExample(image=b"broken", captions=["x"], source=f"row {number}") for number in range(8)]
-    report = store.add_batch("bad", "upload-1", examples)
+    report = uploads.add_batch("bad", "upload-1", examples)
     assert (report.images, report.rejected, len(report.problems)) == (0, 8, 8)
 
     with pytest.raises(DataError, match=r"(?s)^Nothing of dataset 'bad' can be used\.\n- row 0: it cannot be decoded") as e:
-        store.commit("bad", "upload-1")
+        uploads.commit("bad", "upload-1", report.batches)
 
     assert str(e.value).count("\n- row ") == 5
     with pytest.raises(DatasetNotFound, match="none yet"):
@@ -238,10 +244,10 @@ def test_a_dataset_of_which_nothing_can_be_used_is_refused_with_the_reasons(attu
 @pytest.mark.parametrize("name", ["../escape", "a/b", ""])
 def test_names_that_are_no_folder_names_are_refused(attune_home: Path, make_examples: Make, name: str) -> None:
     with pytest.raises(DataError, match="is not a valid name"):
-        store.add_batch("shapes", name, make_examples(2))
-    store.add_batch("shapes", "upload-1", make_examples(2))
+        uploads.add_batch("shapes", name, make_examples(2))
+    report = uploads.add_batch("shapes", "upload-1", make_examples(2))
     with pytest.raises(DataError, match="is not a valid name"):
-        store.commit(name, "upload-1")
+        uploads.commit(name, "upload-1", report.batches)
     with pytest.raises(DataError, match="is not a valid name"):
         store.describe(name)
 
@@ -287,15 +293,13 @@ def test_pictures_come_in_batches_no_larger_than_asked_for(attune_home: Path, ma
 
 
 def test_pairs_do_not_depend_on_how_the_data_was_pushed(
-    attune_home: Path, make_examples: Make, monkeypatch: pytest.MonkeyPatch
+    attune_home: Path, make_examples: Make, push: Push, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders = [make_examples(12), make_examples(12)[::-1]]
     found = []
     for number, examples in enumerate(orders):
         # Into two homes: in one the second push would find the first one's shards.
         monkeypatch.setenv("ATTUNE_HOME", str(attune_home / str(number)))
-        for start in range(0, 12, 5 + number):
-            store.add_batch("shapes", "upload-1", examples[start : start + 5 + number])
-        found.append(load_pairs(store.commit("shapes", "upload-1").fingerprint))
+        found.append(load_pairs(push("shapes", examples, batch_size=5 + number).fingerprint))
 
     assert found[0] == found[1]

@@ -1,0 +1,135 @@
+"""What a CSV file says of each picture, however many rows it has and in whatever order they are."""
+
+import csv
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from attune.data.columns import Columns, find_columns
+from attune.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+
+class Row(NamedTuple):
+    """A row of a CSV."""
+
+    image: str
+    line: int
+    caption: str
+    group: str
+    label: str
+    tags: dict[str, str]
+
+
+@dataclass(slots=True)
+class Said:
+    """What the rows of a CSV say of one picture, and the line of the first. The first row counts that says anything."""
+
+    image: str
+    line: int
+    captions: list[str] = field(default_factory=list)
+    group: str = ""
+    label: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """What one more row says."""
+        self.captions.append(row.caption)
+        self.group = self.group or row.group
+        self.label = self.label or row.label
+        self.tags = row.tags | self.tags
+
+
+def read_said(path: Path) -> Iterator[Said]:
+    """What a CSV file says of each picture, in the order of their first rows.
+
+    Without a header the image column is the one whose values look like image files.
+
+    Raises:
+        DataError: if it is no CSV file in UTF-8, is empty, or has no columns that can be used.
+    """
+    with _by_image(path) as database:
+        ordered = database.execute(
+            "SELECT rows, min(line) OVER (PARTITION BY image) AS first FROM runs ORDER BY first, line"
+        )
+        for line, runs in groupby(ordered, key=lambda run: run[1]):
+            rows = [Row(*values) for run, _ in runs for values in json.loads(run)]
+            said = Said(rows[0].image, line)
+            for row in rows:
+                said.add(row)
+            yield said
+
+
+def count_images(path: Path) -> int:
+    """How many pictures a CSV file names.
+
+    Raises:
+        DataError: as `read_said`.
+    """
+    with _by_image(path) as database:
+        [(count,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM runs GROUP BY image)")
+    return int(count)
+
+
+@contextmanager
+def _by_image(path: Path) -> Iterator[sqlite3.Connection]:
+    """The rows in a temporary file of SQLite's, which can bring together those of a picture with little memory.
+
+    The table `runs` has successive rows of one picture, as JSON, and the line of the first.
+    """
+    with closing(sqlite3.connect("")) as database:
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("CREATE TABLE runs (image TEXT, line INTEGER, rows TEXT)")
+        runs = (list(rows) for _, rows in groupby(_read_rows(path), key=lambda row: row.image))
+        database.executemany(
+            "INSERT INTO runs VALUES (?, ?, ?)", ((run[0].image, run[0].line, json.dumps(run)) for run in runs)
+        )
+        yield database
+
+
+def _read_rows(path: Path) -> Iterator[Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            sample = file.read(4096)
+            file.seek(0)
+            delimiter = "\t" if sample.count("\t") > sample.count(",") else ","
+            reader = csv.reader(file, delimiter=delimiter)
+            rows: Iterator[tuple[int, list[str]]] = (
+                (reader.line_num, row) for row in reader if any(cell.strip() for cell in row)
+            )
+            first = next(rows, None)
+            if first is None:
+                raise DataError(f"{str(path)!r} is empty. Give lines `image,caption`")
+            columns, width = find_columns(first[1], first[1]), len(first[1])
+            if columns is None:
+                columns = _columns_by_content(path, first[1])
+                rows, width = chain([first], rows), width if columns.image else 2
+            for line, row in rows:
+                yield _row(line, row, columns, width, delimiter)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{str(path)!r} is not a CSV file in UTF-8 ({error}). Save it as CSV in UTF-8") from error
+
+
+def _row(line: int, row: list[str], columns: Columns, width: int, delimiter: str) -> Row:
+    # A caption with commas and no quotes, as in Kaggle's Flickr8k, takes the cells that are too many.
+    end = columns.caption + 1 + max(0, len(row) - width)
+    row = [*row[: columns.caption], delimiter.join(row[columns.caption : end]), *row[end:]]
+    cells = dict(enumerate(cell.strip() for cell in row))
+    image, caption, group, label = (cells.get(column, "") for column in columns[:4])
+    return Row(image, line, caption, group, label, columns.tags_in(cells))
+
+
+def _columns_by_content(path: Path, row: list[str]) -> Columns:
+    image = [index for index, cell in enumerate(row) if cell.strip().lower().endswith(IMAGE_SUFFIXES)]
+    if len(row) < 2 or not image:
+        raise DataError(
+            f"The first line of {str(path)!r} is {','.join(row)[:100]!r}: neither a header `image,caption` nor a row with "
+            f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, or give two columns"
+        )
+    return Columns(image[0], 1 if image[0] == 0 else 0, -1, -1, {})

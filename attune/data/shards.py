@@ -1,0 +1,74 @@
+"""The Parquet files of datasets: what a row is, how it is written and read.
+
+They follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from attune.schemas import TrainingExample
+
+_FEATURES = {
+    "image": {"_type": "Image"},
+    "image_sha256": {"dtype": "string", "_type": "Value"},
+    "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
+    "group": {"dtype": "string", "_type": "Value"},
+    "label": {"dtype": "string", "_type": "Value"},
+    "tags": {"dtype": "string", "_type": "Value"},
+    "source": {"dtype": "string", "_type": "Value"},
+}
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("image_sha256", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("group", pa.string()),
+        ("label", pa.string()),
+        ("tags", pa.string()),  # a JSON object: maps are not read well everywhere
+        ("source", pa.string()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
+)
+
+CONTENT = ("image_sha256", "captions", "group", "label", "tags")
+"""Columns that say what a row holds; where it came from is no part of that."""
+
+
+def write_part(path: Path, examples: Iterable[TrainingExample]) -> None:
+    """Writes examples as one Parquet file."""
+    table = pa.Table.from_pylist([_row(example) for example in examples], schema=SCHEMA)
+    pq.write_table(table, path, compression="zstd")
+
+
+def find_parts(folder: Path) -> list[Path]:
+    """The Parquet files of a dataset's folder, in order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_rows(parts: Sequence[Path]) -> pa.Table:
+    """All rows without their pictures: columns image_sha256, captions, group, label, tags (JSON), source."""
+    # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags.
+    columns = [name for name in SCHEMA.names if name != "image"]
+    table = pq.read_table([str(part) for part in parts], schema=SCHEMA, columns=columns)
+    for name, empty in (("label", ""), ("tags", "{}")):
+        table = table.set_column(table.column_names.index(name), name, pc.fill_null(table[name], empty))
+    return table
+
+
+def _row(example: TrainingExample) -> dict[str, object]:
+    digest = hashlib.sha256(example.image).hexdigest()
+    return {
+        "image": {"bytes": example.image, "path": None},
+        "image_sha256": digest,
+        "captions": example.captions,
+        "group": example.group or digest,
+        "label": example.label,
+        "tags": json.dumps(example.tags, ensure_ascii=False, sort_keys=True),
+        "source": example.source,
+    }
