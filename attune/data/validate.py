@@ -2,9 +2,18 @@
 
 from collections.abc import Iterable
 
+from attune.characters import visible, without_controls
 from attune.data.columns import LONGEST
 from attune.data.images import decode
+from attune.data.uri import UriError, read_uris
 from attune.schemas import Problem, TrainingExample
+
+LONGEST_CAPTION = 10_000
+"""Characters; CLIP reads the first few hundred."""
+
+LONGEST_SOURCE = 500
+
+MOST_TAGS = 100
 
 
 def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:
@@ -12,49 +21,57 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
 
     An example with some bad captions and at least one good one is kept with the good ones; its bad ones are
     reported. So is a label or a tag that is too long: the example is kept without it. Captions, labels and tags are
-    stripped of white space around them, equal captions of one picture count once, and empty tags are left out.
+    stripped of white space around them and of control characters, equal captions of one picture count once, and empty
+    tags are left out. A picture that is given by its `uri` is read, if the service's settings allow it.
 
     Returns:
         The usable examples, in order, and every problem found.
     """
+    examples = list(examples)
     good: list[TrainingExample] = []
     problems: list[Problem] = []
-    for number, example in enumerate(examples, start=1):
+    for number, (example, image) in enumerate(zip(examples, _images(examples), strict=True), start=1):
+        captions = [_clean(text) for text in example.captions]
+        tags = {_clean(name): _kept(value) for name, value in example.tags.items()}
         # A copy: a caller that sends its batch again must send the same.
         checked = TrainingExample(
-            image=example.image,
-            captions=list(dict.fromkeys(text for text in map(str.strip, example.captions) if not _is_blank(text))),
-            group=example.group,
+            image=image if isinstance(image, bytes) else b"",
+            captions=list(dict.fromkeys(text for text in captions if _problem_of_caption(text) is None)),
+            group=_clean(example.group),
             label=_kept(example.label),
-            tags={name.strip(): _kept(value) for name, value in example.tags.items() if name.strip() and _kept(value)},
-            source=example.source or f"example {number}",
+            tags=dict([(name, value) for name, value in tags.items() if value and 0 < len(name) <= LONGEST][:MOST_TAGS]),
+            source=visible(example.source)[:LONGEST_SOURCE] or f"example {number}",
         )
         found = [
-            *_image_problems(checked),
+            *_image_problems(checked, example.uri, image),
             *_caption_problems(checked.source, example.captions),
             *_name_problems(checked.source, example),
+            *_control_problems(checked.source, example),
         ]
         problems += found
-        if checked.captions and not any(problem.field == "image" for problem in found):
+        if checked.captions and not any(problem.field in ("image", "uri", "group") for problem in found):
             good.append(checked)
     return good, problems
 
 
-def _image_problems(example: TrainingExample) -> list[Problem]:
-    if not example.image:
-        return [
-            _problem(
-                example.source,
-                "image",
-                "",
-                "missing_image",
-                "there is no picture. Give its bytes, or a path that exists",
-            )
-        ]
+def _images(examples: list[TrainingExample]) -> list[bytes | UriError]:
+    """Each example's picture, or why it could not be read from its `uri`."""
+    asked = [example.uri for example in examples if example.uri and not example.image]
+    read = iter(read_uris(asked))
+    return [next(read) if example.uri and not example.image else example.image for example in examples]
+
+
+def _image_problems(example: TrainingExample, uri: str, image: bytes | UriError) -> list[Problem]:
+    if isinstance(image, UriError):
+        return [_problem(example.source, "uri", uri, image.reason, str(image))]
+    if not image:
+        advice = "there is no picture. Give its bytes, or a path that exists"
+        return [_problem(example.source, "image", uri, "missing_image", advice)]
     try:
-        decode(example.image)
+        decode(image)
     except ValueError as error:
-        value = f"{len(example.image)} bytes starting {example.image[:8]!r}"
+        # Of what was read from an address nothing is shown: it may be no picture, and not for the caller.
+        value = uri or f"{len(image)} bytes starting {image[:8]!r}"
         return [_problem(example.source, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")]
     return []
 
@@ -62,23 +79,57 @@ def _image_problems(example: TrainingExample) -> list[Problem]:
 def _caption_problems(source: str, captions: list[str]) -> list[Problem]:
     if not captions:
         return [_problem(source, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
-    advice = "the caption is empty. Describe the picture in words, or leave the row out"
-    return [_problem(source, "captions", repr(text), "empty_caption", advice) for text in captions if _is_blank(text)]
+    advice = {
+        "empty_caption": "the caption is empty. Describe the picture in words, or leave the row out",
+        "too_long": f"the caption has more than {LONGEST_CAPTION:,} characters. Give a sentence or two",
+    }
+    reasons = [(text, _problem_of_caption(_clean(text))) for text in captions]
+    return [_problem(source, "captions", repr(text[:100]), reason, advice[reason]) for text, reason in reasons if reason]
+
+
+def _problem_of_caption(text: str) -> str | None:
+    if _is_blank(text):
+        return "empty_caption"
+    return "too_long" if len(text) > LONGEST_CAPTION else None
+
+
+def _clean(text: str) -> str:
+    return without_controls(text).strip()
 
 
 def _kept(name: str) -> str:
     """A label, or a tag's value, as it is stored; empty if it cannot be. Only `nan` is no name: a class may be `none`."""
-    name = name.strip()
+    name = _clean(name)
     return "" if name.lower() == "nan" or len(name) > LONGEST else name
 
 
 def _name_problems(source: str, example: TrainingExample) -> list[Problem]:
-    tags = [("tags", f"tag {name!r}", value.strip()) for name, value in example.tags.items()]
+    tags = [("tags", f"tag {name[:LONGEST]!r}", value.strip()) for name, value in example.tags.items()]
+    names = [("tags", "name of a tag", name.strip()) for name in example.tags]
     advice = f"characters, more than {LONGEST}: the example is kept without it. Give a short name"
-    return [
+    problems = [
         _problem(source, field, value, "too_long", f"the {what} has {len(value)} {advice}")
-        for field, what, value in [("label", "label", example.label.strip()), *tags]
+        for field, what, value in [("label", "label", example.label.strip()), *tags, *names]
         if len(value) > LONGEST
+    ]
+    if len(example.tags) > MOST_TAGS:
+        advice = f"there are {len(example.tags)} tags: the example is kept with the first {MOST_TAGS}. Give fewer"
+        problems.append(_problem(source, "tags", "", "too_many_tags", advice))
+    if len(example.group) > LONGEST_CAPTION:
+        advice = f"the group has {len(example.group)} characters, more than {LONGEST_CAPTION:,}. Give a short name"
+        problems.append(_problem(source, "group", example.group, "too_long", advice))
+    return problems
+
+
+def _control_problems(source: str, example: TrainingExample) -> list[Problem]:
+    texts = {"captions": example.captions, "label": [example.label], "group": [example.group]}
+    texts["tags"] = [text for pair in example.tags.items() for text in pair]
+    advice = "there are control characters in it: they were taken out. Save the text as plain UTF-8"
+    return [
+        _problem(source, field, text, "control_characters", advice)
+        for field, found in texts.items()
+        for text in found
+        if without_controls(text) != text
     ]
 
 
@@ -88,4 +139,4 @@ def _is_blank(text: str) -> bool:
 
 
 def _problem(source: str, field: str, value: str, reason: str, advice: str) -> Problem:
-    return Problem(source=source, field=field, value=value[:100], reason=reason, advice=advice)
+    return Problem(source=source, field=field, value=visible(value[:100]), reason=reason, advice=advice)

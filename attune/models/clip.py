@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from attune.errors import ModelError
+from attune.models.architecture import CONFIG
 from attune.models.source import ModelSource, find_model
 from attune.models.text import encode_text, trim
-from attune.models.weights import load_weights, save_weights
+from attune.models.weights import check_archives, forbid_unpickling, load_weights, save_weights
 
 WEIGHTS = "open_clip_model.safetensors"
-CONFIG = "open_clip_config.json"
 
 
 @dataclass
@@ -73,15 +74,16 @@ class Clip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic; of equal texts they are equal."""
+        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic; of equal tokens they are equal."""
+        tokens = self.tokenizer(list(texts))
         # Each once: in batches of different length those of equal texts would differ by a rounding.
-        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-        distinct, found = list(rows), []
+        distinct, rows = torch.unique(tokens, dim=0, return_inverse=True)
+        found = []
         with evaluating(self.model):
             for start in range(0, len(distinct), batch_size):
-                tokens = trim(self.tokenizer(distinct[start : start + batch_size]), self.model).to(self.device)
-                found.append(encode_text(self.model, tokens).float().cpu())
-        return torch.cat(found).numpy()[[rows[text] for text in texts]]
+                batch = trim(distinct[start : start + batch_size], self.model).to(self.device)
+                found.append(encode_text(self.model, batch).float().cpu())
+        return torch.cat(found)[rows].numpy()
 
     def save_weights(self, path: Path, dtype: torch.dtype | None = None) -> None:
         """All weights and buffers as safetensors; floating point ones as `dtype` if given."""
@@ -126,9 +128,12 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
     source = find_model(name)
     torch.manual_seed(seed)
     config = _config(source)
+    forbid_unpickling()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # open_clip warns of settings that `_config` has already put right
+            check_archives(source.folder or Path(source.weights))
+            _refuse_code_of_text_tower(config)
             model = open_clip.create_model(
                 source.open_clip_name,
                 pretrained=source.weights or None,
@@ -137,9 +142,17 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
                 force_quick_gelu=bool(config.get("quick_gelu", False)),
                 pretrained_text=False,
                 device=device,
+                weights_only=True,  # tensors, and no other Python objects
             )
-            tokenizer = open_clip.get_tokenizer(source.open_clip_name)
+            # transformers would ask on the terminal whether to run code that it finds beside a tokenizer.
+            safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+            tokenizer = open_clip.get_tokenizer(source.open_clip_name, **safe)
     except Exception as error:  # open_clip and the hub raise many kinds; each means the same to the user
+        if isinstance(error, UnpicklingError) or "weights_only" in str(error):
+            raise ModelError(
+                f"The model {name!r} holds Python objects besides weights, which could run code when they are read: they "
+                "are not. Where you trust it, save its weights alone: safetensors.torch.save_file(model.state_dict(), ...)"
+            ) from error
         raise ModelError(
             f"The model {name!r} could not be loaded: {error}. Weights named by a tag are fetched from the hub once and "
             "cached; without a network use `starter`, a local folder, or `NAME#path/to/checkpoint`"
@@ -164,3 +177,14 @@ def _config(source: ModelSource) -> dict[str, Any]:
     if pretrained.get("quick_gelu"):
         config["quick_gelu"] = True
     return config
+
+
+def _refuse_code_of_text_tower(config: dict[str, Any]) -> None:
+    """Raises if the hub's text tower that the configuration names brings code of its own to run."""
+    tower = config["text_cfg"].get("hf_model_name")
+    if not tower:
+        return
+    from transformers import AutoConfig
+
+    if getattr(AutoConfig.from_pretrained(tower, trust_remote_code=False), "auto_map", None):
+        raise ValueError(f"the text tower {tower!r} would run code of its own")

@@ -8,12 +8,15 @@ ViT-B-32#scratch             an open_clip model with random weights; `starter#sc
 """
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import open_clip
 
 from attune.errors import ModelError
+from attune.models.architecture import CONFIG, read_config
+from attune.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
 
@@ -40,35 +43,47 @@ class ModelSource:
         return f"local-dir:{self.folder}" if self.folder else self.architecture
 
 
-def find_model(name: str) -> ModelSource:
+def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
     """Takes a model name apart and checks that such a model and such weights exist, without loading anything.
 
+    Args:
+        name: as the user gave it.
+        roots: folders that a local model must lie in, see `attune.roots`; None is anywhere.
+
     Raises:
-        ModelError: with the nearest known names, or the tags the model has.
+        ModelError: with the nearest known names, or the tags the model has; or if a folder's configuration is not safe.
     """
     base, _, weights = name.partition("#")
-    folder = STARTER if base == "starter" else Path(base).expanduser()
-    if (folder / "open_clip_config.json").is_file():
+    folder = STARTER if base == "starter" else local_path(base, roots)
+    hint = "" if roots is None else _ROOTS
+    if folder and (folder / CONFIG).is_file():
+        if folder != STARTER and roots is not None and not all(is_below(path, roots) for path in folder.iterdir()):
+            raise ModelError(f"The folder {base!r} has links that lead out of it. Copy the files themselves")
+        read_config(folder)
         if weights not in ("", "scratch"):
             raise ModelError(f"{name!r}: a folder holds its own weights. Write {base!r}, or {base + '#scratch'!r}")
         return ModelSource(folder=folder.resolve(), scratch=weights == "scratch")
-    if folder.is_dir():
+    if folder and folder.is_dir():
         raise ModelError(f"The folder {base!r} has no open_clip_config.json, so its architecture is not known. {_LOCAL}")
     architecture = base.replace("/", "-")
     if architecture not in open_clip.list_models():
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ModelError(f"There is no model named {base!r}.{hint} {_LOCAL}")
+        meant = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise ModelError(f"There is no model named {base[:200]!r}.{meant} {_LOCAL}{hint}")
     if weights == "scratch":
         return ModelSource(architecture, scratch=True)
     tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not weights:
         raise ModelError(f"{name!r} does not say which weights. Write {base}#TAG with one of: {', '.join(tags)}, scratch")
-    if weights not in tags and not Path(weights).expanduser().is_file():
-        raise ModelError(f"{base!r} has no weights {weights!r}, and no such file exists. Tags: {', '.join(tags)}, scratch")
-    return ModelSource(architecture, weights=str(weights))
+    file = None if weights in tags else local_path(weights, roots)
+    if weights not in tags and not (file and file.is_file()):
+        raise ModelError(
+            f"{base!r} has no weights {weights[:200]!r}, and no such file exists. Tags: {', '.join(tags)}, scratch{hint}"
+        )
+    return ModelSource(architecture, weights=str(file or weights))
 
 
+_ROOTS = ". Of local paths only those below ATTUNE_MODEL_ROOTS count, which the service's operator sets"
 _LOCAL = (
     "Known: `starter`; any open_clip model as `ViT-B-32#openai`; a folder with open_clip_config.json; "
     "`ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`"

@@ -1,5 +1,7 @@
 """Weights as safetensors files."""
 
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,3 +30,22 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """What `save_weights` wrote, on the CPU."""
     state: dict[str, Tensor] = load_file(path)
     return state
+
+
+def forbid_unpickling() -> None:
+    """Where this is set for the sake of another program, torch would unpickle anything, whatever it is told."""
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+
+
+def check_archives(path: Path) -> None:
+    """Checks a checkpoint, or all in a folder: torch's and numpy's are zip archives, which may unpack into anything.
+
+    Raises:
+        ValueError: if one unpacks into more than ten times its size.
+    """
+    for file in path.iterdir() if path.is_dir() else [path]:
+        if file.is_file() and zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+            if size > 10 * file.stat().st_size:
+                raise ValueError(f"{file.name} has {file.stat().st_size:,} bytes and unpacks into {size:,}")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from attune.data.images import MAX_PIXELS, decode
-from attune.data.store import problems_by_reason
+from attune.data.uploads import problems_by_reason
 from attune.data.validate import LONGEST, validate_examples
 from attune.schemas import TrainingExample
 from tests.conftest import picture

@@ -199,3 +199,12 @@ def test_another_size_gets_a_cache_of_its_own(attune_home: Path, tiny_model: Pat
     del clip.resize
 
     assert open_pixels(fingerprint, clip.preprocess, clip.resize).pixels.shape == (4, 3, 16, 16)
+
+
+def test_texts_of_equal_tokens_have_equal_embeddings(tiny_model: Path) -> None:
+    clip = load_clip(str(tiny_model))
+    long = "a very long text of many different words about nothing at all"
+    found = clip.encode_texts(["A Red Cat", "a dog", "a  red cat", long, "a red cat"], batch_size=2)
+    assert np.array_equal(found[0], found[2])
+    assert np.array_equal(found[0], found[4])
+    assert not np.allclose(found[0], found[1], atol=1e-3)

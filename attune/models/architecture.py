@@ -1,0 +1,85 @@
+"""The configuration of a model folder: read as data that anyone may have written.
+
+What it says decides which classes open_clip, timm and transformers build, how large they are, and whether code that lies
+in the folder or on the hub would be run. Nothing of that kind is let pass.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from attune.errors import ModelError
+
+CONFIG = "open_clip_config.json"
+MAX_BYTES = 1_000_000
+MAX_WEIGHTS = 20e9
+"""Of one tower; the largest open CLIP has about 18 billion in both."""
+
+_MOST = {"vocab_size": 2_000_000, "eos_id": 2_000_000, "pad_id": 2_000_000, "layers": 512, "width": 16_384, "mlp_ratio": 64}
+_MOST_OF_OTHERS = 8192
+"""For every other number: sizes of pictures and patches, lengths of texts, heads, dimensions."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language", "reduction_mask"}
+"""Options for a tokenizer that open_clip's own configurations have; `trust_remote_code` is one it would take as well."""
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parts `model_cfg` and `preprocess_cfg` of the folder's `open_clip_config.json`.
+
+    Raises:
+        ModelError: if it is no such configuration, would run code, or describes a model too large to be meant.
+    """
+    path = folder / CONFIG
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        _check(config)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be used: {error}. Take the folder as open_clip or Attune wrote it") from error
+    found: dict[str, Any] = config
+    return found
+
+
+def _check(config: Any) -> None:
+    model = config.get("model_cfg") if isinstance(config, dict) else None
+    parts = (
+        [model.get("vision_cfg"), model.get("text_cfg"), model.get("multimodal_cfg", {})] if isinstance(model, dict) else []
+    )
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise ValueError("it needs a JSON object model_cfg with the objects vision_cfg and text_cfg")
+    _check_values(config, "")
+    for weights in map(_weights, parts):
+        if weights > MAX_WEIGHTS:
+            raise ValueError(f"it describes a tower of {weights:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
+
+
+def _weights(tower: dict[str, Any]) -> float:
+    """About how many weights open_clip's own tower of these sizes has: its blocks, its words, its places."""
+    width, layers, side = tower.get("width", 768), tower.get("layers", 12), tower.get("image_size", 224)
+    depth = sum(layers) if isinstance(layers, list) else layers  # a ResNet's are given stage by stage
+    places = (max(side) if isinstance(side, list) else side) / (tower.get("patch_size") or 1)
+    blocks = (4 + 2 * tower.get("mlp_ratio", 4)) * depth * width**2
+    return float(blocks + (tower.get("vocab_size", 0) + places**2) * width)
+
+
+def _check_values(value: Any, name: str) -> None:
+    """Walks through the whole of it; `name` is the key that the value stands under."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_values(inner, key)
+        strange = value.keys() - _TOKENIZER_OPTIONS if name == "tokenizer_kwargs" else set()
+        if strange:
+            raise ValueError(f"tokenizer_kwargs has {', '.join(sorted(strange))}, which is not let pass")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_values(inner, name)
+    elif isinstance(value, int | float) and not abs(value) <= _MOST.get(name, _MOST_OF_OTHERS):
+        raise ValueError(f"{name} is larger than {_MOST.get(name, _MOST_OF_OTHERS):,}")
+    elif isinstance(value, str):
+        allowed = {"timm_model_name": _PLAIN, "hf_model_name": _ON_HUB, "hf_tokenizer_name": _ON_HUB}.get(name)
+        if allowed and not allowed.fullmatch(value):
+            raise ValueError(f"{name} = {value[:100]!r} is no plain name")

@@ -1,0 +1,26 @@
+"""A model without its weights: to count them, before anything is loaded or fetched."""
+
+from typing import Any
+
+import open_clip
+import torch
+
+
+def shell(config: dict[str, Any]) -> open_clip.CLIP | None:
+    """The model of a configuration on torch's meta device, where tensors have a shape and take no memory.
+
+    Args:
+        config: open_clip's `model_cfg`.
+
+    Returns:
+        None if its text tower is one of the Hugging Face hub's, whose shape is known only once it was fetched.
+    """
+    config = {**config, "vision_cfg": dict(config["vision_cfg"])}
+    if "hf_model_name" in config["text_cfg"]:
+        return None
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    custom = config.pop("custom_text", False)
+    kind = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
+    with torch.device("meta"):
+        return kind(**config)

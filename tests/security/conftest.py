@@ -1,0 +1,40 @@
+"""Services to attack: one that anybody on this machine may use, and one that asks for tokens."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from attune.errors import RunError
+from attune.schemas import TrainingExample
+from client import AttuneClient
+from flows.background import Service, running
+from tests.conftest import picture
+from tests.small_flow import small_flow
+
+
+@pytest.fixture(scope="session")
+def open_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of `open_service`."""
+    return tmp_path_factory.mktemp("open") / "home"
+
+
+@pytest.fixture(scope="session")
+def open_service(open_home: Path) -> Iterator[Service]:
+    """The small Flow without tokens and without limits of rate; the dataset `shapes` and the ended run `real` are there."""
+    folder = open_home.parent
+    with running(small_flow(folder), open_home, folder / "service.log", ATTUNE_REQUESTS_PER_SECOND="0") as service:
+        attune = AttuneClient(service.grpc)
+        colours = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "pink") * 5
+        attune.push(
+            "shapes",
+            [
+                TrainingExample(image=picture(colour, size=(30 + number, 40)), captions=[f"{colour} {number}"])
+                for number, colour in enumerate(colours)
+            ],
+        )
+        run = attune.fit(model="starter", train_data="shapes", run_name="real")
+        with suppress(RunError):  # it has ended otherwise
+            run.cancel()
+        yield service
