@@ -1,18 +1,27 @@
-"""One stage of a run in a process of its own: `python -m attune train RUN`.
+"""One stage of a run in a process of its own: `python -m attune train RUN`; RUN is `name` or `experiment/name`.
 
 The executors start it: a crash or an out-of-memory kill ends one run and not the service, and a GPU's memory is free
-when the process ends. It exits with 1 if the stage failed; the reason is in the run.
+when the process ends. It exits with 1 if the stage failed, the reason is in the run; and with 75 if it was asked to stop.
+It stops as well when its run is cancelled, or the executor that started it is gone.
 """
 
 import logging
+import os
+import signal
 import sys
+import threading
+import time
 
-from attune.errors import AttuneError
+from attune.errors import AttuneError, TrainingStopped
 from attune.runs import RunFolder
-from attune.stages import STAGES, fail, run_stage
+from attune.stages import STAGES, run_stage
+from attune.training.stop import LAUNCHER
 
 WORKER = "train-worker"
 """One of several processes that train one run; `attune.training.processes` starts them."""
+LOOK_SECONDS = 0.25
+GRACE_SECONDS = 60.0
+"""From SIGTERM, after which training writes a checkpoint, to SIGKILL."""
 
 
 def main() -> int:
@@ -24,18 +33,31 @@ def main() -> int:
     if len(sys.argv) != 3 or sys.argv[1] not in STAGES:
         print(f"usage: python -m attune {{{','.join(STAGES)}}} RUN", file=sys.stderr)
         return 2
-    stage, name = sys.argv[1:]
+    stage, reference = sys.argv[1:]
     try:
-        run_stage(stage, name)
+        folder = RunFolder.open(reference)
+        threading.Thread(target=_end_when_due, args=[folder], daemon=True).start()
+        run_stage(stage, reference)
+    except TrainingStopped as stopped:
+        print(stopped, file=sys.stderr)
+        return os.EX_TEMPFAIL
     except AttuneError as error:
         print(error, file=sys.stderr)
         return 1
-    except Exception as error:
-        # A mistake of ours, or a full disk: the run must still say why it ended.
-        logging.exception("stage %s of run %s", stage, name)
-        fail(RunFolder.open(name), f"{stage} stopped unexpectedly: {type(error).__name__}: {error}")
+    except Exception:
+        logging.exception("stage %s of run %s", stage, reference)
         return 1
     return 0
+
+
+def _end_when_due(folder: RunFolder) -> None:
+    """Ends this process when its run is to be cancelled, or nobody is left to hear of it; who started it may be gone."""
+    launcher = os.environ.get(LAUNCHER)
+    while launcher in (None, str(os.getppid())) and not folder.cancel_mark.exists():
+        time.sleep(LOOK_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

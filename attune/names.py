@@ -1,7 +1,9 @@
-"""Names of runs and datasets: they become folder names, so they are kept plain."""
+"""Names of runs, experiments and datasets: they become folder names, so they are kept plain."""
 
 import re
 import secrets
+
+DEFAULT_EXPERIMENT = "default"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -9,9 +11,9 @@ _ADJECTIVES = "able brave calm clear deft eager fair fine fleet fond glad keen k
 _NOUNS = "alder aspen birch brook cedar cliff dune elm fern fjord grove heath lake maple moss oak pine reed ridge vale"
 
 
-def is_name(value: str) -> bool:
+def is_name(value: object) -> bool:
     """Whether the name can be a folder's name on every system."""
-    return _NAME.fullmatch(value) is not None
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def check_name(value: str) -> str:
@@ -25,6 +27,25 @@ def check_name(value: str) -> str:
             "is not a valid name. Use 1 to 100 letters, digits, '.', '_' or '-', starting with a letter or digit"
         )
     return value
+
+
+def reference_of(experiment: str, name: str) -> str:
+    """How a run is named everywhere: `experiment/name`, or `name` alone in the experiment `default`."""
+    return name if experiment == DEFAULT_EXPERIMENT else f"{experiment}/{name}"
+
+
+def parse_reference(reference: str) -> tuple[str, str]:
+    """Experiment and name of a run.
+
+    Args:
+        reference: `experiment/name`, or `name` alone for the experiment `default`.
+
+    Raises:
+        ValueError: if one of the two is no name.
+    """
+    experiment, slash, name = reference.partition("/")
+    parts = (experiment, name) if slash else (DEFAULT_EXPERIMENT, reference)
+    return check_name(parts[0]), check_name(parts[1])
 
 
 def random_name() -> str:

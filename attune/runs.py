@@ -1,4 +1,4 @@
-"""The run folder: one folder per run, which explains and reproduces itself.
+"""The run folder: one folder per run, which explains and reproduces itself. It is `runs/EXPERIMENT/NAME`.
 
 run.json         the `FinetuningRun`, replaced as a whole at every change
 environment.json versions, hardware and git commit, written when the run is created
@@ -6,6 +6,7 @@ events.jsonl     its history, one JSON object a line, only ever appended to
 checkpoints/     weights: at the start, best, chosen; and what an unfinished training goes on from
 report/          evaluation: all figures, the page, its plots and examples
 artifact/        the exported model
+.cancel          there while the run is to be cancelled
 """
 
 import json
@@ -19,12 +20,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from attune.choices import did_you_mean
 from attune.environment import describe_environment
 from attune.errors import RunError, RunExists, RunNotFound
-from attune.files import locked, sha256, write_text
+from attune.files import is_disk_full, locked, locked_now, write_text
 from attune.home import home
-from attune.names import check_name, is_name
-from attune.schemas import FileChunk, FinetuningRun, RunEvent
+from attune.names import check_name, is_name, parse_reference, reference_of
+from attune.reserve import spend_reserve, take_reserve
+from attune.run_events import append_event, last_events, progress, read_events
+from attune.schemas import END_STATES, FinetuningRun, RunEvent
+
+NAMES_SHOWN = 20
 
 
 def now() -> str:
@@ -33,8 +39,21 @@ def now() -> str:
 
 
 def runs_folder() -> Path:
-    """Where all run folders are."""
+    """Where all run folders are, by experiment."""
     return home() / "runs"
+
+
+def run_paths() -> Iterator[Path]:
+    """The folder of every run, in no order. Links are not followed."""
+    for experiment in _folders(runs_folder()):
+        yield from _folders(experiment)
+
+
+def new_run(run: FinetuningRun) -> FinetuningRun:
+    """A run as it begins: only what was asked for is kept, results and state are never taken from outside."""
+    asked = {key: getattr(run, key) for key in ("name", "experiment", "description", "settings", "request")}
+    created_at = now()
+    return FinetuningRun(**asked, created_at=created_at, queued_at=created_at)
 
 
 class RunFolder:
@@ -47,57 +66,82 @@ class RunFolder:
         self.chosen_weights = self.checkpoints / "chosen.safetensors"
         self.report = path / "report"
         self.artifact = path / "artifact"
+        self.cancel_mark = path / ".cancel"
+
+    @property
+    def reference(self) -> str:
+        """How the run is named everywhere: `experiment/name`, or `name` alone in the experiment `default`."""
+        return reference_of(self.path.parent.name, self.path.name)
 
     @classmethod
     def create(cls, run: FinetuningRun) -> "RunFolder":
         """A new folder for a new run.
 
         Raises:
-            RunExists: if the name is taken.
+            RunError: if its name or its experiment's cannot be one.
+            RunExists: if the experiment has a run of that name.
         """
-        try:
-            path = runs_folder() / check_name(run.name)
-        except ValueError as error:
-            raise RunError(f"run_name = {run.name!r} {error}") from error
+        path = runs_folder()
+        for field, name in (("experiment_name", run.experiment), ("run_name", run.name)):
+            try:
+                path = path / check_name(name)
+            except ValueError as error:
+                raise RunError(f"{field} = {name!r} {error}") from error
+        environment = json.dumps(describe_environment(), indent=2)
         draft = cls(path.with_name(f".{run.name}.{secrets.token_hex(4)}"))
         draft.path.mkdir(parents=True)
-        write_text(draft.path / "environment.json", json.dumps(describe_environment(), indent=2))
-        # Only what was asked for: results and state are never taken from outside.
-        asked = {key: getattr(run, key) for key in ("name", "experiment", "description", "settings")}
-        draft._save(FinetuningRun(**asked, created_at=now()))
         try:
+            write_text(draft.path / "environment.json", environment)
+            take_reserve(draft.path)
+            draft._save(new_run(run))
             draft.path.rename(path)  # all of it or nothing; fails if a run is there
         except OSError as error:
-            shutil.rmtree(draft.path)
+            shutil.rmtree(draft.path, ignore_errors=True)
+            if not path.exists():
+                raise  # a full disk, for one
             raise RunExists(
-                f"A run named {run.name!r} exists already. Choose another run_name, or leave it out to get a new one"
+                f"A run named {run.reference!r} exists already. Choose another name, or give none to get a new one"
             ) from error
         return cls(path)
 
     @classmethod
-    def open_or_create(cls, run: FinetuningRun) -> "RunFolder":
-        """The folder of the run of that name; a new one if there is none yet."""
-        try:
-            return cls.open(run.name)
-        except RunNotFound:
-            return cls.create(run)
-
-    @classmethod
-    def open(cls, name: str) -> "RunFolder":
+    def open(cls, reference: str) -> "RunFolder":
         """The folder of an existing run.
 
+        Args:
+            reference: `experiment/name`, or `name` alone for the experiment `default`.
+
         Raises:
-            RunNotFound: if there is none; the message names near ones.
+            RunNotFound: if there is none; the message names others.
         """
-        path = runs_folder() / name
-        if not is_name(name) or not (path / "run.json").is_file():
-            known = sorted(folder.path.name for folder in all_runs())
-            raise RunNotFound(f"There is no run named {name!r}. Runs: {', '.join(known) or 'none yet'}")
+        try:
+            path = runs_folder().joinpath(*parse_reference(reference))
+        except ValueError:
+            raise _not_found(reference) from None
+        if path.resolve() != path or not (path / "run.json").is_file():  # a link could lead anywhere
+            raise _not_found(reference)
         return cls(path)
 
     def load(self) -> FinetuningRun:
-        """The run as it is now."""
-        run: FinetuningRun = FinetuningRun.model_validate_json((self.path / "run.json").read_text(encoding="utf-8"))
+        """The run as it is now.
+
+        Raises:
+            RunNotFound: if it was deleted meanwhile.
+            RunError: if its file is damaged.
+        """
+        try:
+            run: FinetuningRun = FinetuningRun.model_validate_json((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunNotFound(f"There is no run named {self.reference!r} any more: it was deleted") from None
+        except ValueError as error:
+            raise RunError(f"Run {self.reference!r} cannot be read: {self.path / 'run.json'} is damaged") from error
+        return run
+
+    def look(self) -> FinetuningRun:
+        """The run as it is now, with the progress of the stage at work."""
+        run = self.load()
+        if run.state not in ("CREATED", *END_STATES):
+            run.progress = progress(self.path)
         return run
 
     def update(self, change: Callable[[FinetuningRun], None]) -> FinetuningRun:
@@ -108,38 +152,52 @@ class RunFolder:
             self._save(run)
         return run
 
-    def set_state(self, state: str, message: str = "") -> FinetuningRun:
-        """Moves the run to a state and says so in its history; a state it is in already is left alone."""
-        before = self.load().state
-        run = self.update(lambda run: setattr(run, "state", state))
-        if before != state:
-            self.log(message or f"state {state}", kind="state")
+    def set_state(self, state: str, message: str = "", **fields: Any) -> FinetuningRun:
+        """Moves the run to a state, says so in its history, and sets other fields with it.
+
+        The history is told first, so that who sees a state has seen all events before it. Killed in between and done again,
+        it is told once. An end is told and kept even where the disk is full: a run holds a little of it for that.
+        """
+
+        def change(run: FinetuningRun) -> None:
+            line = message or f"state {state}"
+            said = next((event.message for event in last_events(self.path) if event.kind == "state"), "")
+            if said != line and (said or run.state != state):
+                self.log(line, kind="state")
+            for field, value in {"state": state, **fields}.items():
+                setattr(run, field, value)
+
+        try:
+            run = self.update(change)
+        except OSError as error:
+            if state not in END_STATES or not is_disk_full(error):
+                raise
+            spend_reserve(self.path)
+            run = self.update(change)
+        if state in END_STATES:
+            spend_reserve(self.path)
         return run
 
     def log(self, message: str, kind: str = "log", **values: float) -> None:
         """Appends one event. Numbers that are not finite are left out: JSON has none."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        line = json.dumps({"time": now(), "kind": kind, "message": message, "values": finite}) + "\n"
-        with (self.path / "events.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
+        append_event(self.path, {"time": now(), "kind": kind, "message": message, "values": finite})
 
     def events(self, after: int = 0, limit: int | None = None) -> Iterator[RunEvent]:
-        """Events with numbers above `after`, in order. A line still being written is not there yet."""
-        path = self.path / "events.jsonl"
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith("\n") or (limit is not None and number > after + limit):
-                    return
-                if number > after:
-                    yield RunEvent(number=number, **json.loads(line))
+        """At most `limit` events with numbers above `after`, in order. A line still being written is not there yet."""
+        return read_events(self.path, after, limit)
 
     @contextmanager
     def locked(self, what: str) -> Iterator[None]:
         """Waits until no other process holds the lock named `what`; it is freed even if this process is killed."""
         with locked(self.path / f".{what}.lock"):
             yield
+
+    @contextmanager
+    def locked_now(self, what: str) -> Iterator[bool]:
+        """Takes the lock named `what` if nobody holds it; yields whether it did."""
+        with locked_now(self.path / f".{what}.lock") as taken:
+            yield taken
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -150,41 +208,24 @@ class RunFolder:
         self.update(lambda run: run.stage_seconds.update({stage: seconds}))
 
     def _save(self, run: FinetuningRun) -> None:
-        write_text(self.path / "run.json", run.model_dump_json(indent=2))
-
-
-def all_runs() -> list[RunFolder]:
-    """Every run folder, newest first."""
-    found = [RunFolder(path.parent) for path in runs_folder().glob("*/run.json")]
-    return sorted(found, key=lambda folder: folder.load().created_at, reverse=True)
-
-
-CHUNK_BYTES = 4 * 1024 * 1024
-
-
-def read_chunk(chunk: FileChunk) -> FileChunk:
-    """A piece of a file of a run: `data` from `offset` on, the size and checksum of the whole.
-
-    Args:
-        chunk: run, path within the run folder, and offset.
-
-    Raises:
-        RunNotFound: if there is no such run.
-        RunError: if the run folder has no such file.
-    """
-    folder = RunFolder.open(chunk.run).path
-    path = (folder / chunk.path).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file():
-        raise RunError(f"Run {chunk.run!r} has no file {chunk.path!r}")
-    with path.open("rb") as file:
-        file.seek(chunk.offset)
-        data = file.read(CHUNK_BYTES)
-    checksum = sha256(path) if chunk.offset == 0 else ""  # of a large file it takes seconds: once is enough
-    return FileChunk(
-        run=chunk.run, path=chunk.path, offset=chunk.offset, data=data, total=path.stat().st_size, sha256=checksum
-    )
+        write_text(self.path / "run.json", run.model_dump_json(indent=2, exclude={"position", "progress"}))
 
 
 def read_json(path: Path) -> Any:
     """A JSON file's content."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Folders in a folder whose names are names: drafts and what is being removed begin with a dot."""
+    if path.is_dir():
+        yield from (entry for entry in path.iterdir() if is_name(entry.name) and entry.is_dir() and not entry.is_symlink())
+
+
+def _not_found(reference: str) -> RunNotFound:
+    known = sorted(reference_of(path.parent.name, path.name) for path in run_paths())
+    more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
+    return RunNotFound(
+        f"There is no run named {reference!r}{did_you_mean(reference, known)}. "
+        f"Runs: {', '.join(known[:NAMES_SHOWN]) or 'none yet'}{more}"
+    )

@@ -6,9 +6,12 @@ Every stage is idempotent: asked again, it returns what is there, or waits for t
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from attune.errors import AttuneError, TrainingStopped
+from attune.errors import AttuneError, RunError, TrainingStopped
+from attune.files import disk_may_fill
+from attune.life_cycle import check_goes_on, fail
 from attune.runs import RunFolder, now
 from attune.schemas import FinetuningRun
 
@@ -70,44 +73,50 @@ STAGES = {
 }
 
 
-def run_stage(name: str, run_name: str) -> FinetuningRun:
+def check_begins(folder: RunFolder, name: str) -> None:
+    """Passes if a stage of a run may begin now. Nothing is changed if it may not.
+
+    Raises:
+        RunCancelled: if the run was cancelled, or is to be.
+        RunFailed: if it FAILED: `attune.life_cycle.resume` puts it on its way again.
+        RunError: if a stage before this one is not done.
+    """
+    check_goes_on(folder)
+    run = folder.load()
+    for earlier in takewhile(lambda other: other != name, STAGES):
+        if not STAGES[earlier].is_done(run):
+            raise RunError(
+                f"Run {folder.reference!r} is {run.state}: {earlier} has to be done before {name}. Post it to /{earlier} "
+                "first, or to /finetune, which does all stages"
+            )
+
+
+def run_stage(name: str, reference: str) -> FinetuningRun:
     """Does one stage of a run, once, however often and by however many processes it is asked for.
 
     Raises:
-        AttuneError: what the stage raised; the run is then FAILED and holds the message.
+        RunError: if it may not begin; see `check_begins`.
+        Exception: what the stage raised; the run is then FAILED and holds the message.
     """
     stage = STAGES[name]
-    folder = RunFolder.open(run_name)
+    folder = RunFolder.open(reference)
+    if stage.is_done(run := folder.load()):
+        return run  # without the lock, which a later stage may hold for hours
     with folder.locked("stage"):
-        run = folder.load()
-        if stage.is_done(run):
+        if stage.is_done(run := folder.load()):
             return run
-        if run.error:  # it is tried again
-            folder.update(lambda run: _set_fields(run, {"error": "", "finished_at": ""}))
-        folder.set_state(stage.state)
+        check_begins(folder, name)
         try:
-            with folder.timed(name):
-                fields = stage.work(folder)
+            with disk_may_fill(f"the run {reference!r}"):
+                folder.set_state(stage.state, stage_started={**run.stage_started, name: now()})
+                with folder.timed(name):
+                    fields = stage.work(folder)
+                return folder.set_state(fields.pop("state", stage.state), **fields)
         except TrainingStopped:
             raise  # not a failure: whoever asked for it says how the run ends
         except AttuneError as error:
             fail(folder, str(error))
             raise
-        if fields.get("state") == "FINISHED":
-            folder.log("state FINISHED", kind="state")  # before the state: who sees the end has seen all events
-        return folder.update(lambda run: _set_fields(run, fields))
-
-
-def fail(folder: RunFolder, message: str) -> None:
-    """Ends a run in FAILED, with the reason in the run and in its history."""
-
-    def change(run: FinetuningRun) -> None:
-        run.state, run.error, run.finished_at = "FAILED", message, now()
-
-    folder.log(f"FAILED: {message}", kind="state")  # before the state: who sees the end has seen all events
-    folder.update(change)
-
-
-def _set_fields(run: FinetuningRun, fields: dict[str, Any]) -> None:
-    for field, value in fields.items():
-        setattr(run, field, value)
+        except Exception as error:  # a mistake of ours: the run must still say why it ended
+            fail(folder, f"{name} stopped unexpectedly: {type(error).__name__}: {error}")
+            raise

@@ -6,14 +6,17 @@ from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
 from attune.data.parts import load_parts
-from attune.errors import ModelError
+from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
-from attune.models.source import find_model
-from attune.names import is_name
-from attune.runs import RunFolder, runs_folder
+from attune.roots import request_roots
+from attune.run_models import locate
 from attune.schemas import FinetuningRun
 from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
+from attune.training.continuing import origin
+
+LONGEST_DESCRIPTION = 10_000
+"""Characters."""
 
 
 def validate(run: FinetuningRun) -> dict[str, Any]:
@@ -26,12 +29,18 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         SettingsError, ModelError, DataError: what is wrong, and what to do.
     """
     settings: FinetuningSettings = check_settings(run.settings)
+    if len(run.description) > LONGEST_DESCRIPTION:
+        raise SettingsError(f"The description has {len(run.description):,} characters, more than {LONGEST_DESCRIPTION:,}")
     # Those that a run has no use for are refused in it, and so not written out either.
     complete = settings.model_dump(mode="json", include=None if settings.trains else set(EVALUATION))
     if settings.eval_data:
         complete.pop("eval_split", None)
-    complete |= {name: find(complete[name]) for name in ("model", "baseline") if complete[name] is not None}
-    templates(settings.prompt_templates)
+    for model in (settings.model, settings.baseline):
+        if model is not None:
+            locate(model)
+    if settings.trains and (earlier := origin(settings)):
+        complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
+    templates(settings.prompt_templates, request_roots())
     train, evaluation, retention = map(_fingerprint, (settings.train_data, settings.eval_data, settings.retention_data))
     load_parts(settings, train, evaluation, retention)
     watched: dict[str, str] = {}
@@ -46,22 +55,6 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         "retention_fingerprint": retention,
         "callback_fingerprints": watched,
     }
-
-
-def find(model: str) -> str:
-    """The name under which every stage finds a model: its own, or the folder of a finished run's artifact.
-
-    Raises:
-        ModelError: if there is no such model, and no finished run of that name.
-    """
-    try:
-        find_model(model)
-    except ModelError:
-        artifact = RunFolder(runs_folder() / model).artifact
-        if not is_name(model) or not artifact.is_dir():
-            raise
-        return str(artifact)
-    return model
 
 
 def _fingerprint(dataset: str | None) -> str:

@@ -1,6 +1,7 @@
 """A stage of a run as an Executor: it starts `python -m attune STAGE RUN`, watches it, and tells how it ended."""
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -10,13 +11,20 @@ from typing import Any
 from docarray import DocList
 from prometheus_client import Counter, Gauge, Histogram
 
-from attune.errors import RunFailed, ServiceUnavailable
+from attune.errors import ServiceUnavailable
+from attune.life_cycle import check_goes_on, end_cancelled, end_failed
+from attune.run_events import events_from, history_size
 from attune.runs import RunFolder
 from attune.schemas import FinetuningRun
-from attune.stages import STAGES, fail
+from attune.stages import STAGES, check_begins
+from attune.training.stop import LAUNCHER
 from executors.base import AttuneExecutor
 
 POLL_SECONDS = 0.25
+KILL_SECONDS = 90.0
+"""A child of a cancelled run ends itself (`attune.__main__`); one that hangs is killed after so long."""
+STOPPED = (os.EX_TEMPFAIL, -signal.SIGTERM)
+"""Exit codes of a child that was asked to stop."""
 BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
 
 
@@ -45,59 +53,75 @@ class StageExecutor(AttuneExecutor):
 
         Raises:
             RunNotFound: if there is no such run.
-            RunFailed: if the stage failed, with the run's error.
+            RunFailed: if the stage failed, or an earlier one had, with the run's error.
+            RunCancelled: if the run was cancelled.
+            RunError: if a stage before this one is not done.
+            ServiceUnavailable: if the stage was broken off; it goes on when it is asked for again.
         """
-        return DocList[FinetuningRun]([await self._attach(doc.name) for doc in docs])
+        return DocList[FinetuningRun]([await self._attach(doc.reference) for doc in docs])
 
-    async def _attach(self, name: str) -> FinetuningRun:
-        if name not in self.children:
-            task = asyncio.create_task(self._work(RunFolder.open(name), name))
-            self.children[name] = task
-            task.add_done_callback(lambda _: self.children.pop(name, None))
+    async def _attach(self, reference: str) -> FinetuningRun:
+        if reference not in self.children:
+            task = asyncio.create_task(self._work(RunFolder.open(reference)))
+            self.children[reference] = task
+            task.add_done_callback(lambda _: self.children.pop(reference, None))
         # The caller may go away; the work does not depend on it.
-        return await asyncio.shield(self.children[name])
+        return await asyncio.shield(self.children[reference])
 
-    async def _work(self, folder: RunFolder, name: str) -> FinetuningRun:
+    async def _work(self, folder: RunFolder) -> FinetuningRun:
         stage = STAGES[self.stage]
+        if stage.is_done(run := folder.load()):
+            return run
+        check_begins(folder, self.stage)
         start = time.monotonic()
-        if not stage.is_done(folder.load()):
-            code = await self._child(folder, name)
-            self.seconds.observe(time.monotonic() - start)
-            run = folder.load()
-            if not stage.is_done(run):
-                if self.closing:
-                    raise ServiceUnavailable(f"The service is stopping; run {name!r} goes on when it starts again")
-                self.failures.inc()
-                if run.state != "FAILED":
-                    fail(folder, f"{self.stage} ended without a result: {_how_it_ended(code)}")
-                raise RunFailed(folder.load().error)
-        return folder.load()
+        code = await self._child(folder)
+        self.seconds.observe(time.monotonic() - start)
+        run = folder.load()
+        if stage.is_done(run):
+            return run
+        if not self.closing and code not in STOPPED:
+            end_failed(folder, f"{self.stage} ended without a result: {_how_it_ended(code, self.stage)}")
+        end_cancelled(folder)
+        if folder.load().state == "FAILED":
+            self.failures.inc()
+        check_goes_on(folder)
+        raise ServiceUnavailable(f"Run {folder.reference!r} was stopped in {self.stage}; asked for again, it goes on")
 
-    async def _child(self, folder: RunFolder, name: str) -> int:
+    async def _child(self, folder: RunFolder) -> int:
         """Runs the child to its end, with its output in the run folder, and shows its figures as metrics."""
+        name = folder.reference
+        told = history_size(folder.path)
+        command = [sys.executable, "-m", "attune", self.stage, name]
+        environment = {**os.environ, LAUNCHER: str(os.getpid())}
         with (folder.path / f"{self.stage}.log").open("ab") as output:
             # A session of its own: Ctrl+C in the service's terminal is for the service, which then stops its children.
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "attune", self.stage, name, stdout=output, stderr=output, start_new_session=True
+                *command, stdout=output, stderr=output, env=environment, start_new_session=True
             )
         self.processes[name] = process
-        seen = 0
+        kill_at = math.inf
         try:
             while process.returncode is None:
                 try:
                     await asyncio.wait_for(asyncio.shield(process.wait()), POLL_SECONDS)
                 except TimeoutError:
-                    seen = self._show_events(folder, seen)
-            self._show_events(folder, seen)
+                    told = self._show_events(folder, told)
+                    if folder.cancel_mark.exists():
+                        kill_at = min(kill_at, time.monotonic() + KILL_SECONDS)
+                    if time.monotonic() > kill_at:
+                        process.kill()
+            self._show_events(folder, told)
         finally:
             del self.processes[name]
+            if process.returncode is None:  # nobody watches it any more
+                process.terminate()
         return process.returncode
 
-    def _show_events(self, folder: RunFolder, seen: int) -> int:
-        for event in folder.events(after=seen):
-            seen = event.number
+    def _show_events(self, folder: RunFolder, told: int) -> int:
+        size = history_size(folder.path)
+        for event in events_from(folder.path, told):  # one that is told twice, or in half, does no harm to a gauge
             self.on_event(event.kind, event.values)
-        return seen
+        return size
 
     def on_event(self, kind: str, values: dict[str, float]) -> None:
         """Called for every event of a run at work; subclasses turn numbers into metrics with `show`."""
@@ -116,9 +140,10 @@ class StageExecutor(AttuneExecutor):
                 os.kill(process.pid, signal.SIGTERM)
 
 
-def _how_it_ended(code: int) -> str:
+def _how_it_ended(code: int, stage: str) -> str:
     if code == -signal.SIGKILL:
-        return "the process was killed, most often for using more memory than there is. Lower batch_size"
+        less = "Lower batch_size" if stage == "train" else "Free memory, then resume the run"
+        return f"the process was killed, most often for using more memory than there is. {less}"
     if code < 0:
         return f"the process was ended by {signal.Signals(-code).name}"
     return f"the process ended with code {code}; its output is in the run folder"

@@ -5,16 +5,17 @@ import itertools
 import json
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from attune.data import store
+from attune.data import uploads
 from attune.models.clip import load_clip
 from attune.schemas import DatasetReport, TrainingExample
+from attune.service_settings import service_settings
 
 # One thread, here and in the processes that tests start: tiny models gain nothing from more, and on a busy machine
 # threads that wait for each other cost minutes. Equal numbers of threads also make results equal to the last bit.
@@ -69,6 +70,14 @@ def picture(
     return buffer.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def _settings_of_this_test() -> Iterator[None]:
+    """The service's settings are read once in a process; no test is to see those of another."""
+    service_settings.cache_clear()
+    yield
+    service_settings.cache_clear()
+
+
 @pytest.fixture
 def attune_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty ATTUNE_HOME of this test's own, seen by this process and by those it starts."""
@@ -115,8 +124,8 @@ def push() -> Callable[..., DatasetReport]:
 
     def store_all(name: str, examples: Sequence[TrainingExample], batch_size: int = 16, upload: str = "") -> DatasetReport:
         upload = upload or f"upload-of-{name}"
-        for start in range(0, len(examples), batch_size):
-            store.add_batch(name, upload, examples[start : start + batch_size])
-        return store.commit(name, upload)
+        starts = range(0, len(examples), batch_size)
+        batches = [uploads.add_batch(name, upload, examples[start : start + batch_size]) for start in starts]
+        return uploads.commit(name, upload, [key for batch in batches for key in batch.batches])
 
     return store_all

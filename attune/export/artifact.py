@@ -23,9 +23,10 @@ from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
 from attune.errors import ExportError
 from attune.files import sha256, write_text
-from attune.models.clip import Clip, load_clip, load_folder
+from attune.models.clip import Clip, load_folder
 from attune.models.weights import DTYPES
 from attune.report.card import model_card
+from attune.run_models import load_named
 from attune.runs import RunFolder, read_json
 from attune.schemas import Artifact
 
@@ -44,7 +45,7 @@ def export(folder: RunFolder) -> Artifact:
     """
     run = folder.load()
     settings = check_settings(run.settings)
-    clip = load_clip(settings.model, seed=settings.seed)  # on the CPU: a few embeddings need no GPU
+    clip = load_named(settings.model, seed=settings.seed)  # on the CPU: a few embeddings need no GPU
     clip.load_weights(folder.chosen_weights)
 
     draft = folder.path / ".artifact"

@@ -4,15 +4,21 @@ start.safetensors    the weights before the first step: what "before" is measure
 best.safetensors     the weights with the best validation recall so far, those of the start among them
 chosen.safetensors   the result, in the artifact's precision: what "after" is measured with, and what is exported
 last.pt              weights, average, optimizer, guards, position after an epoch: what a run resumes from or goes back to
-stopped.pt           the same in the middle of an epoch, if training was asked to stop there
+within.pt            the same in the middle of an epoch: of long ones every few minutes, and where training was asked to stop
+optimizer.safetensors  of a finished training, for runs that continue it: see `attune.training.continuing`
 """
 
+import time
 from typing import Any, Protocol
 
 import torch
 
 from attune.files import whole_file
+from attune.models.weights import forbid_unpickling
 from attune.runs import RunFolder
+
+SECONDS_BETWEEN = 600.0
+"""Within an epoch. Epochs of large data take hours, and a process that is killed does not say so before."""
 
 
 class Stateful(Protocol):
@@ -35,14 +41,23 @@ class Checkpoints:
         self.best = folder.checkpoints / "best.safetensors"
         self.chosen = folder.chosen_weights
         self.last = folder.checkpoints / "last.pt"
-        self.stopped = folder.checkpoints / "stopped.pt"
+        self.within = folder.checkpoints / "within.pt"
+        self._saved = time.monotonic()
+        self.optimizer = folder.checkpoints / "optimizer.safetensors"
 
-    def save(self, position: dict[str, Any], stopped: bool = False, **parts: Stateful) -> None:
-        """Writes `last.pt`, or `stopped.pt`, as a whole: a run that is killed meanwhile resumes from the one before."""
-        with whole_file(self.stopped if stopped else self.last) as draft:
-            torch.save({"position": position, **{name: part.state_dict() for name, part in parts.items()}}, draft)
-            if not stopped:
-                self.stopped.unlink(missing_ok=True)
+    def save(self, position: dict[str, Any], within_epoch: bool = False, **parts: Stateful) -> None:
+        """Writes `last.pt`, or `within.pt`, as a whole: a run that is killed meanwhile resumes from the one before."""
+        with whole_file(self.within if within_epoch else self.last) as draft:
+            with draft.open("wb") as file:  # of a path torch would not say that the disk is full
+                torch.save({"position": position, **{name: part.state_dict() for name, part in parts.items()}}, file)
+            if not within_epoch:
+                self.within.unlink(missing_ok=True)
+        self._saved = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether so much time went by since the last one that losing it would hurt."""
+        return time.monotonic() - self._saved > SECONDS_BETWEEN
 
     def restore(self, device: torch.device, back: bool = False, **parts: Stateful) -> dict[str, Any] | None:
         """Puts the parts back to a checkpoint and returns its position; None if there is none.
@@ -52,9 +67,10 @@ class Checkpoints:
             back: to the end of the last epoch, although training may have been stopped since: guards ask for it.
             **parts: what `save` was given.
         """
-        path = self.stopped if self.stopped.exists() and not back else self.last
+        path = self.within if self.within.exists() and not back else self.last
         if not path.exists():
             return None
+        forbid_unpickling()
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])

@@ -17,6 +17,7 @@ from attune.training.average import statistics
 from attune.training.callbacks import watch
 from attune.training.checkpoints import Stateful
 from attune.training.checks import check_data, check_pairs, estimate_run
+from attune.training.continuing import load_optimizer, origin
 from attune.training.distributed import agree, any_of, average_gradients, broadcast
 from attune.training.feed import Batch
 from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance
@@ -41,7 +42,10 @@ def fit(job: Job) -> None:
         TrainingError: if a guard gives up; the message says what was found and what to do.
         TrainingStopped: if it was asked to stop; the next `fit` goes on from there.
     """
-    if not restore(job):
+    resumed = restore(job)
+    job.history.resume(job.position.history if resumed else None)
+    if not resumed:
+        begin(job)
         check_data(job)
         estimate_run(job)
         start = measure_candidate(job, Candidate(0, "start", 0.0))
@@ -72,6 +76,18 @@ def fit(job: Job) -> None:
         position.next_epoch()
         save(job)
     job.guards.step.check_end()
+
+
+def begin(job: Job) -> None:
+    """Says which run the model comes from, if from any, and takes over its optimizer's state where that is asked for."""
+    earlier = origin(job.settings)
+    if earlier is None:
+        return
+    said = f"begins with the model of the run {earlier.reference}"
+    if job.settings.continue_optimizer:
+        steps = load_optimizer(earlier, job.clip.model, job.optimizer)
+        said += f", and with its optimizer's state after {steps} steps"
+    job.log(said)
 
 
 def is_done(job: Job) -> bool:
@@ -117,11 +133,13 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
         if job.world.is_main:
             job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts))
         if any_of(job.stop(), job.world):
-            save(job, stopped=True)
+            save(job, within_epoch=True)
             raise TrainingStopped(
                 f"Training was asked to stop and did, after step {number + 1} of {recipe.total_steps}. "
                 "Start the run again to go on from there"
             )
+        if job.checkpoints.is_due:
+            save(job, within_epoch=True)
     return True
 
 
@@ -219,10 +237,11 @@ def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
     return mean_recall(measurement.metrics)
 
 
-def save(job: Job, stopped: bool = False) -> None:
+def save(job: Job, within_epoch: bool = False) -> None:
     """Writes the checkpoint a resumed run goes on from."""
     if job.world.is_main:
-        job.checkpoints.save(job.position.state_dict(), stopped, **_parts(job))
+        job.position.history = job.history.size
+        job.checkpoints.save(job.position.state_dict(), within_epoch, **_parts(job))
 
 
 def restore(job: Job, back: bool = False) -> bool:

@@ -15,10 +15,11 @@ from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_images
 from attune.losses import LOSSES
-from attune.models.clip import Clip, load_clip
+from attune.models.clip import Clip
 from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
 from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
+from attune.run_models import load_named
 from attune.runs import RunFolder
 from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
@@ -27,6 +28,7 @@ from attune.training.checkpoints import Checkpoints
 from attune.training.distributed import World, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
+from attune.training.history import History
 from attune.training.optimizer import make_optimizer
 from attune.training.position import Position
 from attune.training.progress import Progress
@@ -40,7 +42,7 @@ class Job:
 
     Attributes:
         watches: what callbacks look at; only the main process does.
-        log: writes to the run's history; only the main process does.
+        history: the run's, to which only the main process writes.
         stop: tells whether training was asked to stop.
     """
 
@@ -58,13 +60,18 @@ class Job:
     guards: Guards
     checkpoints: Checkpoints
     watches: list[Watch]
+    history: History
     progress: Progress
     world: World
     device: str
     precision: str
-    log: Callable[..., None]
     stop: Callable[[], bool]
     position: Position = field(default_factory=Position)
+
+    @property
+    def log(self) -> Callable[..., None]:
+        """Adds an event to the run's history."""
+        return self.history.log
 
     def weights(self) -> dict[str, Tensor]:
         """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
@@ -89,18 +96,19 @@ class Job:
         )
 
 
-def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], bool]) -> Job:
+def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], bool] = lambda: False) -> Job:
     """Loads model and data and decides the recipe.
 
     Raises:
         ModelError, DataError, SettingsError: what cannot be used, and what to do.
     """
     run, world = folder.load(), current_world()
-    log = folder.log if world.is_main else _say_nothing
+    history = History(folder, world.is_main)
+    log = history.log
     device = choose_device(settings.devices, world.rank)
     precision = choose_precision(settings.precision, device)
     log(f"loading model {settings.model} on {device}, {precision}")
-    clip = load_clip(settings.model, device, settings.seed)
+    clip = load_named(settings.model, device, settings.seed)
     clip.model.visual.to(memory_format=torch.channels_last)
     choose_trainable(clip.model, settings.lock_image, settings.lock_text, settings.train_last_blocks)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
@@ -134,11 +142,11 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch),
         checkpoints=Checkpoints(folder),
         watches=load_watches(settings, run.callback_fingerprints, clip) if world.is_main else [],
-        progress=Progress(folder, clip.device, recipe.total_steps, recipe.epochs),
+        history=history,
+        progress=Progress(log, clip.device, recipe.total_steps, recipe.epochs),
         world=world,
         device=device,
         precision=precision,
-        log=log,
         stop=stop,
         position=Position(micro_batch_size=settings.micro_batch_size),
     )
@@ -160,7 +168,3 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
         feed.look_alikes = images if settings.hard_negatives else None
     if tower_is_frozen(clip.model, "text") and feed.change is None:
         feed.text_table = torch.from_numpy(clip.encode_texts(feed.pairs.texts)).to(clip.device)
-
-
-def _say_nothing(*_: object, **__: object) -> None:
-    """The main process speaks for all."""

@@ -10,15 +10,13 @@ import time
 from attune.config import check_settings
 from attune.device import choose_device
 from attune.errors import AttuneError, TrainingError, TrainingStopped, error_from_name
-from attune.files import write_text
+from attune.files import disk_may_fill, write_text
 from attune.runs import RunFolder
 from attune.schemas import TrainingResult
 from attune.training.distributed import current_world, initialise, launch_command, shut_down
-from attune.training.stop import stop_requests
+from attune.training.stop import LAUNCHER, stop_requests
 
 OUTCOME = "outcome.json"
-LAUNCHER = "ATTUNE_LAUNCHER"
-"""Environment variable with the number of the process that started the others."""
 
 
 def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
@@ -31,7 +29,7 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
     outcome = folder.checkpoints / OUTCOME
     outcome.unlink(missing_ok=True)
     with stop_requests() as stop:
-        command = launch_command(processes, ["train-worker", folder.path.name])
+        command = launch_command(processes, ["train-worker", folder.reference])
         launched = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
         passed_on = False
         while launched.poll() is None:
@@ -64,7 +62,8 @@ def train_worker(name: str) -> int:
         threading.Thread(target=_stop_without, args=[int(os.environ[LAUNCHER])], daemon=True).start()
         try:
             initialise(choose_device(check_settings(folder.load().settings).devices, current_world().rank))
-            outcome = json.loads(train(folder).model_dump_json(exclude={"id"}))
+            with disk_may_fill(f"the run {folder.reference!r}"):
+                outcome = json.loads(train(folder).model_dump_json(exclude={"id"}))
         except AttuneError as error:
             outcome = {"error": type(error).__name__, "message": str(error)}
         if current_world().is_main:

@@ -6,6 +6,7 @@ from attune.config import check_settings
 from attune.runs import RunFolder
 from attune.schemas import TrainingResult
 from attune.training.choose import choose
+from attune.training.continuing import save_optimizer
 from attune.training.distributed import current_world
 from attune.training.fit import fit
 from attune.training.job import Job, prepare
@@ -26,8 +27,8 @@ def train(folder: RunFolder) -> TrainingResult:
     processes = settings.processes if settings.processes != "auto" else max(1, len(settings.gpus))
     if processes > current_world().size:
         return train_in_processes(folder, processes)
-    with stop_requests() as stop:
-        job = prepare(folder, settings, stop)
+    job = prepare(folder, settings)  # until here SIGTERM ends the process at once: nothing is lost
+    with stop_requests() as job.stop:
         fit(job)
         return finish(job)
 
@@ -37,6 +38,8 @@ def finish(job: Job) -> TrainingResult:
     if not job.world.is_main:
         return TrainingResult()
     choice = choose(job)
+    if not job.settings.lora_rank:  # low-rank changes are merged by now, and begin anew in the next run
+        save_optimizer(job.folder, job.clip.model, job.optimizer)
     position, progress = job.position, job.progress
     losses = [one.loss for one in position.candidates if one.kind == "weights"]
     shares = progress.shares()

@@ -1,5 +1,6 @@
 """The Trainer: fine-tunes in a child process, so that a crash ends one run and not the service."""
 
+from math import nan
 from typing import Any
 
 from docarray import DocList
@@ -22,7 +23,7 @@ class Trainer(StageExecutor):
     def on_event(self, kind: str, values: dict[str, float]) -> None:
         """Shows the latest figures of the run at work."""
         if kind == "progress":
-            self.show("attune_pairs_per_second", "Training pairs per second", values["pairs_per_second"])
-            self.show("attune_loss", "Training loss", values.get("loss", float("nan")))
+            self.show("attune_pairs_per_second", "Training pairs per second", values.get("pairs_per_second", nan))
+            self.show("attune_loss", "Training loss", values.get("loss", nan))
         if kind == "validation":
-            self.show("attune_validation_recall", "Mean validation recall, both directions", values["mean_recall"])
+            self.show("attune_validation_recall", "Mean validation recall, both directions", values.get("mean_recall", nan))

@@ -43,7 +43,7 @@ def knowing(
 ) -> tuple[Path, RunFolder]:
     """A folder with a tiny CLIP that knows the shapes, and the run it was trained in; their home has all 96 as `shapes`.
 
-    Other runs may use that home: `monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))`.
+    Other runs may use that home: `monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[2]))`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATTUNE_HOME", str(tmp_path_factory.mktemp("knowing")))
@@ -68,7 +68,7 @@ def shifted(
     for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
         example.captions = wrong
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTUNE_HOME", str(knowing[1].path.parents[1]))
+        patch.setenv("ATTUNE_HOME", str(knowing[1].path.parents[2]))
         push("shifted", examples)
 
 
@@ -76,5 +76,5 @@ def shifted(
 def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model that knows the shapes, in the home where it learnt them."""
     folder, run = knowing
-    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[1]))
+    monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[2]))
     return folder

@@ -42,7 +42,7 @@ def test_three_steps_that_are_no_number_go_back_to_the_last_epoch_with_half_the_
     # 5 steps an epoch: stopped after the first of the second.
     folder = start("back", model, epochs=3, learning_rate=1e-4, warmup_ratio=0, scheduler="constant")
     stop_after(folder, 6)
-    poison(folder.checkpoints / "stopped.pt")
+    poison(folder.checkpoints / "within.pt")
 
     result = run_stage("train", "back").training
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_that_is_broken_itself_ends_the_run_after_three_returns(mod
     folder = start("broken", model, epochs=3, learning_rate=1e-4)
     stop_after(folder, 6)
     poison(folder.checkpoints / "last.pt")
-    (folder.checkpoints / "stopped.pt").unlink()
+    (folder.checkpoints / "within.pt").unlink()
 
     with pytest.raises(TrainingError, match=r"after 3 returns to the last checkpoint with half the learning rate each.*Set"):
         run_stage("train", "broken")
@@ -197,14 +197,14 @@ def test_a_run_that_starts_over_does_so_from_the_start_though_it_was_stopped_on_
 
     assert said(stopped) == said(unbroken) != []
     assert validations(stopped) == validations(unbroken)
-    assert not (stopped.checkpoints / "stopped.pt").exists()
+    assert not (stopped.checkpoints / "within.pt").exists()
 
 
 def test_a_return_after_starting_over_keeps_the_lower_rate(model: Path) -> None:
     folder = start("both", model, **FALLING)
     stop_after(folder, 5 + 5 + 1)  # the first epoch, again, and a step of the second
     assert len(said(folder)) == 1
-    poison(folder.checkpoints / "stopped.pt")
+    poison(folder.checkpoints / "within.pt")
 
     run_stage("train", "both")
 

@@ -51,7 +51,7 @@ def test_two_processes_train_as_one_and_stop_when_asked_to(model: Path) -> None:
     asking.join()
 
     assert (together.load().state, together.load().error) == ("TRAINING", "")
-    position = torch.load(together.checkpoints / "stopped.pt", weights_only=True)["position"]
+    position = torch.load(together.checkpoints / "within.pt", weights_only=True)["position"]
     assert position["epoch"] > 2
     assert 0 < position["step"] <= 5
     two = run_stage("train", "in-2").training
@@ -68,6 +68,7 @@ def test_two_processes_train_as_one_and_stop_when_asked_to(model: Path) -> None:
         "best.safetensors",
         "chosen.safetensors",
         "last.pt",
+        "optimizer.safetensors",
         "start.safetensors",
     ]
 
@@ -85,7 +86,7 @@ def test_processes_whose_launcher_was_killed_stop_by_themselves(model: Path) -> 
     while not (folder.checkpoints / "outcome.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert "asked to stop" in (folder.checkpoints / "outcome.json").read_text()
-    assert (folder.checkpoints / "stopped.pt").exists()
+    assert (folder.checkpoints / "within.pt").exists()
 
 
 def test_what_one_process_finds_wrong_reaches_the_caller(model: Path, shifted: None) -> None:

@@ -38,6 +38,7 @@ FILES = [
     "checkpoints/best.safetensors",
     "checkpoints/chosen.safetensors",
     "checkpoints/last.pt",
+    "checkpoints/optimizer.safetensors",
     "checkpoints/start.safetensors",
     "environment.json",
     "events.jsonl",
@@ -47,6 +48,7 @@ FILES = [
     "report/index.html",
     "report/metrics.json",
     *(f"report/plots/{name}.png" for name in PLOTS),
+    "report/ranks.npz",
     "run.json",
 ]
 
@@ -181,7 +183,8 @@ def test_the_manifest_and_the_run_give_the_checksum_of_every_file(finished: RunF
 def test_the_example_queries_say_where_the_right_picture_was(finished: RunFolder) -> None:
     examples = json.loads((finished.report / "examples.json").read_text())
 
-    assert len(examples) == 12
+    assert [example["kind"] for example in examples].count("random") == 12
+    assert {example["kind"] for example in examples} <= {"random", "better", "worse"}
     for example in examples:
         for when in ("before", "after"):
             hits = [hit["image"] for hit in example[f"hits_{when}"]]

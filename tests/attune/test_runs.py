@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from attune.errors import RunError, RunExists, RunNotFound
-from attune.files import sha256
-from attune.runs import CHUNK_BYTES, RunFolder, all_runs, read_chunk
-from attune.schemas import FileChunk, FinetuningRun
+from attune.runs import RunFolder
+from attune.schemas import FinetuningRun
 
 pytestmark = pytest.mark.usefixtures("attune_home")
 
@@ -24,7 +23,7 @@ def test_a_new_run_is_in_its_folder_with_what_it_was_made_with() -> None:
     run = RunFolder.open("first").load()
     assert (run.name, run.state, run.description, run.settings["epochs"]) == ("first", "CREATED", "a try", 3)
     assert run.created_at.endswith("+00:00")
-    assert sorted(path.name for path in folder.path.iterdir()) == ["environment.json", "run.json"]
+    assert sorted(path.name for path in folder.path.iterdir()) == [".reserve", "environment.json", "run.json"]
     environment = json.loads((folder.path / "environment.json").read_text())
     assert environment["packages"]["torch"]
     assert environment["cores"] >= 1
@@ -33,44 +32,86 @@ def test_a_new_run_is_in_its_folder_with_what_it_was_made_with() -> None:
 def test_a_name_is_used_once() -> None:
     create(description="mine")
 
-    with pytest.raises(RunExists, match=r"A run named 'first' exists already\. Choose another run_name"):
+    with pytest.raises(RunExists, match=r"A run named 'first' exists already\. Choose another name"):
         create(description="yours")
     assert RunFolder.open("first").load().description == "mine"
 
 
-@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 101])
-def test_a_name_that_is_no_folder_name_is_refused(name: str) -> None:
+def test_a_name_is_used_once_in_each_experiment() -> None:
+    one, other = create(), create(experiment="other")
+
+    assert (one.reference, other.reference) == ("first", "other/first")
+    assert (one.path.parts[-3:], other.path.parts[-3:]) == (("runs", "default", "first"), ("runs", "other", "first"))
+    assert RunFolder.open("other/first").path == other.path
+    assert RunFolder.open("default/first").path == RunFolder.open("first").path == one.path
+    assert (other.load().experiment, other.load().reference) == ("other", "other/first")
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "..", "x" * 101, "null\0", "line\n"])
+def test_a_name_that_is_no_folder_name_is_refused(name: str, attune_home: Path) -> None:
     with pytest.raises(RunError, match=r"run_name = .* is not a valid name"):
         create(name)
+    with pytest.raises(RunError, match=r"experiment_name = .* is not a valid name"):
+        create("fine", experiment=name)
+    assert not attune_home.exists()
 
 
-@pytest.mark.parametrize("name", ["", "second", "..", "../runs/first", "first/../first", "x" * 300])
+UNKNOWN = ["", "second", "..", "../runs/first", "first/../first", "default/../default/first", "/first", "default//first"]
+
+
+@pytest.mark.parametrize("name", [*UNKNOWN, "default/default/first", "other/first", "default/", "null\0", "x" * 300])
 def test_an_unknown_run_is_answered_with_the_known_ones(name: str) -> None:
     create()
-    create("third")
+    create("third", experiment="more")
 
-    with pytest.raises(RunNotFound, match=r"There is no run named .*Runs: first, third"):
+    with pytest.raises(RunNotFound, match=r"(?s)There is no run named .*Runs: first, more/third"):
         RunFolder.open(name)
 
 
+def test_of_many_runs_the_near_one_is_named_and_some_others() -> None:
+    for number in range(30):
+        create(f"keen-birch-{number}")
+
+    with pytest.raises(RunNotFound, match=r"named 'ken-birch-7' \(did you mean 'keen-birch-7'\?\)\. Runs: .* and 10 more$"):
+        RunFolder.open("ken-birch-7")
+
+
+@pytest.mark.parametrize("what", ["run", "experiment"])
+def test_a_link_out_of_the_workspace_is_no_run(what: str, attune_home: Path, tmp_path: Path) -> None:
+    inside = create("inside", experiment="inner").path
+    outside = tmp_path / "outside"
+    inside.parent.rename(outside)
+    link = attune_home / "runs" / "inner"
+    if what == "experiment":
+        link.symlink_to(outside)
+    else:
+        link.mkdir()
+        (link / "inside").symlink_to(outside / "inside")
+
+    with pytest.raises(RunNotFound, match=r"There is no run named 'inner/inside'\. Runs: none yet"):
+        RunFolder.open("inner/inside")
+
+
+def test_a_damaged_run_says_so() -> None:
+    folder = create()
+    (folder.path / "run.json").write_text('{"name": "fir')
+
+    with pytest.raises(RunError, match=r"Run 'first' cannot be read: .*run\.json is damaged"):
+        folder.load()
+
+
 def test_says_so_if_there_are_no_runs() -> None:
-    assert all_runs() == []
     with pytest.raises(RunNotFound, match="none yet"):
         RunFolder.open("first")
 
 
-def test_opens_a_run_that_is_there_and_creates_one_that_is_not() -> None:
-    RunFolder.open_or_create(FinetuningRun(name="first", description="one"))
-    RunFolder.open_or_create(FinetuningRun(name="first", description="two"))
+def test_what_is_told_of_a_run_is_not_kept() -> None:
+    folder = create()
 
-    assert RunFolder.open("first").load().description == "one"
+    folder.update(lambda run: setattr(run, "position", 3))
+    folder.set_state("TRAINING", progress={"step": 3.0})
 
-
-def test_runs_are_listed_newest_first() -> None:
-    for name, moment in (("b", "2024-01-02"), ("c", "2024-01-01"), ("a", "2024-01-03")):
-        create(name).update(lambda run, moment=moment: setattr(run, "created_at", moment))
-
-    assert [folder.path.name for folder in all_runs()] == ["a", "b", "c"]
+    assert (folder.load().position, folder.load().progress) == (0, {})
 
 
 def test_a_change_of_state_is_in_the_history_once() -> None:
@@ -84,6 +125,28 @@ def test_a_change_of_state_is_in_the_history_once() -> None:
         ("state", "state VALIDATING"),
         ("state", "state TRAINING"),
     ]
+
+
+def test_a_state_is_told_before_it_is_kept_and_once_by_a_process_that_was_killed_in_between() -> None:
+    folder = create()
+    folder.log("state TRAINING", kind="state")  # and there it ended
+
+    folder.set_state("TRAINING")
+    folder.set_state("TRAINING", stage_started={"train": "now"})
+
+    assert [event.message for event in folder.events()] == ["state TRAINING"]
+    assert folder.load().stage_started == {"train": "now"}
+
+
+def test_progress_is_told_while_a_stage_is_at_work() -> None:
+    folder = create()
+    assert folder.look().progress == {}
+    folder.set_state("TRAINING")
+    folder.log("", kind="progress", step=3, steps=9, loss=1.5)
+    assert folder.look().progress == {"step": 3.0, "steps": 9.0, "loss": 1.5}
+    folder.log("", kind="progress", step=9, steps=9, loss=0.5)
+    folder.set_state("CANCELLED")
+    assert folder.look().progress == {}
 
 
 def test_events_are_numbered_and_read_from_any_point() -> None:
@@ -157,42 +220,3 @@ def test_a_change_that_fails_leaves_the_run_as_it_was() -> None:
         folder.update(change)
     assert folder.load().state == "CREATED"
     assert folder.set_state("TRAINING").state == "TRAINING"  # and the lock is free
-
-
-def test_a_file_comes_in_pieces_that_add_up() -> None:
-    folder = create()
-    data = bytes(range(256)) * 20_000  # 5.12 MB: more than one piece
-    (folder.path / "artifact").mkdir()
-    (folder.path / "artifact" / "weights").write_bytes(data)
-
-    received, pieces, total = b"", 0, 1
-    while len(received) < total:
-        piece = read_chunk(FileChunk(run="first", path="artifact/weights", offset=len(received)))
-        assert piece.sha256 == (sha256(folder.path / "artifact" / "weights") if not received else "")
-        received, pieces, total = received + piece.data, pieces + 1, piece.total
-
-    assert received == data
-    assert pieces == -(-len(data) // CHUNK_BYTES) == 2
-    assert read_chunk(FileChunk(run="first", path="artifact/weights", offset=len(data))).data == b""
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["../second/run.json", "../../secret", "/etc/passwd", "absent", "", ".", "link", "artifact/../../second/run.json"],
-)
-def test_a_piece_cannot_come_from_outside_the_run(path: str, attune_home: Path) -> None:
-    folder = create()
-    create("second")
-    (attune_home / "secret").write_text("secret")
-    (folder.path / "link").symlink_to(attune_home / "secret")
-
-    with pytest.raises(RunError, match="Run 'first' has no file"):
-        read_chunk(FileChunk(run="first", path=path))
-
-
-@pytest.mark.parametrize("name", ["", "..", "absent", "../runs/first"])
-def test_a_piece_of_an_unknown_run_is_refused(name: str) -> None:
-    create()
-
-    with pytest.raises(RunNotFound, match="There is no run named"):
-        read_chunk(FileChunk(run=name, path="run.json"))

@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from attune.config import check_settings
-from attune.errors import TrainingError, TrainingStopped
+from attune.errors import RunFailed, TrainingError, TrainingStopped
+from attune.life_cycle import fail, resume
 from attune.models.clip import WEIGHTS, load_clip
 from attune.runs import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
-from attune.stages import fail, run_stage
+from attune.stages import run_stage
 from attune.training.fit import fit
 from attune.training.job import prepare
 from tests.attune.runs import of_kind, start, validations
@@ -29,7 +30,9 @@ def weights(folder: RunFolder, name: str) -> dict[str, torch.Tensor]:
 
 
 def checkpoint(folder: RunFolder, name: str = "last") -> dict[str, Any]:
+    """All of it but how long the history was: a run that was broken off has told of several starts."""
     state: dict[str, Any] = torch.load(folder.checkpoints / f"{name}.pt", weights_only=True)
+    assert state["position"].pop("history") > 0
     return state
 
 
@@ -103,6 +106,7 @@ def test_start_is_the_model_as_it_came_and_only_chosen_is_in_the_artifacts_preci
         "best.safetensors",
         "chosen.safetensors",
         "last.pt",
+        "optimizer.safetensors",
         "start.safetensors",
     ]
 
@@ -128,28 +132,41 @@ def long(name: str, model: Path) -> RunFolder:
     return start(name, model, epochs=EPOCHS, augmentation="light", batch_size=4, ema_decay=0.9)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize(
+    ("how", "saved_within"),
+    [(signal.SIGKILL, False), (signal.SIGKILL, True), (signal.SIGTERM, True)],
+    ids=["killed", "killed-in-a-long-epoch", "stopped"],
+)
 def test_an_interrupted_training_resumes_to_the_same_weights_bit_by_bit(
-    unbroken: RunFolder, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
+    unbroken: RunFolder, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals, saved_within: bool
 ) -> None:
-    monkeypatch.setenv("ATTUNE_HOME", str(unbroken.path.parents[1]))
-    folder = long(how.name, tiny_model)
+    monkeypatch.setenv("ATTUNE_HOME", str(unbroken.path.parents[2]))
+    name = f"{how.name}-{saved_within}"
+    folder = long(name, tiny_model)
 
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "attune", "train", how.name])
-    deadline = time.monotonic() + 60
+    command = ["-W", "ignore", "-m", "attune", "train", name]
+    if (how, saved_within) == (signal.SIGKILL, True):  # as if every step took ten minutes
+        patched = (
+            "import sys, attune.training.checkpoints as c, attune.__main__ as m; c.SECONDS_BETWEEN = 0; sys.exit(m.main())"
+        )
+        command = ["-W", "ignore", "-c", patched, "train", name]
+    process = subprocess.Popen([sys.executable, *command])
+    deadline = time.monotonic() + 300
     while len(validations(folder)) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, how)
-    assert process.wait() == (1 if how == signal.SIGTERM else -how)
+    assert process.wait() == (os.EX_TEMPFAIL if how == signal.SIGTERM else -how)
 
     run = folder.load()
     assert (run.state, run.error, run.training.device) == ("TRAINING", "", "")
-    at = checkpoint(folder, "stopped" if how == signal.SIGTERM else "last")["position"]
+    within = (folder.checkpoints / "within.pt").exists()
+    at = checkpoint(folder, "within" if within else "last")["position"]
     assert 1 < at["epoch"] <= EPOCHS
-    assert (at["step"] > 0) == (how == signal.SIGTERM)  # asked to stop it loses nothing, killed it loses the epoch
-    result = run_stage("train", how.name).training
+    assert within >= (how == signal.SIGTERM)  # killed between the epochs' ends there may be none
+    assert (at["step"] > 0) == within
+    assert within <= saved_within
+    result = run_stage("train", name).training
 
-    # An epoch that was validated and not saved is done again: the last event of each epoch counts.
     for kind in ("validation", "average"):
         again = {epoch: (loss, recall) for epoch, loss, recall in validations(folder, kind)}
         assert again == {epoch: (loss, recall) for epoch, loss, recall in validations(unbroken, kind)}
@@ -163,7 +180,7 @@ def test_an_interrupted_training_resumes_to_the_same_weights_bit_by_bit(
         == (there.steps, there.epochs, there.chosen)
         == (9 * EPOCHS, EPOCHS, there.chosen)
     )
-    assert not (folder.checkpoints / "stopped.pt").exists()
+    assert not (folder.checkpoints / "within.pt").exists()
 
 
 def stopped_after_each_step(folder: RunFolder) -> list[str]:
@@ -229,9 +246,13 @@ def test_a_starting_model_that_gives_no_numbers_is_refused(shapes: DatasetReport
     assert [event.message for event in folder.events()][-1] == f"FAILED: {run.error}"
 
 
-def test_a_run_that_failed_can_be_asked_again(shapes: DatasetReport, tiny_model: Path) -> None:
-    fail(start("first", tiny_model, epochs=1), "the disk was full")
+def test_a_run_that_failed_is_trained_once_it_is_resumed(shapes: DatasetReport, tiny_model: Path) -> None:
+    folder = start("first", tiny_model, epochs=1)
+    fail(folder, "the disk was full")
+    with pytest.raises(RunFailed, match="the disk was full"):
+        run_stage("train", "first")
 
+    resume(folder)
     run = run_stage("train", "first")
 
     assert (run.state, run.error, run.finished_at, run.training.epochs) == ("TRAINING", "", "", 1)

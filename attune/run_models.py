@@ -1,0 +1,81 @@
+"""Models by the names that runs give them: those of `attune.models.source`, and finished runs.
+
+A run keeps the name it was given. Where that leads is looked up whenever the model is loaded.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from attune.choices import did_you_mean
+from attune.errors import ModelError, RunNotFound
+from attune.models.clip import Clip, load_clip
+from attune.models.source import find_model
+from attune.names import reference_of
+from attune.roots import request_roots
+from attune.run_list import listed_runs
+from attune.runs import NAMES_SHOWN, RunFolder, runs_folder
+
+
+def locate(model: str) -> str:
+    """The name to load a model by: its own, or the folder of a finished run's artifact.
+
+    Raises:
+        ModelError: if there is no such model, and no run of that name with one.
+    """
+    try:
+        find_model(model, request_roots())
+        return model
+    except ModelError as error:
+        try:
+            folder = RunFolder.open(model)
+        except RunNotFound:
+            raise ModelError(f"{error}{_finished_runs(model)}") from None
+        if not folder.artifact.is_dir():
+            raise ModelError(_without_model(folder)) from None
+        return str(folder.artifact)
+
+
+def load_named(model: str, device: str = "cpu", seed: int = 0) -> Clip:
+    """Loads a model by the name a run gives it, which it keeps; arguments and errors as of `load_clip`."""
+    return replace(load_clip(locate(model), device, seed), name=model)
+
+
+def ancestors(model: str, of: str = "") -> list[RunFolder]:
+    """The finished runs that a model comes from: the one whose artifact it is, the one that began with, and so on.
+
+    Args:
+        model: as in `locate`.
+        of: when the run that begins with it was created, ISO 8601; an older run of that name is meant then, not one that
+            took the name since.
+    """
+    try:
+        path = Path(locate(model)).expanduser().resolve()
+        if path.parents[2:3] != (runs_folder(),) or path.name != "artifact":  # the folder of something else
+            return []
+        folder = RunFolder.open(reference_of(path.parent.parent.name, path.parent.name))
+        run = folder.load()
+    except (ModelError, RunNotFound, OSError, RuntimeError):  # an ancestor that was deleted, or no path at all
+        return []
+    if of and run.created_at >= of:
+        return []
+    return [folder, *ancestors(str(run.settings.get("model", "")), run.created_at)]
+
+
+def _without_model(folder: RunFolder) -> str:
+    run = folder.load()
+    said = f"{folder.reference!r} is a run, and no model"
+    if run.state in ("FAILED", "CANCELLED"):
+        return f"{said}: it is {run.state}. Resume it, or choose another"
+    if run.state == "FINISHED":
+        return f"{said}: it trained nothing. Name what it measured, {run.settings.get('model')!r}"
+    return f"{said} yet: it is {run.state}. Its model is there once it is FINISHED"
+
+
+def _finished_runs(model: str) -> str:
+    """What to say of runs where no model was found; nothing where there are none."""
+    made = [one.folder for one in listed_runs() if one.state == "FINISHED"]
+    known = [folder.reference for folder in made if folder.artifact.is_dir()]
+    if not known:
+        return ""
+    more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
+    return f"; a finished run: {', '.join(known[:NAMES_SHOWN])}{more}{did_you_mean(model, known)}"
