@@ -33,6 +33,11 @@ def choose_device(wanted: str, rank: int = 0) -> str:
     return f"cuda:{gpus[rank % len(gpus)]}"
 
 
+def devices_of(wanted: str) -> tuple[str, ...]:
+    """The devices on which a run with this setting works, without asking whether those that it names are there."""
+    return tuple(f"cuda:{gpu}" for gpu in gpu_numbers(wanted)) or (choose_device("auto" if wanted == "auto" else "cpu"),)
+
+
 def choose_precision(wanted: str, device: str) -> str:
     """`auto` becomes `bf16` on a GPU or processor that computes in it, else `fp32`; anything else is kept."""
     if wanted != "auto":

@@ -1,115 +1,146 @@
 """The RunManager: keeps runs, starts them, and answers what is asked of them."""
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from docarray import DocList
-from grpc import RpcError, aio
 from jina import requests
-from jina.proto import jina_pb2_grpc
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from attune.errors import ServiceUnavailable
-from attune.runs import RunFolder, all_runs, read_chunk
-from attune.schemas import END_STATES, STATES, FileChunk, FinetuningRun, RunEvent, RunQuery
-from attune.stages import fail
+from attune import life_cycle, storage
+from attune.errors import RunError
+from attune.retention import sweep
+from attune.room import check_fits
+from attune.run_files import read_chunk
+from attune.run_list import find_experiments, find_runs, listed_runs
+from attune.runs import RunFolder
+from attune.schemas import END_STATES, STATES, Experiment, FileChunk, FinetuningRun, RunEvent, RunQuery, StorageReport
+from attune.service_settings import service_settings
 from attune.validation import validate
 from executors.base import AttuneExecutor
-from executors.request import make_request, read_answer
+from executors.run_manager.driver import Driver
 
-ASK_SECONDS = 60.0
-RETRY_SECONDS = 1.0
+TAKE_UP_SECONDS = 60.0
+SWEEP_SECONDS = 3600.0
+AT_WORK = [state for state in STATES if state not in ("CREATED", *END_STATES)]
 
 
 class RunManager(AttuneExecutor):
     """Persists a run when it is submitted and drives it through `/finetune` until it is at an end.
 
     It calls the gateway as a client does, again and again: stages are idempotent, so a run survives a lost connection
-    and the restart of any process. Runs that a stopped service left unfinished are taken up when it starts.
+    and the restart of any process. Runs that nobody drives are taken up: those that a stopped service left unfinished, and
+    those that somebody posted to the stages and left.
     """
 
-    def __init__(self, gateway: str = "grpc://127.0.0.1:51000", concurrent_runs: int = 1, **kwargs: Any) -> None:
-        """Sets up the queue.
+    def __init__(self, gateway: str = "grpc://127.0.0.1:51000", **kwargs: Any) -> None:
+        """Takes up the runs that are not at an end.
 
         Args:
             gateway: where this Flow's gateway listens, for the runs this executor drives.
-            concurrent_runs: runs that may be at work at once; the others wait in order.
             **kwargs: Jina's own.
         """
         super().__init__(**kwargs)
-        self.gateway = gateway
-        self.slots = asyncio.Semaphore(concurrent_runs)
-        self.driven: dict[str, asyncio.Task[None]] = {}
+        self.driver = Driver(gateway, service_settings().concurrent_runs)
         if self.metrics is not None:
             self.metrics.register(RunsByState())
-        for folder in reversed(all_runs()):
-            if (run := folder.load()).state not in END_STATES:
-                self._start(run.name)
+        life_cycle.tidy()
+        loop = asyncio.get_running_loop()
+        self.tasks = [
+            loop.create_task(_every(TAKE_UP_SECONDS, self._take_up_runs)),
+            loop.create_task(_every(SWEEP_SECONDS, _sweep)),
+        ]
 
     @requests(on="/runs/submit")
     async def submit(self, docs: DocList[FinetuningRun], **kwargs: Any) -> DocList[FinetuningRun]:
-        """Checks each run, persists it, starts it and returns at once."""
-        runs = DocList[FinetuningRun]()
-        for doc in docs:
-            await asyncio.to_thread(validate, doc)
-            runs.append(RunFolder.create(doc).load())
-            self._start(doc.name)
-        return runs
+        """Checks each run, persists it, queues it and returns at once; the same request again gives the same run."""
+        return self._follow([await asyncio.to_thread(_submit, doc) for doc in docs])
 
     @requests(on="/runs/get")
     async def get(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
         """The runs of these names."""
-        return DocList[FinetuningRun]([RunFolder.open(doc.name).load() for doc in docs])
+        return self._tell([await asyncio.to_thread(RunFolder.open(doc.name).look) for doc in docs])
 
     @requests(on="/runs/list")
     async def list(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
-        """All runs, newest first; of one experiment if the query names it."""
-        wanted = docs[0].experiment if docs else ""
-        runs = [folder.load() for folder in all_runs()]
-        return DocList[FinetuningRun]([run for run in runs if wanted in ("", run.experiment)])
+        """A page of the runs that the query asks for, newest first."""
+        return self._tell(await asyncio.to_thread(find_runs, docs[0] if docs else RunQuery()))
+
+    @requests(on="/runs/cancel")
+    async def cancel(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
+        """Ends runs: at once if they wait, else as soon as the stage at work has stopped."""
+        return await self._change(docs, life_cycle.cancel)
+
+    @requests(on="/runs/resume")
+    async def resume(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
+        """Queues runs that failed or were cancelled, to go on from their last checkpoints."""
+        return await self._change(docs, life_cycle.resume)
+
+    @requests(on="/runs/retry")
+    async def retry(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
+        """Queues runs that failed or were cancelled, to begin anew."""
+        return await self._change(docs, life_cycle.retry)
+
+    @requests(on="/runs/delete")
+    async def delete(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
+        """Removes runs that are not at work, and returns what they were."""
+        runs = [await asyncio.to_thread(life_cycle.delete, RunFolder.open(doc.name)) for doc in docs]
+        for run in runs:
+            self.driver.drop(run.reference)
+        return DocList[FinetuningRun](runs)
+
+    @requests(on="/experiments/list")
+    async def experiments(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[Experiment]:
+        """All experiments, the one with the newest run first; or the one that the query names."""
+        return DocList[Experiment](await asyncio.to_thread(find_experiments, docs[0] if docs else RunQuery()))
 
     @requests(on="/runs/events")
     async def events(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[RunEvent]:
         """A run's history after an event the caller has seen."""
-        query = docs[0]
-        return DocList[RunEvent](RunFolder.open(query.name).events(query.after, query.limit))
+        pages = [await asyncio.to_thread(_events, doc) for doc in docs]
+        return DocList[RunEvent]([event for page in pages for event in page])
 
     @requests(on="/runs/file")
     async def file(self, docs: DocList[FileChunk], **kwargs: Any) -> DocList[FileChunk]:
         """Pieces of files of runs."""
         return DocList[FileChunk]([await asyncio.to_thread(read_chunk, doc) for doc in docs])
 
-    def _start(self, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._drive(name))
-        self.driven[name] = task
-        task.add_done_callback(lambda _: self.driven.pop(name, None))
+    @requests(on="/storage")
+    async def storage(self, docs: DocList[StorageReport], **kwargs: Any) -> DocList[StorageReport]:
+        """For each report asked for, what is kept on disk."""
+        return DocList[StorageReport]([await asyncio.to_thread(storage.report) for _ in docs])
 
-    async def _drive(self, name: str) -> None:
-        """Asks for the run to be brought through all stages until it is at an end.
+    async def _change(self, docs: DocList[RunQuery], change: Callable[[RunFolder], FinetuningRun]) -> DocList[FinetuningRun]:
+        return self._follow([await asyncio.to_thread(change, RunFolder.open(doc.name)) for doc in docs])
 
-        Each request has a deadline and is then made again: it attaches to the stage at work, so nothing is done twice,
-        and an answer that was lost is not waited for.
-        """
-        folder = RunFolder.open(name)
-        channel = aio.insecure_channel(self.gateway.removeprefix("grpc://"))
-        finetune = jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data
-        async with self.slots, channel:
-            while (run := folder.load()).state not in END_STATES:
-                try:
-                    read_answer("/finetune", await finetune(make_request("/finetune", [run]), timeout=ASK_SECONDS))
-                except (RpcError, ServiceUnavailable):
-                    pass  # the connection, or a stage that is just stopping: ask again
-                except Exception as error:
-                    # A stage that fails says so in the run; this is for an error outside any stage.
-                    if folder.load().state not in END_STATES:
-                        fail(folder, f"{type(error).__name__}: {error}")
-                await asyncio.sleep(RETRY_SECONDS)
+    def _follow(self, runs: Sequence[FinetuningRun]) -> DocList[FinetuningRun]:
+        """The runs with their places in the queue, which does as they have become."""
+        for run in runs:
+            if run.state in END_STATES:
+                self.driver.drop(run.reference)
+            else:
+                self.driver.add(run)
+        return self._tell(runs)
+
+    def _tell(self, runs: Sequence[FinetuningRun]) -> DocList[FinetuningRun]:
+        """The runs with their places in the queue."""
+        places = self.driver.positions()
+        for run in runs:
+            run.position = places.get(run.reference, 0)
+        return DocList[FinetuningRun](runs)
+
+    async def _take_up_runs(self) -> None:
+        for run in await asyncio.to_thread(_unfinished):
+            self.driver.add(run)
 
     def close(self) -> None:
         """Leaves the runs as they are; the next start takes them up."""
-        for task in list(self.driven.values()):
+        for task in self.tasks:
             task.cancel()
+        self.driver.close()
 
 
 class RunsByState(Collector):
@@ -118,7 +149,49 @@ class RunsByState(Collector):
     def collect(self) -> list[GaugeMetricFamily]:
         """One gauge with the label `state`."""
         family = GaugeMetricFamily("attune_runs", "Runs by state", labels=["state"])
-        states = [folder.load().state for folder in all_runs()]
+        states = [one.state for one in listed_runs()]
         for state in STATES:
             family.add_metric([state], states.count(state))
         return [family]
+
+
+def _unfinished() -> list[FinetuningRun]:
+    """Runs that are not at an end, the oldest first; those at work before those that wait."""
+    found = []
+    for one in reversed(listed_runs()):
+        if one.state not in END_STATES:
+            try:
+                life_cycle.end_cancelled(one.folder)
+                found.append(one.folder.load())
+            except (RunError, OSError):
+                logging.exception("run %s is not taken up", one.reference)
+    return sorted(found, key=lambda run: run.state == "CREATED")
+
+
+async def _sweep() -> None:
+    swept = await asyncio.to_thread(sweep)
+    if swept.removed:
+        logging.info("removed after its time: %s (%s)", ", ".join(swept.removed), storage.say_size(swept.bytes))
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    """Does some work now and again and again; what goes wrong with it once is logged."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logging.exception("%s is done again in %g s", work.__name__, seconds)
+        await asyncio.sleep(seconds)
+
+
+def _events(query: RunQuery) -> Sequence[RunEvent]:
+    return [*RunFolder.open(query.name).events(query.after, query.limit)]
+
+
+def _submit(run: FinetuningRun) -> FinetuningRun:
+    folder = life_cycle.same_request(run)
+    if folder is None:
+        validate(run)
+        check_fits(run, find_runs(RunQuery(states=AT_WORK)))
+        folder = life_cycle.submit(run)
+    return folder.load()

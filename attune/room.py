@@ -1,0 +1,172 @@
+"""What a run will need at least, known before it starts: room on the disk, and memory."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import open_clip
+import torch
+
+from attune.config import check_settings
+from attune.data import store
+from attune.device import devices_of
+from attune.errors import SettingsError
+from attune.models.lora import add_lora
+from attune.models.shell import shell
+from attune.models.source import find_model
+from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
+from attune.run_models import locate
+from attune.runs import runs_folder
+from attune.schemas import FinetuningRun
+from attune.settings import FinetuningSettings
+from attune.storage import check_room, say_size
+from attune.training.estimate import ADAM_MOMENTS, FLOAT_BYTES
+
+
+class Counts(NamedTuple):
+    """What of a model decides how much it takes.
+
+    Attributes:
+        weights: bytes of its weights in fp32.
+        trainable: bytes of those among them that training changes.
+        pixels: bytes of one picture as it takes them.
+    """
+
+    weights: int
+    trainable: int
+    pixels: int
+
+
+def check_fits(run: FinetuningRun, beside: Sequence[FinetuningRun] = ()) -> None:
+    """Passes if the disk and the machine's memory can hold what the run will need at least; in well under a second.
+
+    A model whose text tower is fetched from the Hugging Face hub by name is let through: its size is not known before.
+
+    Args:
+        run: that is to be submitted, or to start.
+        beside: runs at work, which will write as well.
+
+    Raises:
+        StorageFull: if it does not fit on the disk, or into the quota.
+        SettingsError: if weights, gradients and optimizer state alone are more than the memory there is.
+        ModelError: if there is no such model.
+    """
+    settings = check_settings(run.settings)
+    counts = count(settings)
+    if counts is None:
+        return
+    _check_memory(settings, counts)
+    others = [disk_needed(other, found) for other in beside if (found := count(check_settings(other.settings)))]
+    what = f"The run {run.reference!r}" + f", with the {len(others)} at work," * bool(others)
+    check_room(disk_needed(run, counts) + sum(others), what)
+
+
+def disk_needed(run: FinetuningRun, counts: Counts) -> int:
+    """Bytes that a run will still write, at the moment when it needs most.
+
+    A checkpoint is written beside the one before and takes its place; at the end there are the chosen weights, the
+    optimizer's moments and the artifact as well. What the run folder holds already is not counted again.
+
+    Args:
+        run: as it is now.
+        counts: of its model.
+    """
+    settings = check_settings(run.settings)
+    pixels = sum(_pixels_needed(fingerprint, pictures, counts) for fingerprint, pictures in _datasets(run, settings))
+    if not settings.trains:
+        return pixels
+    weights, trainable = counts.weights, counts.trainable
+    moments = ADAM_MOMENTS * trainable
+    last = weights + moments + (trainable if settings.ema_decay != 0 else 0)
+    chosen = weights // (2 if settings.artifact_precision == "fp16" else 1)
+    start_and_best = 2 * weights
+    most = start_and_best + last + max(last, moments + 2 * chosen)
+    folder = runs_folder() / run.experiment / run.name
+    there = sum(path.stat().st_size for part in ("checkpoints", "artifact") for path in (folder / part).glob("*"))
+    return max(0, most - there) + pixels
+
+
+def count(settings: FinetuningSettings) -> Counts | None:
+    """The counts of a run's model, from its architecture alone; None where that has to be fetched first.
+
+    Raises:
+        ModelError: if there is no such model.
+        SettingsError: if no part of it is left to train.
+    """
+    source = find_model(locate(settings.model))
+    config = json.dumps(open_clip.get_model_config(source.open_clip_name))
+    return _count(config, settings.lock_image, settings.lock_text, settings.train_last_blocks, settings.lora_rank)
+
+
+@lru_cache(maxsize=256)
+def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | None, lora_rank: int) -> Counts | None:
+    model = shell(json.loads(config))
+    if model is None:
+        return None
+    weights = sum(value.nbytes for value in model.state_dict().values())
+    choose_trainable(model, lock_image, lock_text, last_blocks)
+    if lora_rank:
+        add_lora(model, lora_rank, towers=[tower for tower in TOWERS if not tower_is_frozen(model, tower)])
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    size = model.visual.image_size
+    height, width = size if isinstance(size, tuple | list) else (size, size)
+    return Counts(weights, trainable * FLOAT_BYTES, 3 * height * width)
+
+
+def _check_memory(settings: FinetuningSettings, counts: Counts) -> None:
+    needed = counts.weights + (counts.trainable * (1 + ADAM_MOMENTS) if settings.trains else 0)
+    devices = devices_of(settings.devices)
+    copies = settings.processes if settings.processes != "auto" and devices == ("cpu",) else 1
+    for device in devices:
+        there = memory_of(device)
+        if needed * copies > there:
+            raise SettingsError(
+                f"{settings.model!r} needs at least {say_size(needed * copies)} of memory for weights, gradients and "
+                f"optimizer state{f' in {copies} processes' * (copies > 1)}, and {device} has {say_size(there)}. Choose a "
+                "smaller model, or train less of it (lora_rank, train_last_blocks, lock_image, lock_text)"
+            )
+
+
+def memory_of(device: str, control_group: Path = Path("/sys/fs/cgroup")) -> int:
+    """All memory of a device in bytes, whether it is free or not; of a GPU that is not there, without limit.
+
+    Args:
+        device: `cpu` or `cuda:N`.
+        control_group: folder with the limits of this container (version 2 of Linux's control groups).
+    """
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2])
+        there = number < torch.cuda.device_count()  # validation says so in its own words
+        return torch.cuda.get_device_properties(number).total_memory if there else 2**63
+    try:
+        limit = float((control_group / "memory.max").read_text().strip().replace("max", "inf"))
+    except (OSError, ValueError):
+        limit = math.inf
+    return int(min(limit, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+
+
+def _datasets(run: FinetuningRun, settings: FinetuningSettings) -> list[tuple[str, int]]:
+    """Fingerprint and number of pictures of each dataset the run uses: as it was validated, else as the names are now."""
+    known = {run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, *run.callback_fingerprints.values()}
+    known.discard("")
+    if not known:
+        callbacks = [name for callback in settings.callbacks for name in (callback.query_data, callback.index_data)]
+        names = {settings.train_data, settings.eval_data, settings.retention_data, *callbacks} - {None}
+        known = {store.describe(str(name)).fingerprint for name in names}
+    return [(fingerprint, _pictures(fingerprint)) for fingerprint in sorted(known)]
+
+
+def _pictures(fingerprint: str) -> int:
+    manifest = store.content_folder(fingerprint) / "manifest.json"
+    return int(json.loads(manifest.read_text(encoding="utf-8"))["images"])
+
+
+def _pixels_needed(fingerprint: str, pictures: int, counts: Counts) -> int:
+    """Bytes of a dataset's pixels, unless they are there: then a file has just that size, but for its header."""
+    needed = pictures * counts.pixels
+    there = store.content_folder(fingerprint).glob("pixels-*.npy")
+    return 0 if any(0 <= path.stat().st_size - needed < 4096 for path in there) else needed
