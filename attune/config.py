@@ -1,5 +1,6 @@
 """Checks a run's settings as a whole: everything wrong with them, in one error."""
 
+import json
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -7,6 +8,15 @@ from pydantic import BaseModel, ValidationError
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
 from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings
+
+LONGEST_TEXT = 4096
+"""Characters of a setting: the longest path that Linux knows."""
+
+MOST_SETTINGS = 500
+_REFUSED = "The settings cannot be used:"
+
+SETTINGS = tuple(FinetuningSettings.model_fields)
+"""The names of all settings, in the order of their table."""
 
 
 def check_settings(raw: dict[str, Any]) -> FinetuningSettings:
@@ -18,21 +28,55 @@ def check_settings(raw: dict[str, Any]) -> FinetuningSettings:
     Raises:
         SettingsError: one line per problem, with the field, the value found and what to do.
     """
-    problems: list[str] = []
+    problems = [
+        f"{name[:100]!r} is nested too deeply, too long a text or too large a number"
+        for name, value in raw.items()
+        if len(name) > 100 or not _is_plain(value)
+    ]
+    if problems or len(raw) > MOST_SETTINGS:  # nothing else looks at these: even to show them may take too much
+        raise SettingsError(f"{_REFUSED}\n- " + "\n- ".join(problems[:20] or [f"{len(raw)} are too many"]))
     settings = None
+    if raw.get("model_artifact") is not None and raw.get("model") is None:
+        raw = {**raw, "model": raw["model_artifact"]}
     try:
         settings = FinetuningSettings.model_validate(raw)
     except ValidationError as error:
         problems += [_describe(item) for item in _one_each(error)]
     problems += _contradictions(raw)
     if problems or settings is None:
-        raise SettingsError("\n".join(["The settings cannot be used:", *(f"- {problem}" for problem in problems)]))
+        raise SettingsError("\n".join([_REFUSED, *(f"- {problem}" for problem in problems)]))
     return settings
+
+
+def _is_plain(value: Any, levels: int = 4) -> bool:
+    """Whether a value is of a size that some setting could have."""
+    if isinstance(value, dict | list | tuple):
+        inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        return levels > 0 and len(inner) <= MOST_SETTINGS and all(_is_plain(one, levels - 1) for one in inner)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_TEXT
+    return not isinstance(value, int) or value.bit_length() < 64
 
 
 def _contradictions(raw: dict[str, Any]) -> list[str]:
     """Settings that are each fine and clash together. Works on raw values, beside the field checks."""
-    return [*_data_contradictions(raw), *_training_contradictions(raw)]
+    return [*_model_contradictions(raw), *_data_contradictions(raw), *_training_contradictions(raw)]
+
+
+def _model_contradictions(raw: dict[str, Any]) -> list[str]:
+    found = []
+    model, artifact = raw.get("model"), raw.get("model_artifact")
+    if artifact is not None and model != artifact:
+        found.append(
+            f"model ({model!r}) and model_artifact ({artifact!r}) are two models to begin with. Give model_artifact "
+            "alone to train on from that run, or model alone"
+        )
+    if raw.get("continue_optimizer") and raw.get("lora_rank"):
+        found.append(
+            f"continue_optimizer and lora_rank ({raw['lora_rank']!r}): low-rank changes begin anew in every run, so "
+            "there is no optimizer state of theirs to go on with. Set continue_optimizer to false"
+        )
+    return found
 
 
 def _data_contradictions(raw: dict[str, Any]) -> list[str]:
@@ -149,10 +193,12 @@ def _describe(error: Any) -> str:
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}. {description}"
 
 
-def settings_table() -> str:
-    """All settings as a Markdown table: name, default, meaning. The README shows it."""
-    lines = ["| setting | default | meaning |", "|---|---|---|"]
-    for name, field in FinetuningSettings.model_fields.items():
-        default = "required" if field.is_required() else f"`{field.default}`"
-        lines.append(f"| `{name}` | {default} | {field.description} |")
-    return "\n".join(lines)
+def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of a run's settings that are not at their default, in the order of the settings' table."""
+    fields = FinetuningSettings.model_fields
+    unknown = {name: value for name, value in settings.items() if name not in fields}  # of another version
+    known = {name: settings[name] for name in fields if settings.get(name) is not None}
+    changed = {
+        name: value for name, value in known.items() if json.dumps(value) != json.dumps(fields[name].default, default=str)
+    }
+    return {**changed, **unknown}

@@ -91,6 +91,16 @@ class FinetuningSettings(BaseModel):
         description="`starter`, `name#weights` (any open_clip pair such as `ViT-B-32#openai`), `name#scratch`, "
         "`name#path/to/checkpoint`, a folder (an Attune artifact or any that open_clip opens), or a finished run's name.",
     )
+    model_artifact: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="A finished run, `name` or `experiment/name`, whose model is trained further: the same as its "
+        "name in `model`.",
+    )
+    continue_optimizer: bool = Field(
+        default=False,
+        description="Go on with the optimizer's state of the run that `model` comes from as well: its moments and counts of "
+        "steps. Takes the same trained weights; warm-up and learning rate begin anew.",
+    )
     train_data: str | None = Field(
         default=None,
         description="Name of a pushed dataset to train on; without it nothing is trained, and `model` is measured as it is.",

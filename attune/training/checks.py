@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.models.clip import evaluating
-from attune.training.estimate import activation_bytes, estimate
+from attune.training.distributed import agree
+from attune.training.estimate import activation_bytes, estimate, step_seconds
 from attune.training.feed import Batch
 from attune.training.job import Job
 from attune.training.memory import free_bytes
@@ -18,6 +20,9 @@ from attune.training.pairs_check import ENOUGH_PICTURES, shuffled_pairs_check
 
 PROBE_PICTURES = 16
 """Enough to see what a picture and its captions cost; on a processor a whole batch of a large model takes minutes."""
+
+TWICE_ENCODED = 4 / 3
+"""In pieces every picture goes forward once more: a backward pass takes about as long as two forward passes."""
 
 ROOM = 0.8
 """Share of the free memory that a step may take: other programs need some as well."""
@@ -94,39 +99,55 @@ def estimate_run(job: Job) -> None:
     """Tries a few pairs and says what the run will take; takes smaller pieces if a whole batch would not fit."""
     recipe, model, position = job.recipe, job.clip.model, job.position
     pictures = -(-recipe.batch_size // job.world.size)
-    batch = job.feed.load(1, 0, job.feed.plan(1)[0][: PROBE_PICTURES * job.world.size])
-    tried = max(1, batch.image_counts[job.world.rank])
+    batch = _batch(job, PROBE_PICTURES)
     with evaluating(model):  # running statistics stay as they are
         kept = activation_bytes(lambda: _forward(job, batch), list(model.parameters()))
-        _seconds(job, batch)  # the first pass also sets things up, which takes far longer than a few pictures
-        seconds = _seconds(job, batch) * pictures / tried
-    job.optimizer.zero_grad(set_to_none=True)
-    per_picture, free = kept / tried, ROOM * free_bytes(job.clip.device)
+        _forward(job, batch).backward()  # type: ignore[no-untyped-call]  # gradients take memory too
+    per_picture, free = kept / max(1, batch.image_counts[job.world.rank]), ROOM * free_bytes(job.clip.device)
     if job.clip.device.type == "cpu":
         free /= job.world.size  # they share it
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    fitting = max(1, int(free / max(per_picture, 1)) // 2)  # embeddings of a locked tower keep nothing
     if position.micro_batch_size is None and per_picture * pictures > free:
-        position.micro_batch_size = max(1, int(free / per_picture) // 2)
+        position.micro_batch_size = fitting
         job.log(f"a whole batch would not fit into memory: {position.micro_batch_size} pictures at a time", kind="memory")
+    # The main process decides for all: every pass takes all of them.
+    piece, fitting = (
+        int(agree(size, job.world)) for size in (min(pictures, position.micro_batch_size or pictures), fitting)
+    )
+    with evaluating(model):
+        seconds = step_seconds(partial(_seconds, job), piece, fitting) * pictures / piece
+    if piece < pictures:
+        seconds *= TWICE_ENCODED
+    job.optimizer.zero_grad(set_to_none=True)
     found = estimate(
         recipe.total_steps,
         seconds,
         sum(parameter.numel() for parameter in model.parameters()),
         trainable,
-        int(per_picture * min(pictures, position.micro_batch_size or pictures)),
+        int(per_picture * piece),
         average=job.average is not None,
         available_bytes=int(free),
     )
     job.log(found.describe(), kind="check", steps=found.steps, seconds=found.seconds, memory_bytes=found.memory_bytes)
 
 
-def _seconds(job: Job, batch: Batch) -> float:
-    """Of a forward and a backward pass."""
-    start = time.monotonic()
-    _forward(job, batch).backward()  # type: ignore[no-untyped-call]
-    if job.clip.device.type == "cuda":
-        torch.cuda.synchronize(job.clip.device)
-    return time.monotonic() - start
+def _batch(job: Job, pictures: int) -> Batch:
+    """So many pictures of the first batch for each process, or all there are."""
+    return job.feed.load(1, 0, job.feed.plan(1)[0][: pictures * job.world.size])
+
+
+def _seconds(job: Job, pictures: int) -> float:
+    """Of a forward and a backward pass: the main process's, so that all try the same next."""
+    batch = _batch(job, pictures)
+    found = []
+    for _ in range(2):  # the first pass of a size also sets things up
+        start = time.monotonic()
+        _forward(job, batch).backward()  # type: ignore[no-untyped-call]
+        if job.clip.device.type == "cuda":
+            torch.cuda.synchronize(job.clip.device)
+        found.append(time.monotonic() - start)
+    return agree(min(found), job.world)
 
 
 def _forward(job: Job, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ micro-batches (`attune.training.step`) work as well. With one process every func
 """
 
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Iterable, Iterator
@@ -59,12 +60,13 @@ def current_world() -> World:
 def launch_command(processes: int, arguments: list[str]) -> list[str]:
     """The command that starts `python -m attune ARGUMENTS` in several processes of this machine.
 
-    They exchange tensors over 127.0.0.1 alone. The small store by which torchrun has them find each other listens on all
-    addresses, for which it has no setting: firewall the machine's ports where others can reach it. When one process
-    fails the others are ended, and the command fails. Unless OMP_NUM_THREADS is set, torchrun sets it to 1.
+    Nothing of it listens on other addresses than 127.0.0.1: torchrun, which would, keeps its notes in a file. When one
+    process fails the others are ended, and the command fails. Unless OMP_NUM_THREADS is set, torchrun sets it to 1.
     """
-    where = ["--standalone", "--local-addr", LOOPBACK, "--nproc-per-node", str(processes)]
-    return [sys.executable, "-m", "torch.distributed.run", *where, "-m", "attune", *arguments]
+    notes = ["--rdzv-backend", "c10d", "--rdzv-conf", "store_type=file,is_host=1", "--rdzv-id", secrets.token_hex(8)]
+    where = [*notes, "--local-addr", LOOPBACK, "--nproc-per-node", str(processes)]
+    alone = ["env", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"]  # torchrun opens no store for its processes to share
+    return [*alone, sys.executable, "-m", "torch.distributed.run", *where, "-m", "attune", *arguments]
 
 
 def initialise(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> World:
@@ -90,15 +92,26 @@ def initialise(device: str, timeout_seconds: float = TIMEOUT_SECONDS) -> World:
     try:
         dist.init_process_group(
             "nccl" if target.type == "cuda" else "gloo",
+            store=_store(world, timedelta(seconds=timeout_seconds)),
+            rank=world.rank,
+            world_size=world.size,
             timeout=timedelta(seconds=timeout_seconds),
             device_id=target if target.type == "cuda" else None,
         )
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise TrainingError(
             f"Process {world.rank} of {world.size} did not find the others on {device} within {timeout_seconds:g} s: "
             f"{error}. Look for an earlier error of another one; on GPUs, name as many in `devices` as there are processes"
         ) from error
     return world
+
+
+def _store(world: World, timeout: timedelta) -> Any:
+    """Where the processes find each other; torch's own would listen on all addresses."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    listening = socket.create_server((address, port)).detach() if world.is_main else None
+    store = dist.TCPStore  # type: ignore[attr-defined]
+    return store(address, port, world.size, world.is_main, timeout, master_listen_fd=listening)
 
 
 def shut_down() -> None:

@@ -1,4 +1,4 @@
-"""What a run takes: steps, time and memory, from one step that was tried."""
+"""What a run takes: steps, time and memory, from small steps that were tried."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +12,9 @@ ADAM_MOMENTS = 2
 
 FEW_STEPS = 50
 """Below this, fine-tuning rates move a model little: with a tenth of warm-up hardly 40 steps are at the full rate."""
+
+LONG_ENOUGH = 1.0
+"""Seconds: what a step costs before its first picture, which on a busy machine can be most of it, is little against that."""
 
 
 class Estimate(NamedTuple):
@@ -66,6 +69,31 @@ def estimate(
     if steps < FEW_STEPS:
         advice.append(f"Fewer than {FEW_STEPS} steps change little: raise epochs, or lower batch_size")
     return Estimate(steps, steps * seconds_per_step, memory, ". ".join(advice))
+
+
+def step_seconds(seconds_of: Callable[[int], float], pictures: int, at_most: int) -> float:
+    """Seconds of a step, from smaller ones: a step costs something of itself, and then so much a picture.
+
+    Steps of four pictures, sixteen and so on are tried until one is `LONG_ENOUGH`. The last two tell what a picture costs.
+
+    Args:
+        seconds_of: tries a step with so many pictures.
+        pictures: of the step, at least 1.
+        at_most: pictures that may be tried.
+
+    Example:
+        Where 4 pictures take 0.8 s and 16 take 1.1 s, a picture costs 0.025 s, and 256 take 1.1 + 240 x 0.025 = 7.1 s.
+    """
+    most = max(1, min(pictures, at_most))
+    tried = min(4, most)
+    seconds = seconds_of(tried)
+    a_picture = seconds / tried
+    while tried < most and seconds < LONG_ENOUGH:
+        larger = min(4 * tried, most)
+        longer = seconds_of(larger)
+        a_picture = max(0.0, longer - seconds) / (larger - tried)
+        tried, seconds = larger, longer
+    return seconds + a_picture * (pictures - tried)
 
 
 def activation_bytes(forward: Callable[[], Tensor], parameters: Sequence[Tensor]) -> int:

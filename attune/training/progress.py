@@ -1,26 +1,28 @@
 """How far a training is and where its time goes, as events of its run: a line about every second."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import torch
 
-from attune.runs import RunFolder
+RECENT = 20
+"""Steps whose pace tells how long the others will take: a machine has more and less to do."""
 
 
 class Progress:
     """Counts steps and time.
 
     Attributes:
+        log: takes the lines.
         seconds: by kind of work: `data`, `forward`, `backward`, `optimizer`, `validation`.
     """
 
     def __init__(
-        self, folder: RunFolder, device: torch.device, total_steps: int, epochs: int, interval_seconds: float = 1.0
+        self, log: Callable[..., None], device: torch.device, total_steps: int, epochs: int, interval_seconds: float = 1.0
     ) -> None:
-        self.folder = folder
+        self.log = log
         self.device = device
         self.total_steps = total_steps
         self.epochs = epochs
@@ -29,7 +31,7 @@ class Progress:
         self._began = time.monotonic()
         self._reported = 0.0
         self._pairs = 0
-        self._steps = 0
+        self._stepped: deque[float] = deque(maxlen=RECENT + 1)
 
     @contextmanager
     def clock(self, kind: str) -> Iterator[None]:
@@ -52,17 +54,18 @@ class Progress:
             pairs: captions in its batch.
         """
         self._pairs += pairs
-        self._steps += 1
+        self._stepped.append(self._stepping())
         moment = time.monotonic()
         if moment - self._reported < self.interval_seconds and step < self.total_steps:
             return
         self._reported = moment
-        left = (self.total_steps - step) * self._stepping() / self._steps
+        left = self._seconds_left(self.total_steps - step)
+        said = f", {left['seconds_left']:.0f} s left" if left else ""
         gpu = gpu_figures(self.device)
         busy = f", GPU {gpu['gpu_use']:.0%}" if "gpu_use" in gpu else ""
-        self.folder.log(
+        self.log(
             f"epoch {epoch}/{self.epochs} step {step}/{self.total_steps} loss {loss:.4f} "
-            f"{self.pairs_per_second():.0f} pairs/s{busy}, {left:.0f} s left",
+            f"{self.pairs_per_second():.0f} pairs/s{busy}{said}",
             kind="progress",
             step=step,
             steps=self.total_steps,
@@ -70,7 +73,7 @@ class Progress:
             loss=loss,
             learning_rate=learning_rate,
             pairs_per_second=self.pairs_per_second(),
-            seconds_left=left,
+            **left,
             **gpu,
         )
 
@@ -86,6 +89,11 @@ class Progress:
         """Share (0-1) of the wall-clock time by kind of work; what is left is loading and checkpoints."""
         total = self.total_seconds()
         return {kind: round(seconds / total, 4) for kind, seconds in self.seconds.items()}
+
+    def _seconds_left(self, steps: int) -> dict[str, float]:
+        """By the pace of the last steps, and never of the first, which also sets things up: nothing is known after it."""
+        counted = len(self._stepped) - 1
+        return {"seconds_left": steps * (self._stepped[-1] - self._stepped[0]) / counted} if counted else {}
 
     def _stepping(self) -> float:
         return sum(self.seconds[kind] for kind in ("data", "forward", "backward", "optimizer"))

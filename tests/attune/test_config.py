@@ -133,7 +133,7 @@ def test_eval_data_leaves_the_training_data_whole_but_for_val_split() -> None:
 
 
 def test_an_unknown_setting_that_is_like_none_is_answered_with_the_list() -> None:
-    with pytest.raises(SettingsError, match=r"zzz = 1: there is no such setting\. The settings are: model, train_data,"):
+    with pytest.raises(SettingsError, match=r"zzz = 1: there is no such setting\. The settings are: model, model_artifact,"):
         check_settings({**NEEDED, "zzz": 1})
 
 

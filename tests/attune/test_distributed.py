@@ -31,6 +31,7 @@ from attune.training.distributed import (
 )
 from attune.training.step import backward
 from tests.attune.test_step import Towers, rows, tiny_clip
+from tests.processes import descendants, is_loopback, listening
 
 BATCHES = [[0, 5, 3, 9, 11, 2, 7], [1, 4, 6, 8, 10], [11, 10, 9, 3, 2, 1, 0]]  # odd: two shares are never equal
 CASES = {"at once": None, "in micro-batches": 2}
@@ -129,6 +130,8 @@ def act(folder: Path) -> None:
     found["broadcasts"] = broadcast_of_a_few(world)
     found["agreed"] = agree(0.1 + world.rank, world)
     found["any"] = [any_of(world.rank == 1, world), any_of(True, world), any_of(False, world)]
+    found["listening"] = listening(descendants(os.getppid())) if world.is_main else {}  # of torchrun and its processes
+    any_of(False, world)  # the other one waits until that was looked at
     if world.is_main:  # the other one leaves
         with pytest.raises(TrainingError) as caught:
             gather(torch.zeros(1, 2), [1, 1])
@@ -155,6 +158,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 def test_each_process_knows_its_place(found: Found) -> None:
     assert [one["world"] for one in found] == [(0, 2, True), (1, 2, False)]
     assert {one["address"] for one in found} == {"127.0.0.1"}
+
+
+def test_nothing_of_it_listens_beyond_this_machine(found: Found) -> None:
+    assert len(found[0]["listening"]) >= 2  # where they find each other, and where gloo exchanges
+    assert all(map(is_loopback, found[0]["listening"].values())), found[0]["listening"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -280,7 +288,7 @@ def test_the_world_is_known_before_it_is_joined(monkeypatch: pytest.MonkeyPatch)
 def test_the_command_starts_attune_in_several_processes_of_this_machine() -> None:
     command = launch_command(3, ["train", "my-run"])
 
-    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert command[2:5] == [sys.executable, "-m", "torch.distributed.run"]
     assert command[-4:] == ["-m", "attune", "train", "my-run"]
     assert command[command.index("--nproc-per-node") + 1] == "3"
     assert command[command.index("--local-addr") + 1] == "127.0.0.1"

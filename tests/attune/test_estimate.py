@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from attune.models.clip import load_clip
-from attune.training.estimate import activation_bytes, estimate
+from attune.training.estimate import activation_bytes, estimate, step_seconds
 
 
 def test_an_estimate_worked_out_by_hand() -> None:
@@ -21,6 +21,19 @@ def test_an_estimate_worked_out_by_hand() -> None:
 )
 def test_durations_and_sizes_in_words(seconds: float, parameters: int, expected: str) -> None:
     assert estimate(100, seconds, parameters, parameters).describe() == expected
+
+
+def test_a_step_costs_something_of_itself_and_then_so_much_a_picture() -> None:
+    tried = []
+
+    def seconds_of(pictures: int) -> float:
+        tried.append(pictures)
+        return 0.7 + 0.025 * pictures
+
+    assert step_seconds(seconds_of, 256, at_most=256) == pytest.approx(0.7 + 0.025 * 256)
+    assert tried == [4, 16]  # the second is long enough to tell
+    assert step_seconds(lambda pictures: 0.001 * pictures, 256, at_most=64) == pytest.approx(0.256)
+    assert step_seconds(lambda _: 0.5, 1, at_most=8) == 0.5
 
 
 def test_an_estimate_says_what_to_change() -> None:
