@@ -2,6 +2,7 @@
 #   docker build --target cpu  -t attune:0.1.0-cpu  .
 #   docker build --target cuda -t attune:0.1.0-cuda .
 # The whole fine-tuning service in one container, HTTP on http://localhost:52000/docs:
+#   docker run -v attune:/data attune:0.1.0-cpu python -m flows.tokens add me
 #   docker run -p 51000:51000 -p 52000:52000 -v attune:/data attune:0.1.0-cpu
 # The search service: append `python -m flows.serve flows/search.yml` and publish 51001 and 52001.
 # In Kubernetes each pod runs one `jina executor` or `jina gateway` of this image: see k8s/README.md.
@@ -30,7 +31,7 @@ FROM python:3.11-slim AS runtime
 # The user's number is also in k8s/additions.py.
 RUN useradd --uid 1000 --create-home attune && install -d -o attune -g attune /data
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 \
-    ATTUNE_HOME=/data HF_HOME=/data/huggingface JINA_OPTOUT_TELEMETRY=1
+    ATTUNE_HOME=/data ATTUNE_HOST=0.0.0.0 ATTUNE_TOKENS=/data/tokens.json HF_HOME=/data/huggingface JINA_OPTOUT_TELEMETRY=1
 WORKDIR /app
 COPY flows flows
 USER attune

@@ -91,7 +91,13 @@ class StorageFull(AttuneError):
 
 
 class LimitExceeded(AttuneError):
-    """A request is too large, or requests come too fast."""
+    """A request is too large, or requests come too fast.
+
+    Attributes:
+        seconds: wait so long and ask again; 0 if that would not help.
+    """
+
+    seconds: float = 0.0
 
 
 class AuthenticationError(AttuneError):

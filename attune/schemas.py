@@ -8,15 +8,42 @@ from typing import Any, NamedTuple
 from docarray import BaseDoc, DocList
 from pydantic import Field
 
+from attune.names import DEFAULT_EXPERIMENT, reference_of
+
 STATES = ("CREATED", "VALIDATING", "TRAINING", "EVALUATING", "EXPORTING", "FINISHED", "FAILED", "CANCELLED")
 END_STATES = ("FINISHED", "FAILED", "CANCELLED")
-DEFAULT_EXPERIMENT = "default"
+
+MAX_IMAGE_BYTES = 64 * 2**20
+"""Of one encoded picture; larger ones are refused."""
 
 
-class TrainingExample(BaseDoc):
+INT32 = range(-(2**31), 2**31)
+
+
+class Document(BaseDoc):
+    """What all documents share: docarray's integers have 32 bits on the wire, too few for the size of a large file."""
+
+    def to_protobuf(self) -> Any:
+        """As docarray writes it; larger integers as floats, exact to 2**53, which are integers again where they are read."""
+        wide = {name: found for name, value in self if (found := _wide(value)) is not value}
+        return BaseDoc.to_protobuf(self.model_copy(update=wide) if wide else self)
+
+
+def _wide(value: Any) -> Any:
+    if isinstance(value, dict) and any(_wide(inner) is not inner for inner in value.values()):
+        return {name: _wide(inner) for name, inner in value.items()}
+    return float(value) if type(value) is int and value not in INT32 else value
+
+
+class TrainingExample(Document):
     """One picture and what may be said of it; what users push."""
 
     image: bytes = Field(default=b"", description="The encoded picture: JPEG, PNG, WebP or GIF.")
+    uri: str = Field(
+        default="",
+        description="Where the service reads the picture if `image` is empty: an absolute path on its machine, or an "
+        "http(s) address. Off unless its operator allows the folder or the host.",
+    )
     captions: list[str] = Field(default_factory=list, description="One or more texts that each describe the picture.")
     group: str = Field(
         default="",
@@ -30,17 +57,17 @@ class TrainingExample(BaseDoc):
     source: str = Field(default="", description="Where it came from, for messages: `captions.txt, line 12`.")
 
 
-class Problem(BaseDoc):
+class Problem(Document):
     """One thing wrong with one example."""
 
     source: str = Field(default="", description="The example's own `source`, or its place in the request.")
-    field: str = Field(default="", description="`image`, `captions`, `label` or `tags`.")
+    field: str = Field(default="", description="`image`, `uri`, `captions`, `label`, `tags` or `group`.")
     value: str = Field(default="", description="What was found there, shortened.")
     reason: str = Field(default="", description="A short code, counted in the metrics: `unreadable_image`.")
     advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
 
 
-class DatasetReport(BaseDoc):
+class DatasetReport(Document):
     """What a dataset holds, and every problem found on the way in."""
 
     name: str = Field(default="", description="The name that `fit(train_data=...)` takes.")
@@ -50,14 +77,19 @@ class DatasetReport(BaseDoc):
     captions: int = Field(default=0, description="Captions accepted.")
     groups: int = Field(default=0, description="Distinct groups.")
     rejected: int = Field(default=0, description="Examples set aside because of a problem.")
+    merged: int = Field(default=0, description="Examples accepted whose picture another one had already: they became one.")
     batches: list[str] = Field(
         default_factory=list,
         description="Keys of an upload's batches: those that are there, or those that are to be the dataset.",
     )
-    problems: DocList[Problem] = Field(default_factory=lambda: DocList[Problem]())
+    reasons: dict[str, int] = Field(default_factory=dict, description="How many problems there are of each reason.")
+    after: int = Field(default=0, ge=0, description="For `/datasets/get`: problems already seen.")
+    problems: DocList[Problem] = Field(
+        default_factory=lambda: DocList[Problem](), description="The first 1000, or the next ones after `after`."
+    )
 
 
-class TrainingResult(BaseDoc):
+class TrainingResult(Document):
     """What the Trainer did."""
 
     steps: int = Field(default=0, description="Optimizer steps taken.")
@@ -78,7 +110,7 @@ class TrainingResult(BaseDoc):
     time_shares: dict[str, float] = Field(default_factory=dict, description="Share (0-1) of the time by kind of work.")
 
 
-class EvaluationResult(BaseDoc):
+class EvaluationResult(Document):
     """Before and after on one held-out split, same code, same preprocessing."""
 
     images: int = Field(default=0, description="Pictures in the held-out split.")
@@ -96,7 +128,7 @@ class EvaluationResult(BaseDoc):
     warnings: list[str] = Field(default_factory=list, description="What a reader of the figures should know.")
 
 
-class Artifact(BaseDoc):
+class Artifact(Document):
     """The exported model, a folder that open_clip opens."""
 
     files: dict[str, int] = Field(default_factory=dict, description="File name to size in bytes.")
@@ -106,13 +138,16 @@ class Artifact(BaseDoc):
     )
 
 
-class FinetuningRun(BaseDoc):
+class FinetuningRun(Document):
     """A run: what was asked for, how far it is, what each stage found. Goes through `/finetune`, in and out."""
 
     name: str = Field(default="", description="Unique in its experiment; also the run folder's name.")
     experiment: str = Field(default=DEFAULT_EXPERIMENT, description="What the run belongs to; the folder above its own.")
     description: str = Field(default="", description="Free text.")
     settings: dict[str, Any] = Field(default_factory=dict, description="See `attune.settings.FinetuningSettings`.")
+    request: str = Field(
+        default="", description="Any text of the caller's own: submitted again with the same one, the run is not made twice."
+    )
     state: str = Field(default="CREATED", description=f"One of {', '.join(STATES)}.")
     error: str = Field(default="", description="Why it FAILED.")
     position: int = Field(default=0, description="Place in the queue, from 1; 0 if it does not wait. Not kept, but told.")
@@ -122,6 +157,7 @@ class FinetuningRun(BaseDoc):
         "mean_recall. Not kept, but told.",
     )
     created_at: str = Field(default="", description="ISO 8601, UTC.")
+    queued_at: str = Field(default="", description="ISO 8601, UTC: when it was submitted, resumed or tried again.")
     finished_at: str = Field(default="", description="ISO 8601, UTC; of the end it is at, if it is at one.")
     stage_started: dict[str, str] = Field(default_factory=dict, description="ISO 8601, UTC, by stage: its last start.")
     train_fingerprint: str = Field(default="", description="Content of `train_data` when the run was validated.")
@@ -135,8 +171,13 @@ class FinetuningRun(BaseDoc):
     evaluation: EvaluationResult = Field(default_factory=EvaluationResult)
     artifact: Artifact = Field(default_factory=Artifact)
 
+    @property
+    def reference(self) -> str:
+        """How the run is named everywhere: `experiment/name`, or `name` alone in the experiment `default`."""
+        return reference_of(self.experiment, self.name)
 
-class RunQuery(BaseDoc):
+
+class RunQuery(Document):
     """Which run, and from where in its stream of events; or which of all runs."""
 
     name: str = Field(
@@ -149,7 +190,7 @@ class RunQuery(BaseDoc):
     limit: int = Field(default=1000, ge=1, le=10_000, description="The most events, or runs, to return.")
 
 
-class Experiment(BaseDoc):
+class Experiment(Document):
     """What runs belong to; it exists as long as it has any."""
 
     name: str = Field(default="")
@@ -158,7 +199,7 @@ class Experiment(BaseDoc):
     created_at: str = Field(default="", description="ISO 8601, UTC, of its oldest run.")
 
 
-class StorageReport(BaseDoc):
+class StorageReport(Document):
     """What the service keeps on disk, in bytes; a file with several names counts once."""
 
     runs: int = Field(default=0, description="Run folders: checkpoints, reports, artifacts.")
@@ -169,7 +210,7 @@ class StorageReport(BaseDoc):
     free: int = Field(default=0, description="Free on the disk it lies on.")
 
 
-class RunEvent(BaseDoc):
+class RunEvent(Document):
     """One line of a run's history."""
 
     number: int = Field(default=0, description="Position in the stream, from 1.")
@@ -179,18 +220,18 @@ class RunEvent(BaseDoc):
     values: dict[str, float] = Field(default_factory=dict, description="Numbers by name: step, steps, loss ...")
 
 
-class FileChunk(BaseDoc):
+class FileChunk(Document):
     """A piece of a run's file, on its way to the client."""
 
-    run: str = Field(default="", description="Run name.")
+    run: str = Field(default="", description="A run: `name`, or `experiment/name`.")
     path: str = Field(default="", description="Relative to the run folder: `artifact/metrics.json`.")
     offset: int = Field(default=0, ge=0, description="Position of the first byte of `data`.")
     data: bytes = Field(default=b"", description="At most 4 MiB.")
     total: int = Field(default=0, description="Size of the whole file in bytes.")
-    sha256: str = Field(default="", description="Checksum of the whole file; only with the first piece.")
+    sha256: str = Field(default="", description="Checksum of the whole file as it is now.")
 
 
-class SearchMatch(BaseDoc):
+class SearchMatch(Document):
     """One hit."""
 
     key: str = Field(default="", description="The key the document was indexed under.")
@@ -198,7 +239,7 @@ class SearchMatch(BaseDoc):
     score: float = Field(default=0.0, description="Cosine similarity to the query, -1 to 1.")
 
 
-class SearchDocument(BaseDoc):
+class SearchDocument(Document):
     """A document to index, or a query: a text or a picture."""
 
     key: str = Field(default="", description="Unique in the index: indexing it again replaces it.")
@@ -213,8 +254,8 @@ class Endpoint(NamedTuple):
     """Where an endpoint lives, what it carries, and whether it changes anything: a read-only token opens the others."""
 
     executor: str
-    takes: type[BaseDoc]
-    gives: type[BaseDoc]
+    takes: type[Document]
+    gives: type[Document]
     summary: str
     changes: bool = False
 
@@ -222,11 +263,22 @@ class Endpoint(NamedTuple):
 ENDPOINTS = {
     "/push": Endpoint("data_validator", TrainingExample, DatasetReport, "Check and store one batch of examples", True),
     "/datasets/commit": Endpoint("data_validator", DatasetReport, DatasetReport, "Close a push: name and report", True),
+    "/datasets/uploaded": Endpoint(
+        "data_validator", DatasetReport, DatasetReport, "Which batches need not be sent again", True
+    ),
     "/datasets/get": Endpoint("data_validator", DatasetReport, DatasetReport, "What a dataset holds"),
+    "/datasets/list": Endpoint("data_validator", DatasetReport, DatasetReport, "Datasets, by name"),
+    "/datasets/delete": Endpoint("data_validator", DatasetReport, DatasetReport, "Forget a dataset's name", True),
     "/runs/submit": Endpoint("run_manager", FinetuningRun, FinetuningRun, "Persist a run and start it", True),
     "/runs/get": Endpoint("run_manager", RunQuery, FinetuningRun, "One run"),
     "/runs/list": Endpoint("run_manager", RunQuery, FinetuningRun, "Runs, newest first"),
     "/runs/events": Endpoint("run_manager", RunQuery, RunEvent, "A run's history, from any point"),
+    "/runs/cancel": Endpoint("run_manager", RunQuery, FinetuningRun, "End a run; its checkpoints are kept", True),
+    "/runs/resume": Endpoint("run_manager", RunQuery, FinetuningRun, "Go on with an ended run from its checkpoint", True),
+    "/runs/retry": Endpoint("run_manager", RunQuery, FinetuningRun, "Start an ended run from the beginning", True),
+    "/runs/delete": Endpoint("run_manager", RunQuery, FinetuningRun, "Remove a run and all its files", True),
+    "/storage": Endpoint("run_manager", StorageReport, StorageReport, "What is kept on disk, and what is free"),
+    "/experiments/list": Endpoint("run_manager", RunQuery, Experiment, "Experiments with their numbers of runs"),
     "/runs/file": Endpoint("run_manager", FileChunk, FileChunk, "A piece of a file of a run"),
     "/finetune": Endpoint("", FinetuningRun, FinetuningRun, "A run through all four stages", True),
     "/validate": Endpoint("data_validator", FinetuningRun, FinetuningRun, "Check settings, data and model of a run", True),

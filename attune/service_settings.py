@@ -4,9 +4,9 @@ import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from attune.errors import SettingsError
 
@@ -29,7 +29,29 @@ def parse_size(value: Any) -> Any:
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
+def parse_folders(value: Any) -> Any:
+    """The folders of a list with a colon between them; what is no text is left as it is.
+
+    Raises:
+        ValueError: if one of them is not absolute.
+    """
+    if not isinstance(value, str):
+        return value
+    folders = [Path(part).expanduser() for part in value.split(os.pathsep) if part]
+    relative = [str(folder) for folder in folders if not folder.is_absolute()]
+    if relative:
+        raise ValueError(f"has folders that are not absolute: {', '.join(relative)}. Write them from / on")
+    return tuple(folders)
+
+
+def parse_hosts(value: Any) -> Any:
+    """The hosts of a list with commas between them, in small letters; what is no text is left as it is."""
+    return tuple(value.lower().replace(",", " ").split()) if isinstance(value, str) else value
+
+
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Folders = Annotated[tuple[Path, ...], BeforeValidator(parse_folders)]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(parse_hosts)]
 
 
 class ServiceSettings(BaseModel):
@@ -47,13 +69,50 @@ class ServiceSettings(BaseModel):
     keep_checkpoints_days: float = Field(
         default=30, ge=0, description="What an unfinished training goes on from is removed so long after a run's end."
     )
+    host: str = Field(
+        default="127.0.0.1", description="Address the gateway listens on; `0.0.0.0` for all of this machine's. Needs tokens."
+    )
     max_request: Bytes = Field(default=128 * 10**6, ge=10**6, description="The largest request, such as `128MB`.")
     requests_per_second: float = Field(
-        default=200, ge=0, description="Of one caller, over a minute; more are refused. 0 is no such limit."
+        default=200,
+        ge=0,
+        description="Of one caller, for longer than ten seconds; more are asked to wait. 0 is no such limit.",
     )
-    tokens: Path | None = Field(default=None, description="File of access tokens; without one nobody is asked for a token.")
+    tokens: Path | None = Field(
+        default=None,
+        description="File of access tokens; `tokens.json` in `ATTUNE_HOME` if that is there. "
+        "Without either nobody is asked for a token.",
+    )
+    uri_roots: Folders = Field(
+        default=(), description="Folders below which the service reads pictures by path, `/pictures:/more`; none by default."
+    )
+    uri_hosts: Hosts = Field(
+        default=(),
+        description="Hosts from which the service reads pictures by http(s) address, `images.example.org,10.0.0.7:8080`; "
+        "none by default. A name must resolve to public addresses; an IP address written here may be a private one.",
+    )
+    model_roots: Folders | None = Field(
+        default=None,
+        description="Folders below which requests may name models, checkpoints and prompt files, beside the runs' own. "
+        "Without it: anywhere, but nowhere once there are tokens or `ATTUNE_INSECURE`.",
+    )
     tls_certificate: Path | None = Field(default=None, description="PEM file of the gateway's certificate chain.")
     tls_key: Path | None = Field(default=None, description="PEM file of its private key.")
+    insecure: bool = Field(default=False, description="`1` lets the gateway listen beyond this machine without tokens.")
+    debug: bool = Field(default=False, description="`1` sends the traceback of an error to the caller, too.")
+
+    @field_validator("tls_certificate", "tls_key")
+    @classmethod
+    def _is_a_file(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("is no file. Give the path of a PEM file")
+        return path
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("ATTUNE_TLS_CERTIFICATE and ATTUNE_TLS_KEY belong together: set both, or neither")
+        return self
 
 
 @cache
@@ -67,5 +126,9 @@ def service_settings() -> ServiceSettings:
     try:
         return ServiceSettings.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
-        lines = [f"- {PREFIX}{str(item['loc'][0]).upper()} = {item['input']!r}: {item['msg']}" for item in error.errors()]
-        raise SettingsError("\n".join(["The service's settings cannot be used:", *lines])) from error
+        raise SettingsError("\n".join(["The service's settings cannot be used:", *map(_line, error.errors())])) from error
+
+
+def _line(item: Any) -> str:
+    name = f"{PREFIX}{str(item['loc'][0]).upper()} = {item['input']!r}: " if item["loc"] else ""
+    return f"- {name}{item['msg'].removeprefix('Value error, ')}"

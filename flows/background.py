@@ -6,15 +6,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 120
-STOP_SECONDS = 30
+START_SECONDS = 300
+STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,12 @@ class Service:
 
     @property
     def grpc(self) -> str:
-        """Its gRPC address."""
+        """Its gRPC address, without TLS."""
         return f"grpc://127.0.0.1:{self.port}"
 
     @property
     def http(self) -> str:
-        """Its HTTP address."""
+        """Its HTTP address, without TLS."""
         return f"http://127.0.0.1:{self.port + 1}"
 
 
@@ -46,17 +44,31 @@ class Service:
 def running(flow: Path, home: Path, log: Path, **environment: str) -> Iterator[Service]:
     """Serves a Flow on free ports while the block runs, and stops every process of it at the end.
 
+    Arguments and errors are those of `start`.
+    """
+    service = start(flow, home, log, **environment)
+    try:
+        yield service
+    finally:
+        stop(service.process)
+
+
+def start(flow: Path, home: Path, log: Path, like: Service | None = None, **environment: str) -> Service:
+    """A Flow that is up; `stop` stops it.
+
     Args:
         flow: Flow YAML.
         home: where it keeps everything (`ATTUNE_HOME`).
         log: file for its output.
+        like: a service that is gone, whose ports it takes; free ones by default.
         **environment: more environment variables.
 
     Raises:
         RuntimeError: if it does not come up; the message ends with its last output.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    port, monitoring_port = free_ports(2), free_ports(8)
+    port = like.port if like else free_ports(2)
+    monitoring_port = like.monitoring_port if like else free_ports(8)
     command = [sys.executable, "-W", "ignore", "-m", "flows.serve", str(flow)]
     command += ["--port", str(port), "--monitoring-port", str(monitoring_port)]
     variables = {**os.environ, "ATTUNE_HOME": str(home.resolve()), "PYTHONWARNINGS": "ignore", **environment}
@@ -66,9 +78,10 @@ def running(flow: Path, home: Path, log: Path, **environment: str) -> Iterator[S
     service = Service(port, monitoring_port, process)
     try:
         _wait_until_up(service, log)
-        yield service
-    finally:
+    except BaseException:
         stop(process)
+        raise
+    return service
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -99,10 +112,9 @@ def _is_free(port: int) -> bool:
 def _wait_until_up(service: Service, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and service.process.poll() is None:
-        try:
-            with urllib.request.urlopen(service.http, timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        # The gateway listens once every executor answers it, first on one port and then on the other.
+        if not (_is_free(service.port) or _is_free(service.port + 1)):
+            return
+        time.sleep(0.2)
     tail = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"The Flow did not come up within {START_SECONDS} s. Its last output:\n{tail}")

@@ -1,33 +1,49 @@
-"""Starts a Flow as a service: `python -m flows.serve flows/finetune.yml`.
+"""Starts a Flow as a service, and starts it again if a part of it is lost: `python -m flows.serve flows/finetune.yml`.
 
-The same Flow that `jina flow --uses` starts, with what a service needs beside it: it stops every process on SIGTERM
-(plain `jina flow` leaves them behind), sends no telemetry, looks up no public address, and can listen on other ports.
+It is the Flow that `jina flow --uses` starts, in a process that this one watches over. Nothing in Jina restarts an
+executor that died, so when the gateway or an executor is gone the rest is stopped and the whole Flow started again; runs
+go on by themselves. SIGTERM and Ctrl+C stop everything in order. If this process is killed, the kernel stops the others.
 """
 
 import argparse
+import logging
+import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from attune.errors import SettingsError
+from attune.service_settings import service_settings
+from attune.tokens import check_exposure
 
-def load_flow(path: Path, port: int | None = None, monitoring_port: int | None = None) -> Any:
-    """The Flow of a YAML file, without Jina's telemetry and address look-ups.
+logger = logging.getLogger("attune.serve")
+
+STOP_SECONDS = 20.0  # to end in order, before what is left is killed
+SETTLED_SECONDS = 600.0  # whoever was up for so long is started again without delay
+LONGEST_DELAY_SECONDS = 60.0
+LOST = 75  # exit code of a Flow that was up and lost a part
+
+
+def flow_config(path: Path, port: int | None = None, monitoring_port: int | None = None) -> dict[str, Any]:
+    """What a Flow file says, with other ports if they are given.
 
     Args:
         path: Flow YAML of this repository.
         port: gRPC port of the gateway instead of the file's; HTTP is the port after it.
         monitoring_port: metrics port of the gateway instead of the file's; the executors' are those after it.
     """
-    os.environ["JINA_OPTOUT_TELEMETRY"] = "1"
-    import jina.orchestrate.orchestrator
-    from jina import Flow
-
-    jina.orchestrate.orchestrator.get_public_ip = lambda *_, **__: None
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config["gateway"]["host"] = service_settings().host  # what Jina then says; the gateway asks the setting itself
     if port is not None:
         config["gateway"]["port"] = [port, port + 1]
         for executor in config["executors"]:
@@ -36,16 +52,106 @@ def load_flow(path: Path, port: int | None = None, monitoring_port: int | None =
     if monitoring_port is not None:
         for number, part in enumerate([config["gateway"], *config["executors"]]):
             part["port_monitoring"] = monitoring_port + number
-    return Flow.load_config(yaml.safe_dump(config, sort_keys=False))
+    return config
 
 
-def main() -> None:
-    """Serves until SIGTERM or Ctrl+C."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("flow", type=Path, help="a Flow YAML such as flows/finetune.yml")
-    parser.add_argument("--port", type=int, help="gRPC port; HTTP is the next one (default: the file's)")
-    parser.add_argument("--monitoring-port", type=int, help="first of the metrics ports (default: the file's)")
-    arguments = parser.parse_args()
+def serve(config: dict[str, Any], stop: threading.Event) -> int:
+    """Runs a Flow until it is to stop or a process of it is lost; no process of it is left then. Returns the exit code."""
+    from jina import Flow
+    from jina.excepts import RuntimeFailToStart
+
+    flow = Flow.load_config(yaml.safe_dump(config, sort_keys=False))
+    flow.close = lambda: None  # it would wait forever for parts that wait for one that failed
+    try:
+        flow.start()
+    except RuntimeFailToStart:  # the log says why
+        end(multiprocessing.active_children())
+        return 1
+    processes = multiprocessing.active_children()
+    lost: list[BaseProcess] = []
+    while not (stop.is_set() or lost):
+        wait([process.sentinel for process in processes], timeout=0.5)
+        lost = [process for process in processes if not process.is_alive()]
+    if not stop.is_set():
+        logger.error("%s; the rest is stopped", "; ".join(_how_it_ended(process) for process in lost))
+    end(processes)
+    return 0 if stop.is_set() else LOST
+
+
+def end(processes: list[BaseProcess]) -> None:
+    """Stops processes in order, all at once; those that take longer than `STOP_SECONDS` are killed."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            logger.error("%s did not stop within %g s and is killed", process.name, STOP_SECONDS)
+            process.kill()
+            process.join()
+
+
+def supervise(command: list[str], stop: threading.Event) -> int:
+    """Runs a command, and again whenever it loses a part, until it is to stop. Returns the exit code.
+
+    A command that fails before it was ever up is not run again: what is wrong is in its settings.
+    """
+    delay = 1.0
+    was_up = False
+    while True:
+        start = time.monotonic()
+        code = _run(command, stop)
+        was_up = was_up or code == LOST or code < 0
+        if stop.is_set() or not was_up:
+            return 0 if stop.is_set() else code
+        delay = 1.0 if time.monotonic() - start > SETTLED_SECONDS else delay
+        logger.error("the service ended with code %d and is started again in %g s", code, delay)
+        if stop.wait(delay):
+            return 0
+        delay = min(2 * delay, LONGEST_DELAY_SECONDS)
+
+
+def _run(command: list[str], stop: threading.Event) -> int:
+    # A session of its own: Ctrl+C in the terminal is for this process, which then stops the Flow in order.
+    process = subprocess.Popen(command, start_new_session=True)
+    while process.poll() is None:
+        _bury_others(process.pid)
+        if stop.wait(0.2):
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS + 10)
+            except subprocess.TimeoutExpired:
+                logger.error("the service did not stop and is killed")
+                process.kill()
+    code = process.wait()
+    _end_group(process.pid)
+    return code
+
+
+def _end_group(group: int) -> None:
+    """Waits until the Flow's processes are gone, whose ports are needed; they end if the one that held the Flow did."""
+    deadline = time.monotonic() + STOP_SECONDS
+    with suppress(ProcessLookupError):  # nobody is left
+        while time.monotonic() < deadline:
+            _bury_others(group)
+            os.killpg(group, 0)
+            time.sleep(0.1)
+        os.killpg(group, signal.SIGKILL)
+
+
+def _bury_others(own: int) -> None:
+    """Takes note of the end of processes that were left to this one: in a container it is the first, and has to."""
+    with suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != own:
+            os.waitpid(ended.si_pid, 0)
+
+
+def _how_it_ended(process: BaseProcess) -> str:
+    code = process.exitcode or 0
+    return f"{process.name} ended by {signal.Signals(-code).name}" if code < 0 else f"{process.name} ended with code {code}"
+
+
+def _until_signal() -> threading.Event:
     stop = threading.Event()
     parent = os.getpid()
 
@@ -55,8 +161,32 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    with load_flow(arguments.flow, arguments.port, arguments.monitoring_port) as flow:
-        flow.block(stop)
+    return stop
+
+
+def main() -> None:
+    """Serves until SIGTERM or Ctrl+C."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("flow", type=Path, help="a Flow YAML such as flows/finetune.yml")
+    parser.add_argument("--port", type=int, help="gRPC port; HTTP is the next one (default: the file's)")
+    parser.add_argument("--monitoring-port", type=int, help="first of the metrics ports (default: the file's)")
+    parser.add_argument("--once", action="store_true", help="do not start it again if a part of it is lost")
+    arguments = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    stop = _until_signal()
+    try:
+        check_exposure()
+    except SettingsError as error:
+        sys.exit(str(error))
+    if arguments.once:
+        from flows.local import end_with_parent
+
+        end_with_parent()
+        code = serve(flow_config(arguments.flow, arguments.port, arguments.monitoring_port), stop)
+        logging.shutdown()
+        os._exit(code)  # nothing is left to end, and to take Jina and torch apart takes seconds on a busy machine
+    warnings = [f"-W{option}" for option in sys.warnoptions]
+    sys.exit(supervise([sys.executable, *warnings, "-m", "flows.serve", *sys.argv[1:], "--once"], stop))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ PROMETHEUS_NAMESPACE = "monitoring"
 CLIENT_LABEL = {"attune-client": "true"}
 USER_ID = 1000  # `attune` in the Dockerfile
 
-ENVIRONMENT = {"ATTUNE_HOME": DATA, "HF_HOME": f"{DATA}/huggingface", "JINA_OPTOUT_TELEMETRY": "1"}
+ENVIRONMENT = {
+    "ATTUNE_HOME": DATA,
+    "ATTUNE_HOST": "0.0.0.0",  # of the gateway, in its pod
+    "ATTUNE_TOKENS": f"{DATA}/tokens.json",  # named, so that nobody gets in before there is one
+    "HF_HOME": f"{DATA}/huggingface",
+    "JINA_OPTOUT_TELEMETRY": "1",
+}
 SMALL = {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
 LARGE = {"requests": {"cpu": "2", "memory": "8Gi"}, "limits": {"cpu": "8", "memory": "32Gi"}}
 RESOURCES = {

@@ -79,7 +79,8 @@ def exported(flow: dict[str, Any], image: str) -> list[Manifest]:
 def cluster_config(flow: dict[str, Any], image: str) -> dict[str, Any]:
     """The Flow as Jina's exporter wants it: images in place of classes, Services in place of the local machine.
 
-    Without `host`, an executor listens on every address of its pod; the local Flow's 127.0.0.1 would shut it off.
+    Without `host`, an executor listens on every address of its pod; the local Flow's 127.0.0.1 would shut it off. The
+    gateway listens where ATTUNE_HOST says.
     """
     uses = f"docker://{image}"
     executors = []
@@ -88,7 +89,8 @@ def cluster_config(flow: dict[str, Any], image: str) -> dict[str, Any]:
         if "gateway" in part.get("uses_with", {}):
             part["uses_with"] = part["uses_with"] | {"gateway": f"grpc://gateway:{flow['gateway']['port'][0]}"}
         executors.append(part)
-    return flow | {"gateway": flow["gateway"] | {"uses": uses}, "executors": executors}
+    gateway = {key: value for key, value in flow["gateway"].items() if key != "host"} | {"uses": uses}
+    return flow | {"gateway": gateway, "executors": executors}
 
 
 def write(folder: Path, files: dict[str, list[Manifest]], flow_file: str, keep: set[str] | None = None) -> None:

@@ -1,23 +1,16 @@
-"""The gateway: Jina's gRPC protocol unchanged, and beside it every endpoint as an HTTP POST with OpenAPI."""
+"""The gateway: Jina's gRPC protocol, and beside it every endpoint as an HTTP POST with OpenAPI, behind one guard."""
 
 from typing import Any
 
-from fastapi import FastAPI
 from jina.serve.runtimes.gateway.gateway import BaseGateway
-from jina.serve.runtimes.gateway.http.fastapi import FastAPIBaseGateway
 from jina.serve.runtimes.servers.composite import CompositeBaseServer
-from jina.serve.runtimes.servers.grpc import GRPCServer
 
-from executors.gateway.http import make_app
-
-
-class HttpGateway(FastAPIBaseGateway):
-    """The HTTP side."""
-
-    @property
-    def app(self) -> FastAPI:
-        """A FastAPI app with the endpoints that this Flow's executors serve."""
-        return make_app(self.streamer)
+from attune.service_settings import service_settings
+from attune.tokens import check_exposure
+from executors.gateway.grpc import GrpcGateway
+from executors.gateway.guard import Guard
+from executors.gateway.http import HttpGateway
+from executors.gateway.tls import certificate_name
 
 
 class AttuneGateway(CompositeBaseServer, BaseGateway):
@@ -25,9 +18,16 @@ class AttuneGateway(CompositeBaseServer, BaseGateway):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        classes = {"GRPC": GRPCServer, "HTTP": HttpGateway}
+        check_exposure()
+        settings = service_settings()
+        tls = {}
+        if settings.tls_certificate and settings.tls_key:
+            certificate_name(settings.tls_certificate, settings.tls_key)  # says now what is wrong with them
+            tls = {"ssl_certfile": str(settings.tls_certificate), "ssl_keyfile": str(settings.tls_key)}
+        guard = Guard()
+        classes = {"GRPC": GrpcGateway, "HTTP": HttpGateway}
         self.servers = [
-            classes[protocol.name](**server_kwargs)
+            classes[protocol.name](guard=guard, **{**server_kwargs, **tls})
             for protocol, server_kwargs in zip(self.protocols, self._server_kwargs, strict=True)
         ]
         self.gateways = self.servers

@@ -52,5 +52,5 @@ def test_the_drawing_describes_each_class_as_its_docstring_does() -> None:
     text = inspect.getdoc(errors)
 
     for kind in CLASSES:
-        sentence = inspect.getdoc(kind).rstrip(".")
+        sentence = inspect.getdoc(kind).splitlines()[0].rstrip(".")
         assert re.search(rf"{kind.__name__}\s+{re.escape(sentence[0].lower() + sentence[1:])}\n", text), kind

@@ -45,6 +45,7 @@ artifact/settings.json
 checkpoints/best.safetensors
 checkpoints/chosen.safetensors
 checkpoints/last.pt
+checkpoints/optimizer.safetensors
 checkpoints/start.safetensors
 environment.json
 evaluate.log
@@ -63,6 +64,7 @@ report/plots/recall_image_to_text.png
 report/plots/recall_text_to_image.png
 report/plots/similarity_after.png
 report/plots/similarity_before.png
+report/ranks.npz
 run.json
 train.log
 """.split()
@@ -84,7 +86,7 @@ def measured(attune: AttuneClient, run: Run, tiny_model: Path, make_examples: Ca
 
 
 def test_run_folder_holds_exactly_these_files(run: Run, home: Path) -> None:
-    folder = home / "runs" / run.name
+    folder = home / "runs" / "default" / run.name
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert found == RUN_FILES
 
@@ -96,7 +98,7 @@ def test_run_ends_finished_with_every_stage_timed(run: Run) -> None:
 
 
 def test_figures_shown_are_those_in_the_run_folder(run: Run, home: Path) -> None:
-    stored = json.loads((home / "runs" / run.name / "report" / "metrics.json").read_text())
+    stored = json.loads((home / "runs" / "default" / run.name / "report" / "metrics.json").read_text())
     shown = run.metrics()
     assert shown["before"] == stored["before"]
     assert shown["after"] == stored["after"]
@@ -160,7 +162,7 @@ def test_models_are_measured_beside_each_other_with_nothing_trained(measured: Ru
     assert measured.metrics()["before"].keys() == measured.metrics()["difference"].keys()
     states = [line.split("state ")[1] for line in measured.logs().splitlines() if " state " in line]
     assert states == ["VALIDATING", "EVALUATING", "FINISHED"]
-    folder = home / "runs" / measured.name
+    folder = home / "runs" / "default" / measured.name
     assert not [path for path in folder.rglob("*") if path.parent.name in ("checkpoints", "artifact")]
 
 
@@ -191,7 +193,7 @@ def test_two_runs_are_shown_side_by_side_if_they_were_measured_alike(
 ) -> None:
     compare(run.name, run.name, url=attune._transport.address.url)
     assert capsys.readouterr().out.count(run.name) >= 1
-    with pytest.raises(EvaluationError, match="the held-out split is .* in the first and .* in the second"):
+    with pytest.raises(EvaluationError, match=f"the held-out part is .* in {run.name} and .* in {measured.name}"):
         compare(run.name, measured.name, url=attune._transport.address.url)
 
 
@@ -211,7 +213,7 @@ def test_unknown_model_is_refused_at_once(attune: AttuneClient, run: Run) -> Non
 
 
 def test_unknown_dataset_is_refused_at_once(attune: AttuneClient, run: Run, tiny_model: Path) -> None:
-    with pytest.raises(DatasetNotFound, match=r"nothing-here.*Push it first.*flickr"):
+    with pytest.raises(DatasetNotFound, match=r"nothing-here.*Push data under that name first.*flickr"):
         attune.fit(str(tiny_model), "nothing-here")
 
 
@@ -320,7 +322,7 @@ def _child_of(home: Path, name: str) -> int:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            events = home / "runs" / name / "events.jsonl"
+            events = home / "runs" / "default" / name / "events.jsonl"
             if b"train" in command and name.encode() in command and "step" in events.read_text():
                 return int(entry.name)
         time.sleep(0.2)

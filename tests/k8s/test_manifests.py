@@ -174,6 +174,14 @@ def test_pod_listens_beyond_itself(name: str, pod: dict[str, Any]) -> None:
 
 
 @each_pod()
+def test_pod_asks_for_tokens_and_those_are_on_the_volume(name: str, pod: dict[str, Any]) -> None:
+    environment = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    assert environment["ATTUNE_HOST"] == "0.0.0.0"
+    assert environment["ATTUNE_TOKENS"] == f"{environment['ATTUNE_HOME']}/tokens.json"
+    assert "ATTUNE_INSECURE" not in environment
+
+
+@each_pod()
 def test_pod_runs_without_privileges(name: str, pod: dict[str, Any]) -> None:
     assert pod["securityContext"]["runAsNonRoot"]
     assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
