@@ -2,9 +2,10 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from attune.errors import EvaluationError
 from attune.metrics import DIRECTIONS, KS
-from attune.schemas import EvaluationResult
+from attune.schemas import EvaluationResult, FinetuningRun
+
+ZERO_SHOT = ("zero_shot_acc1", "zero_shot_acc5", "zero_shot_mean_per_class_recall")
 
 
 class Row(BaseModel):
@@ -50,16 +51,27 @@ class Section(BaseModel):
     rows: list[Row] = Field(default_factory=list)
 
 
+def sides(run: FinetuningRun) -> tuple[str, str]:
+    """What the two models of a run are called: before and after training, or a baseline and a model."""
+    return ("before", "after") if run.settings.get("train_data") else ("baseline", "model")
+
+
 def comparison(result: EvaluationResult) -> Section:
-    """The headline: recall@1, 5 and 10, MRR and median rank, text to image first."""
+    """The headline: recall@1, 5 and 10, MRR and median rank, text to image first; where labelled, zero-shot accuracy."""
     names = [
         f"{direction}_{name}" for direction in DIRECTIONS for name in (*(f"recall@{k}" for k in KS), "mrr", "median_rank")
     ]
+    classes = [name for name in ZERO_SHOT if name in result.after]
+    of_classes = (
+        "zero shot acc1 and acc5 are the shares of labelled pictures whose class's name is first, or among the first five; "
+        "mean per class recall weighs all classes alike. "
+    )
     return Section(
         name="headline",
         title="Retrieval",
         definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and "
-        "CLIP_benchmark compute it (hit@k elsewhere). Intervals are 95 %, by paired bootstrap over pictures.",
+        f"CLIP_benchmark compute it (hit@k elsewhere). {of_classes if classes else ''}"
+        "Intervals are 95 %, by paired bootstrap over pictures.",
         rows=[
             Row(
                 metric=name,
@@ -69,50 +81,6 @@ def comparison(result: EvaluationResult) -> Section:
                 high=result.difference_high.get(name),
                 p_value=result.p_values.get(name),
             )
-            for name in names
+            for name in (*names, *classes)
         ],
     )
-
-
-def compare(one: EvaluationResult, other: EvaluationResult) -> Section:
-    """The headline of two runs side by side, after training: `before` is the one run, `after` the other.
-
-    Raises:
-        EvaluationError: if they were not measured alike, see `refuse_unlike`.
-    """
-    refuse_unlike(one, other)
-    return Section(
-        name="runs",
-        title="Two runs, after training",
-        definition="Figures of the chosen weights of two runs on one held-out split with one preprocessing. An interval of "
-        "their difference takes both runs' values of each query, which a run's result does not keep.",
-        rows=[
-            Row(metric=row.metric, before=one.after.get(row.metric), after=other.after.get(row.metric))
-            for row in comparison(one).rows
-        ],
-    )
-
-
-def refuse_unlike(one: EvaluationResult, other: EvaluationResult) -> None:
-    """Passes if two results are of one split and one preprocessing. Weights may differ: these are what is compared.
-
-    Raises:
-        EvaluationError: if the split or the preprocessing differs, or if one of the results does not say which it was.
-    """
-    parts = {
-        "held-out split": (one.split_fingerprint, other.split_fingerprint, "give both runs the same eval_data"),
-        "preprocessing": (
-            one.fingerprints.get("preprocessing", ""),
-            other.fingerprints.get("preprocessing", ""),
-            "choose models that take pictures alike",
-        ),
-    }
-    problems = []
-    for part, (left, right, remedy) in parts.items():
-        if not (left and right):
-            which = "neither" if not (left or right) else "only the second" if right else "only the first"
-            problems.append(f"of the {part}, {which} has a fingerprint (evaluate both with this version)")
-        elif left != right:
-            problems.append(f"the {part} is {left[:12]} in the first and {right[:12]} in the second ({remedy})")
-    if problems:
-        raise EvaluationError(f"These two evaluations must not be compared: {'; '.join(problems)}")

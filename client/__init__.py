@@ -2,6 +2,7 @@
 
 from client.callbacks import EvaluationCallback
 from client.client import AttuneClient
+from client.login import login
 from client.run import Run
 
-__all__ = ["AttuneClient", "EvaluationCallback", "Run"]
+__all__ = ["AttuneClient", "EvaluationCallback", "Run", "login"]

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+from client.events import RESTART_SECONDS
 from client.transport import patiently
 
 MAX_BATCH_BYTES = 8 * 2**20
+DOCUMENT_BYTES = 512
+"""What a document takes in a message besides its picture and its texts."""
 
 
 class _HasImage(Protocol):
@@ -21,17 +24,17 @@ def batches(documents: Iterable[Document], max_documents: int, max_bytes: int = 
     """Documents in order, in lists that stay under both limits. Holds one batch in memory.
 
     Args:
-        documents: anything with an `image` of encoded bytes.
+        documents: `TrainingExample`s or `SearchDocument`s.
         max_documents: documents in a batch.
-        max_bytes: bytes of pictures in a batch; a picture larger than that is a batch of its own.
+        max_bytes: bytes of a batch; a document larger than that is a batch of its own.
 
     Example:
-        Pictures of 3, 3 and 9 bytes with ``max_bytes=6`` give batches of 2 and 1.
+        Documents of 3, 3 and 9 MB with ``max_bytes=6_000_000`` give batches of 2 and 1.
     """
     batch: list[Document] = []
     total = 0
     for document in documents:
-        size = len(document.image)
+        size = _bytes(document)
         if batch and (len(batch) == max_documents or total + size > max_bytes):
             yield batch
             batch, total = [], 0
@@ -39,6 +42,11 @@ def batches(documents: Iterable[Document], max_documents: int, max_bytes: int = 
         total += size
     if batch:
         yield batch
+
+
+def _bytes(document: _HasImage) -> int:
+    texts = [getattr(document, "text", ""), *getattr(document, "captions", [])]
+    return len(document.image) + sum(map(len, texts)) + DOCUMENT_BYTES
 
 
 def numbered(examples: Iterable[Any]) -> Iterator[Any]:
@@ -59,5 +67,5 @@ def send_batches(documents: Iterable[Any], batch_size: int, send: Callable[[list
     # The first batch is sent once only, so that a service which is not there is reported at once.
     is_first = True
     for batch in batches(documents, batch_size):
-        yield len(batch), send(batch) if is_first else patiently(partial(send, batch))
+        yield len(batch), send(batch) if is_first else patiently(partial(send, batch), RESTART_SECONDS)
         is_first = False

@@ -1,13 +1,21 @@
 """Tables for the terminal."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.table import Table
-from rich.text import Text
+
+from attune.characters import shortened
+from attune.config import SETTINGS, changed_settings
+from attune.figures import figure, p_value
+from client.text import Text
 
 if TYPE_CHECKING:
     from attune.comparison import Section
-    from attune.schemas import FinetuningRun, SearchMatch
+    from attune.schemas import DatasetReport, Experiment, FinetuningRun, SearchMatch, StorageReport
+
+STAGES = ("validate", "train", "evaluate", "export")
 
 
 def metrics_table(run: "FinetuningRun") -> Table:
@@ -15,98 +23,167 @@ def metrics_table(run: "FinetuningRun") -> Table:
 
     A run that only evaluated has the columns baseline and model, or the model alone.
     """
-    from attune.comparison import comparison
+    from attune.comparison import comparison, sides
 
-    result = run.evaluation
-    trains = run.settings.get("train_data")
-    notes = (
-        ["difference: after minus before, with its 95 % interval (paired bootstrap over pictures)"] if result.before else []
-    )
-    table = _section_table(comparison(result), ("before", "after") if trains else ("baseline", "model"), bool(result.before))
-    table.title = Text(f"{run.name}: {result.images} held-out pictures, {result.captions} captions")
+    result, names = run.evaluation, sides(run)
+    table = _section_table(comparison(result), [*names, "difference"] if result.before else names[1:])
+    notes = [_note(names)] if result.before else []
+    table.title = Text(f"{run.reference}: {result.images} held-out pictures, {result.captions} captions")
     table.caption = Text("\n".join([*notes, *result.warnings]))
     return table
 
 
-def compared_table(one: "FinetuningRun", other: "FinetuningRun") -> Table:
-    """Two evaluated runs side by side, each after its training.
-
-    Raises:
-        EvaluationError: if they were not measured alike.
-    """
-    from attune.comparison import compare
-
-    table = _section_table(compare(one.evaluation, other.evaluation), (one.name, other.name))
+def compared_table(one: "FinetuningRun", other: "FinetuningRun", section: "Section") -> Table:
+    """Two evaluated runs side by side; the section is that of `attune.two_runs.compare`."""
+    names = (one.reference, other.reference)
+    sure = any(row.low is not None for row in section.rows)
+    table = _section_table(section, [*names, "difference", *["p"] * sure])
     table.title = Text(f"{one.evaluation.images} held-out pictures, {one.evaluation.captions} captions")
+    models = "; ".join(f"{run.reference} is {_model(run)}" for run in (one, other))
+    table.caption = Text(f"{models}\n{_note(names) if sure else section.definition}")
     return table
 
 
-def _section_table(section: "Section", headings: tuple[str, str], compares: bool = True) -> Table:
-    """Both columns and their difference, or the second column alone."""
-    table = Table("metric")
-    for heading in (*headings, "difference") if compares else headings[1:]:
+def _model(run: "FinetuningRun") -> str:
+    model, data = run.settings.get("model"), run.settings.get("train_data")
+    return f"{model} trained on {data}" if data else f"{model} as it is"
+
+
+def _note(names: tuple[str, str]) -> str:
+    return f"difference: {names[1]} minus {names[0]}, with its 95 % interval (paired bootstrap over pictures)"
+
+
+def _section_table(section: "Section", headings: Sequence[str]) -> Table:
+    """The columns before, after, difference and p, as far as there are headings; of one heading, after alone."""
+    table = Table("metric", caption_justify="left")
+    for heading in headings:
         table.add_column(Text(heading), justify="right")
-    for number, row in enumerate(section.rows, start=1):
+    for row in section.rows:
         style = {"better": "green", "worse": "red"}.get(row.verdict, "")
-        cells = (_figure(row.before), _figure(row.after), Text(row.difference, style))
-        table.add_row(row.label, *(cells if compares else cells[1:2]), end_section=2 * number == len(section.rows))
+        p = "" if row.p_value is None else p_value(row.p_value)
+        cells: list[str | Text] = [figure(row.before), figure(row.after), Text(row.difference, style), p]
+        shown = cells[: len(headings)] if len(headings) > 1 else cells[1:2]
+        table.add_row(row.label, *shown, end_section=row.metric.endswith("median_rank"))
     return table
 
 
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+EXAMPLES = {
+    "random": "Held-out queries, drawn at random",
+    "better": "Held-out queries that gained most",
+    "worse": "Held-out queries that lost most",
+}
 
 
-def examples_table(examples: list[dict[str, Any]]) -> Table:
-    """Queries with the rank of the right picture and the captions of the first hits.
+def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: int) -> Group:
+    """A table for each kind of `EXAMPLES` there are: `k` queries with the rank of the right picture and the first hits.
 
-    Before and after, or once where there is no before.
+    Args:
+        examples: see `client.Run.example_results`.
+        names: what the models are called: before and after, or baseline and model.
+        k: queries of each kind, at most.
     """
-    whens = [when for when in ("before", "after") if any(f"rank_{when}" in example for example in examples)]
-    table = Table(caption="held-out queries; the right picture in green", show_lines=True)
+    shown = {kind: [one for one in examples if one.get("kind", "random") == kind][:k] for kind in EXAMPLES}
+    tables = [_examples_table(EXAMPLES[kind], found, names) for kind, found in shown.items() if found]
+    return Group(*tables, Text("✓ the right picture, by its first caption", "dim italic"))
+
+
+def _examples_table(title: str, examples: list[dict[str, Any]], names: tuple[str, str]) -> Table:
+    whens = [(when, name) for when, name in zip(("before", "after"), names, strict=True) if f"rank_{when}" in examples[0]]
+    table = Table(title=title, show_lines=True, expand=True)
     table.add_column("query", ratio=3)
-    table.add_column("rank", no_wrap=True)
-    for when in whens:
-        table.add_column(f"first hits {when}" if len(whens) > 1 else "first hits", ratio=4)
+    table.add_column("rank", no_wrap=True, justify="center")
+    for _, name in whens:
+        table.add_column(f"first hits, {name}" if len(whens) > 1 else "first hits", ratio=4)
     for example in examples:
         table.add_row(
-            Text(example["query"]),
-            " -> ".join(str(example[f"rank_{when}"]) for when in whens),
-            *(_hits(example[f"hits_{when}"], example["image"]) for when in whens),
+            Text(shortened(example["query"])),
+            Text(" -> ".join(str(example[f"rank_{when}"]) for when, _ in whens)),
+            *(_hits(example[f"hits_{when}"], example["image"]) for when, _ in whens),
         )
     return table
 
 
 def _hits(hits: list[dict[str, Any]], right: int) -> Text:
-    lines = (Text(hit["caption"], "bold green" if hit["image"] == right else "") for hit in hits)
-    return Text("\n").join(lines)
+    shown = Text()
+    for place, hit in enumerate(hits):
+        shown.append("\n" if place else "")
+        right_one = hit["image"] == right
+        shown.append_text(
+            Text(f"{'✓' if right_one else ' '} {shortened(hit['caption'], 140)}", "bold green" if right_one else "")
+        )
+    return shown
 
 
 def runs_table(runs: list["FinetuningRun"]) -> Table:
-    """One row a run, with text->image recall@5 before and after, as far as they are known."""
-    table = Table("name", "experiment", "state", "created", "model", "recall@5")
+    """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known."""
+    table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
     for run in runs:
         recall = [values.get("text_to_image_recall@5") for values in (run.evaluation.before, run.evaluation.after)]
         table.add_row(
             Text(run.name),
             Text(run.experiment),
-            run.state,
-            run.created_at[:19],
+            Text(run.state),
+            run_progress(run),
+            Text(run.created_at[:19]),
             Text(str(run.settings.get("model", ""))),
-            " -> ".join(_figure(value) for value in recall if value is not None),
+            " -> ".join(figure(value) for value in recall if value is not None),
         )
     return table
 
 
+def run_progress(run: "FinetuningRun") -> str:
+    """Where a run is: its place in the queue, or how far the stage at work is; empty if nothing tells."""
+    if run.position:
+        return f"{run.position}. in the queue"
+    numbers = run.progress
+    parts = [f"step {numbers['step']:.0f}/{numbers['steps']:.0f}"] if "steps" in numbers else []
+    parts += [f"loss {numbers['loss']:.3f}"] if "loss" in numbers else []
+    parts += [f"recall {numbers['mean_recall']:.3f}"] if "mean_recall" in numbers else []
+    parts += [f"{numbers['pairs_per_second']:.0f} pairs/s"] if "pairs_per_second" in numbers else []
+    parts += [f"{numbers['seconds_left']:.0f} s left"] if "seconds_left" in numbers else []
+    return ", ".join(parts)
+
+
+def experiments_table(experiments: list["Experiment"]) -> Table:
+    """One row an experiment."""
+    table = Table("experiment", "runs", "states", "oldest run")
+    for experiment in experiments:
+        states = ", ".join(f"{count} {state}" for state, count in experiment.states.items())
+        table.add_row(Text(experiment.name), str(experiment.runs), Text(states), Text(experiment.created_at[:19]))
+    return table
+
+
+def datasets_table(datasets: list["DatasetReport"]) -> Table:
+    """One row a dataset."""
+    table = Table("dataset", "pictures", "captions", "groups", "rejected", "fingerprint")
+    for one in datasets:
+        counts = map(str, (one.images, one.captions, one.groups, one.rejected))
+        table.add_row(Text(one.name), *counts, Text(one.fingerprint[:12]))
+    return table
+
+
+def storage_table(report: "StorageReport") -> Table:
+    """What is kept, one row a kind, in gigabytes."""
+    table = Table(show_header=False)
+    for name in ("runs", "datasets", "uploads", "indexes", "quota", "free"):
+        size = getattr(report, name)
+        table.add_row(name, "none" if name == "quota" and not size else f"{size / 10**9:.2f} GB")
+    return table
+
+
 def run_table(run: "FinetuningRun") -> Table:
-    """What a run was asked for and how far it is."""
-    table = Table(show_header=False, title=Text(run.name))
-    rows = {"state": run.state, "error": run.error, "experiment": run.experiment, "description": run.description}
-    rows |= {"created": run.created_at, "finished": run.finished_at, **run.settings}
-    rows |= {f"{stage} took": f"{seconds:.1f} s" for stage, seconds in run.stage_seconds.items()}
-    for name, value in rows.items():
-        if value not in ("", None):
-            table.add_row(name, Text(str(value)))
+    """What a run was asked for and how far it is: the settings that are not at their default, then the others, dimmed."""
+    changed = changed_settings(run.settings)
+    others = {name: run.settings[name] for name in SETTINGS if name in run.settings and name not in changed}
+    state = {"state": run.state, "progress": run_progress(run), "error": run.error, "experiment": run.experiment}
+    state |= {"description": run.description, "created": run.created_at, "finished": run.finished_at}
+    state |= {f"{stage} took": f"{run.stage_seconds[stage]:.1f} s" for stage in STAGES if stage in run.stage_seconds}
+    table = Table(show_header=False, title=Text(run.reference))
+    for part, style in ((state, ""), (changed, ""), (others, "dim")):
+        for name, value in part.items():
+            if value not in ("", None):
+                table.add_row(Text(name), Text(str(value)), style=style)
+        table.add_section()
     return table
 
 

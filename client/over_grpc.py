@@ -3,13 +3,16 @@
 import os
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
-from attune.errors import AttuneError, error_from_name
+from attune.errors import AttuneError, LimitExceeded, error_from_name
 from client.address import Address
+from client.limits import limit_exceeded, when_allowed
 
 TIMEOUT_SECONDS = 300.0
+OWN = ("grpc.use_local_subchannel_pool", 1)
+"""A new channel then really is one, and not a share in an older one's connection."""
 
 
 class GrpcTransport:
@@ -26,7 +29,6 @@ class GrpcTransport:
         """See `client.transport.Transport`."""
         process = self._process
         from docarray import DocList
-        from grpc import RpcError, StatusCode  # type: ignore[import-untyped]
         from jina.types.request.data import DataRequest
 
         from attune.schemas import ENDPOINTS
@@ -38,16 +40,38 @@ class GrpcTransport:
         request.header.exec_endpoint = endpoint
         request.header.target_executor = f"^{executor}$" if executor else ""  # Jina matches it as a regular expression
         request.parameters = parameters or {}
-        try:
-            answer = process(request, timeout=TIMEOUT_SECONDS)
-        except RpcError as error:
-            if error.code() == StatusCode.UNAVAILABLE:
-                raise self.address.unavailable() from None
-            raise AttuneError(f"{self.address.url} could not answer {endpoint}: {error.details()}") from error
+        answer = when_allowed(partial(self._send, process, request))
         if answer.status.code == answer.status.ERROR:
             raise _raised_by_server(answer.status)
         answer.document_array_cls = DocList[gives]
         return list(answer.docs)
+
+    def _send(self, process: Any, request: Any) -> Any:
+        from grpc import RpcError, StatusCode  # type: ignore[import-untyped]
+
+        authorization = self.address.authorization
+        metadata = [("authorization", authorization)] if authorization else []
+        try:
+            return process(request, timeout=TIMEOUT_SECONDS, metadata=metadata)
+        except RpcError as error:
+            if error.code() == StatusCode.UNAVAILABLE:
+                # Between calls nobody works for a channel, so one that lost its service does not find it again.
+                self.__dict__.pop("_process", None)
+            raise self._refusal(error, request.header.exec_endpoint) from None
+
+    def _refusal(self, error: Any, endpoint: str) -> AttuneError:
+        """Why there is no answer: what the gateway says in its metadata, or else gRPC's status."""
+        from grpc import StatusCode
+
+        trailing = dict(error.trailing_metadata() or ())
+        name, message = trailing.get("attune-error", ""), str(error.details())
+        if name == LimitExceeded.__name__ or error.code() == StatusCode.RESOURCE_EXHAUSTED:
+            return limit_exceeded(message, trailing.get("retry-after"))
+        if name:
+            return error_from_name(name, message)
+        if error.code() == StatusCode.UNAVAILABLE:
+            return self.address.unavailable()
+        return AttuneError(f"{self.address.url} could not answer {endpoint}: {message}")
 
     @cached_property
     def _process(self) -> Any:
@@ -59,9 +83,11 @@ class GrpcTransport:
             from jina.proto import jina_pb2_grpc
 
         target = f"{self.address.host}:{self.address.port}"
-        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        if self.address.scheme == "grpcs":
-            channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
+        options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), OWN]
+        if self.address.is_encrypted:
+            authority = self.address.authority
+            credentials = grpc.ssl_channel_credentials(authority.read_bytes() if authority else None)
+            channel = grpc.secure_channel(target, credentials, options)
         else:
             channel = grpc.insecure_channel(target, options)
         return jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attune.names import reference_of
 from client.callbacks import EvaluationCallback
 
 if TYPE_CHECKING:
@@ -15,18 +16,23 @@ class Pushes:
 
     Attributes:
         run_name: the run.
+        experiment_name: its experiment.
         data: a `Path` or examples, by the name of the dataset they become.
     """
 
-    def __init__(self, run_name: str) -> None:
+    def __init__(self, run_name: str, experiment_name: str) -> None:
         self.run_name = run_name
+        self.experiment_name = experiment_name
         self.data: dict[str, Path | Iterable[TrainingExample]] = {}
 
-    def name(self, data: "str | Path | Iterable[TrainingExample] | None", suffix: str = "") -> str | None:
-        """The name of a dataset; one that is yet to be pushed gets the run's, and the suffix."""
-        if data is None or isinstance(data, str):
-            return data
-        name = f"{self.run_name}{suffix}"
+    def name(self, data: Any, suffix: str = "") -> Any:
+        """The name of a dataset; one that is yet to be pushed gets the run's, and the suffix.
+
+        Outside of the experiment `default` it begins with the experiment's: run names are unique in theirs only.
+        """
+        if isinstance(data, str | bytes | dict) or not isinstance(data, Path | Iterable):
+            return data  # a name; or what can be neither, which is refused with the settings
+        name = f"{reference_of(self.experiment_name, self.run_name).replace('/', '.')}{suffix}"
         self.data[name] = data
         return name
 
@@ -43,4 +49,4 @@ class Pushes:
 
     def _settings(self, callback: EvaluationCallback, suffix: str) -> dict[str, Any]:
         queries = self.name(callback.query_data, f"-query{suffix}")
-        return callback.settings(str(queries), self.name(callback.index_data, f"-index{suffix}"))
+        return callback.settings(queries, self.name(callback.index_data, f"-index{suffix}"))

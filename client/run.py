@@ -1,19 +1,18 @@
 """A run, as its user holds it."""
 
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from attune.errors import RunError, RunFailed
-from client.display import examples_table, metrics_table
+from attune.errors import RunCancelled, RunError, RunFailed
+from client.display import examples_tables, metrics_table
 from client.events import follow_events, get_events, get_run
-from client.files import download_file, read_file
+from client.files import download_file, download_folder, read_file
 from client.progress import TrainingBar, download_bar
-from client.transport import Transport
+from client.transport import Transport, call_one
 
 if TYPE_CHECKING:
     from attune.schemas import FinetuningRun, RunEvent
@@ -31,12 +30,17 @@ class Run:
         self.document = document
 
     def __repr__(self) -> str:
-        return f"Run({self.name!r}, {self.document.state})"
+        return f"Run({self.reference!r}, {self.document.state})"
 
     @property
     def name(self) -> str:
-        """Unique on the service."""
+        """Unique in its experiment."""
         return str(self.document.name)
+
+    @property
+    def reference(self) -> str:
+        """How the run is named to the service: `experiment/name`, or `name` alone in the experiment `default`."""
+        return str(self.document.reference)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -45,11 +49,11 @@ class Run:
 
     def refresh(self) -> "FinetuningRun":
         """The run as it is now."""
-        self.document = get_run(self._transport, self.name)
+        self.document = get_run(self._transport, self.reference)
         return self.document
 
     def status(self) -> str:
-        """CREATED, VALIDATING, TRAINING, EVALUATING, EXPORTING, FINISHED or FAILED."""
+        """CREATED, VALIDATING, TRAINING, EVALUATING, EXPORTING, FINISHED, FAILED or CANCELLED."""
         return str(self.refresh().state)
 
     def wait(self, progress: bool = True) -> "Run":
@@ -60,12 +64,48 @@ class Run:
 
         Raises:
             RunFailed: if it ended in FAILED, with the reason.
+            RunCancelled: if it was cancelled.
         """
         with TrainingBar(self.name, progress) as bar:
-            for event in follow_events(self._transport, self.name):
+            for event in follow_events(self._transport, self.reference):
                 bar.follow(event)
-        if self.status() == "FAILED":
-            raise RunFailed(f"Run {self.name!r} failed: {self.document.error}")
+        state = self.status()
+        if state == "FAILED":
+            raise RunFailed(f"Run {self.reference!r} failed: {self.document.error}")
+        if state == "CANCELLED":
+            raise RunCancelled(f"Run {self.reference!r} was cancelled. Resume it to go on from its last checkpoint")
+        return self
+
+    def cancel(self) -> "Run":
+        """Asks the service to end the run, and returns at once.
+
+        A run that waits in the queue is CANCELLED then, one at work as soon as its step is done. Checkpoints are kept.
+
+        Raises:
+            RunError: if it is FINISHED or FAILED.
+        """
+        return self._change("/runs/cancel")
+
+    def resume(self) -> "Run":
+        """Queues the run again, to go on from its last checkpoint as if it had never stopped.
+
+        Raises:
+            RunError: if it is neither FAILED nor CANCELLED. A run that a crash of the service broke off goes on by itself.
+        """
+        return self._change("/runs/resume")
+
+    def retry(self) -> "Run":
+        """Queues the run again, to begin anew: its checkpoints and results are removed, its history stays.
+
+        Raises:
+            RunError: if it is neither FAILED nor CANCELLED.
+        """
+        return self._change("/runs/retry")
+
+    def _change(self, endpoint: str) -> "Run":
+        from attune.schemas import RunQuery
+
+        self.document = call_one(self._transport, endpoint, [RunQuery(name=self.reference)])
         return self
 
     def evaluated(self) -> "FinetuningRun":
@@ -79,13 +119,31 @@ class Run:
             raise RunError(self._not_yet("evaluation", "evaluated"))
         return run
 
-    def logs(self) -> str:
-        """All lines of the run's history so far."""
-        return "\n".join(_line(event) for event in get_events(self._transport, self.name))
+    def logs(self, after: int = 0) -> str:
+        """The lines of the run's history so far.
 
-    def stream_logs(self) -> Iterator[str]:
-        """Every line of the run's history, the coming ones as they are written, until the run is at an end."""
-        return (_line(event) for event in follow_events(self._transport, self.name))
+        Args:
+            after: leaves out so many of the first lines.
+        """
+        return "\n".join(_line(event) for event in get_events(self._transport, self.reference, after))
+
+    def stream_logs(self, after: int = 0) -> Iterator[str]:
+        """The lines of the run's history, the coming ones as they are written, until the run is at an end.
+
+        None is lost or repeated if the connection breaks or the service is restarted meanwhile.
+
+        Args:
+            after: leaves out so many of the first lines.
+        """
+        return (_line(event) for event in self.stream_events(after))
+
+    def stream_events(self, after: int = 0) -> "Iterator[RunEvent]":
+        """What `stream_logs` gives, as documents: with a number, a kind, and the figures by name.
+
+        Args:
+            after: number of the last event that was seen.
+        """
+        return follow_events(self._transport, self.reference, after)
 
     def metrics(self) -> dict[str, dict[str, float]]:
         """`before`, `after`, `difference`, `difference_low` and `difference_high` (its 95 % interval), each by metric.
@@ -114,70 +172,63 @@ class Run:
         Console().print(metrics_table(self.evaluated()))
 
     def example_results(self) -> list[dict[str, Any]]:
-        """Queries on held-out pictures: `query`, `rank_before`, `rank_after`, `hits_before`, `hits_after`.
+        """Queries on held-out pictures: `kind`, `query`, `rank_before`, `rank_after`, `hits_before`, `hits_after`.
 
+        The `kind` is `random`, or `better` or `worse` for those that gained or lost most.
         A run that only evaluated a model, without a baseline, has no `rank_before` and `hits_before`.
 
         Raises:
             RunError: if the run is not evaluated yet.
         """
         self.evaluated()
-        found: list[dict[str, Any]] = json.loads(read_file(self._transport, self.name, "report/examples.json"))
+        found: list[dict[str, Any]] = json.loads(read_file(self._transport, self.reference, "report/examples.json"))
         return found
 
-    def display_examples(self, k: int = 5) -> None:
-        """Prints queries with their first hits before and after.
+    def display_examples(self, k: int = 3) -> None:
+        """Prints queries with their first hits before and after: at random, those that gained most, those that lost most.
 
         Args:
-            k: queries to print.
+            k: queries of each kind, at most.
         """
-        Console().print(examples_table(self.example_results()[:k]))
+        from attune.comparison import sides
+
+        Console().print(examples_tables(self.example_results(), sides(self.evaluated()), k))
 
     def report(self, to: str | Path | None = None) -> Path:
         """Downloads the evaluation's report: one HTML page that needs nothing else.
 
         Args:
-            to: the file to write; by default the run's name and `-report.html`, in the current folder.
+            to: the file to write, or a folder for it; by default the run's name and `-report.html`, in the current folder.
 
         Raises:
             RunError: if the run is not evaluated yet.
         """
         self.evaluated()
-        return self.download_file("report/index.html", to or f"{self.name}-report.html")
+        place = Path("." if to is None else to)
+        return self.download_file("report/index.html", place / f"{self.name}-report.html" if place.is_dir() else place)
 
     def save_artifact(self, directory: str | Path = "artifact", progress: bool = True) -> Path:
         """Downloads the tuned model, a folder that open_clip opens. Files get there only when all are whole.
 
+        A download that was broken off goes on where it was if it is made again.
+
         Args:
-            directory: the folder to write; made if it is not there.
+            directory: the folder to write; made if it is not there. It may hold nothing but an earlier try.
             progress: draws a progress bar if stderr is a terminal.
 
         Raises:
-            RunError: if the run is not finished, trained nothing, or a file arrived damaged.
+            RunError: if the run is not finished, trained nothing, or a file arrived damaged; or if the folder holds others.
         """
         if not self.refresh().settings.get("train_data"):
             raise RunError(
-                f"Run {self.name!r} has no artifact: it measured {self.config.get('model')!r} as it is and trained nothing"
+                f"Run {self.reference!r} has no artifact: "
+                f"it measured {self.config.get('model')!r} as it is and trained nothing"
             )
         if self.document.state != "FINISHED":
             raise RunError(self._not_yet("artifact", "FINISHED"))
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        files, checksums = self.document.artifact.files, self.document.artifact.checksums
-        strange = [name for name in files if Path(name).name != name]
-        if strange:
-            raise RunError(f"Run {self.name!r} names files outside its artifact ({', '.join(strange)}): not downloaded")
-        with (
-            tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary,
-            download_bar(f"downloading {self.name}", sum(files.values()), progress) as bar,
-        ):
-            drafts = Path(temporary)
-            for name in files:
-                path = f"artifact/{name}"
-                download_file(self._transport, self.name, path, drafts / name, checksums[name], bar.advance)
-            for name in files:
-                (drafts / name).replace(folder / name)
-        return folder
+        artifact, folder = self.document.artifact, Path(directory)
+        with download_bar(f"downloading {self.name}", sum(artifact.files.values()), progress) as bar:
+            return download_folder(self._transport, self.reference, "artifact", artifact.checksums, folder, bar.advance)
 
     def download_file(self, path: str, to: str | Path) -> Path:
         """Downloads one file of the run folder.
@@ -189,12 +240,12 @@ class Run:
         Raises:
             RunError: if it arrived damaged.
         """
-        return download_file(self._transport, self.name, path, Path(to))
+        return download_file(self._transport, self.reference, path, Path(to))
 
     def _not_yet(self, what: str, when: str) -> str:
         if self.document.state == "FAILED":
-            return f"Run {self.name!r} has no {what}: it failed. {self.document.error}"
-        return f"Run {self.name!r} is {self.document.state}; its {what} is there once it is {when}. run.wait() waits"
+            return f"Run {self.reference!r} has no {what}: it failed. {self.document.error}"
+        return f"Run {self.reference!r} is {self.document.state}; its {what} is there once it is {when}"
 
 
 def _line(event: "RunEvent") -> str:

@@ -51,6 +51,8 @@ def search_query(query: str | bytes | Path) -> "SearchDocument":
         return SearchDocument(text=query)
     if isinstance(query, bytes):
         return SearchDocument(image=query)
+    if not isinstance(query, Path):
+        raise DataError(f"The query is {repr(query)[:200]}: give a text, the bytes of a picture, or its Path")
     try:
         return SearchDocument(image=query.read_bytes())
     except OSError as error:

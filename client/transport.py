@@ -27,13 +27,13 @@ class Transport(Protocol):
         """
 
 
-def connect(url: str, flow: str) -> Transport:
+def connect(url: str, flow: str, token: str | None = None) -> Transport:
     """The way to a service, chosen by the URL's scheme. Nothing is sent yet.
 
     Raises:
         SettingsError: if the URL cannot be used.
     """
-    address = parse_address(url, flow)
+    address = parse_address(url, flow, token)
     return GrpcTransport(address) if address.scheme.startswith("grpc") else HttpTransport(address)
 
 
@@ -58,12 +58,16 @@ def wrong_service(transport: Transport, found: str) -> ServiceUnavailable:
     return ServiceUnavailable(f"{address.url} {found}. Is it a service of `jina flow --uses {address.flow}`?")
 
 
-def patiently(call: Callable[[], Result]) -> Result:
-    """What `call` returns; while the service does not answer, it is called again, for about 15 seconds.
+def patiently(call: Callable[[], Result], waits: Sequence[float] = RETRY_AFTER_SECONDS) -> Result:
+    """What `call` returns; while the service does not answer, it is called again.
 
     For calls that may safely arrive twice, to a service that answered a moment ago.
+
+    Args:
+        call: asks the service.
+        waits: seconds before each further try; by default about 15 in all.
     """
-    for seconds in RETRY_AFTER_SECONDS:
+    for seconds in waits:
         try:
             return call()
         except ServiceUnavailable:

@@ -1,8 +1,14 @@
 """What the client's tests share."""
 
 import socket
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from client import AttuneClient
+from flows.background import Service, running
+from tests.small_flow import small_flow
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -16,3 +22,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The service's ATTUNE_HOME."""
+    return tmp_path_factory.mktemp("service") / "home"
+
+
+@pytest.fixture(scope="session")
+def service(home: Path) -> Iterator[Service]:
+    """The fine-tuning service without the executors that load models."""
+    with running(small_flow(home.parent), home, home.parent / "service.log") as started:
+        yield started
+
+
+@pytest.fixture(scope="session", params=["grpc", "http"])
+def attune(request: pytest.FixtureRequest, service: Service) -> AttuneClient:
+    """The real client, once over each protocol."""
+    return AttuneClient(getattr(service, request.param))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from attune.errors import ServiceUnavailable
-from client.batches import batches, send_batches
+from client.batches import DOCUMENT_BYTES, batches, send_batches
 
 
 @dataclass
@@ -26,13 +26,13 @@ def sizes(found: list[list[Picture]]) -> list[list[int]]:
         ([], []),
         ([1], [[1]]),
         ([1, 1, 1], [[1, 1], [1]]),  # two documents at most
-        ([3, 3, 9], [[3, 3], [9]]),  # 6 bytes at most; a larger one goes alone
+        ([3, 3, 9], [[3, 3], [9]]),  # two with 6 bytes at most; a larger one goes alone
         ([9, 1], [[9], [1]]),
         ([4, 3, 3], [[4], [3, 3]]),
     ],
 )
 def test_batches_keep_to_both_limits(given: list[int], expected: list[list[int]]) -> None:
-    assert sizes(list(batches(pictures(*given), max_documents=2, max_bytes=6))) == expected
+    assert sizes(list(batches(pictures(*given), max_documents=2, max_bytes=6 + 2 * DOCUMENT_BYTES))) == expected
 
 
 def test_documents_are_read_as_they_are_needed() -> None:

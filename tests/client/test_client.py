@@ -3,14 +3,13 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from attune.errors import DataError, ServiceUnavailable, SettingsError
 from attune.schemas import EvaluationResult, FinetuningRun, RunEvent, TrainingExample
 from attune.settings import EvaluationCallback as CallbackSettings
 from client import AttuneClient, EvaluationCallback
-from client.display import examples_table, metrics_table, runs_table
+from client.display import examples_tables, metrics_table, runs_table
 from client.progress import TrainingBar
 from client.pushes import Pushes
 
@@ -96,7 +95,7 @@ def test_a_callback_has_the_fields_that_its_settings_have() -> None:
 
 
 def test_data_that_is_not_pushed_yet_gets_names_of_the_runs_own() -> None:
-    pushes = Pushes("my-run")
+    pushes = Pushes("my-run", "default")
     queries, index, more = Path("queries.csv"), [TrainingExample()], Path("more.csv")
 
     settings = pushes.callbacks(
@@ -118,7 +117,7 @@ def test_data_that_is_not_pushed_yet_gets_names_of_the_runs_own() -> None:
     ]
 
 
-def printed(table: Table) -> str:
+def printed(table: RenderableType) -> str:
     console = Console(width=100)
     with console.capture() as capture:
         console.print(table)
@@ -171,7 +170,7 @@ def test_examples_without_a_before_have_one_rank_and_one_list_of_hits() -> None:
         "hits_after": [{"image": 3, "caption": "the cat", "score": 0.9}],
     }
 
-    shown = printed(examples_table([example]))
+    shown = printed(examples_tables([example], ("baseline", "model"), 3))
 
     assert "the cat" in shown
     assert "before" not in shown

@@ -1,8 +1,18 @@
+import ast
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+
+from client import AttuneClient, Run, login
+from client.__main__ import app
 
 
 def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -12,15 +22,60 @@ def run_client(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-COMMANDS = ["push", "fit", "evaluate", "runs", "show", "logs", "download", "report", "compare", "index", "search"]
+COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str) -> None:
-    assert command in run_client("--help").stdout
-    result = run_client(command, "--help")
+def test_every_command_says_what_it_does_and_every_option_what_it_is() -> None:
+    assert {"push", "fit", "evaluate", "runs", "datasets", "storage", "download"} <= COMMANDS.keys()
+    for name, command in COMMANDS.items():
+        assert command.help, name
+        assert [option.name for option in command.params if not getattr(option, "help", None)] == [], name
+
+
+@pytest.mark.parametrize(
+    ("command", "call"),
+    [
+        ("push", AttuneClient.push),
+        ("fit", AttuneClient.fit),
+        ("evaluate", AttuneClient.evaluate),
+        ("runs", AttuneClient.list_runs),
+        ("delete", AttuneClient.delete_runs),
+        ("index", AttuneClient.index),
+        ("search", AttuneClient.search),
+        ("download", Run.save_artifact),
+        ("report", Run.report),
+        ("logs", Run.logs),
+        ("login", login),
+    ],
+)
+def test_a_command_takes_what_the_call_in_python_takes_under_the_same_names(
+    command: str, call: Callable[..., object]
+) -> None:
+    taken = {name.strip("-").replace("-", "_") for option in COMMANDS[command].params for name in option.opts}
+    only_python = {"self", "progress", "settings", "callbacks"}
+    assert signature(call).parameters.keys() - only_python <= taken
+
+
+def test_help_of_a_command_is_printed() -> None:
+    result = run_client("push", "--help")
     assert result.returncode == 0
-    assert f"python -m client {command}" in result.stdout
+    assert "python -m client push" in result.stdout
+
+
+def test_messages_are_for_python_and_the_command_line_alike() -> None:
+    """What one would type in Python is of no use to somebody in a terminal."""
+    call = re.compile(r"\b(client|run|attune)\.[a-z_]+\(")
+    files = [path for package in ("attune", "client", "executors") for path in Path(package).rglob("*.py")]
+    raised = [
+        (path, text.value)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise) and node.exc is not None
+        for text in ast.walk(node.exc)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    ]
+    assert len(raised) > 100
+    assert [(path, text) for path, text in raised if call.search(text)] == []
 
 
 def test_error_is_its_message_and_nothing_else() -> None:
@@ -58,7 +113,7 @@ def test_callbacks_are_checked_with_the_other_settings() -> None:
     ("arguments", "message"),
     [
         ([], "give --data"),
-        (["--data", "a.csv", "--eval-data", "emoji"], "give --data"),
+        (["--data", "a.csv", "--eval-data", "emoji"], "--data (a.csv) and --eval-data (emoji) are two answers"),
         (["--eval-data", "emoji", "--set", "baseline=x"], "has an option of its own"),
     ],
 )
@@ -72,7 +127,7 @@ def test_evaluate_refuses_options_that_make_no_sense(arguments: list[str], messa
     ("arguments", "message"),
     [
         ([], "give --data"),
-        (["--data", "a.csv", "--train-data", "emoji"], "give --data"),
+        (["--data", "a.csv", "--train-data", "emoji"], "--data (a.csv) and --train-data (emoji) are two answers"),
         (["--train-data", "emoji", "--set", "seed"], "is not name=value"),
         (["--train-data", "emoji", "--set", "model=x"], "has an option of its own"),
     ],

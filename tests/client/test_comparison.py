@@ -1,0 +1,51 @@
+"""Two runs side by side, on a terminal and as numbers."""
+
+from rich.console import Console
+
+from attune.comparison import Row, Section
+from attune.schemas import EvaluationResult, FinetuningRun
+from client.comparison import RunComparison
+
+RECALL = Row(metric="text_to_image_recall@5", before=0.5, after=0.625, low=0.0625, high=0.1875, p_value=0.0004)
+MEDIAN = Row(metric="text_to_image_median_rank", before=3.0, after=2.0)
+
+
+def compared(*rows: Row) -> RunComparison:
+    evaluation = EvaluationResult(images=24, captions=48)
+    one = FinetuningRun(name="plain", settings={"model": "starter", "eval_data": "emoji"}, evaluation=evaluation)
+    other = FinetuningRun(
+        name="tuned", experiment="styles", settings={"model": "starter", "train_data": "noto"}, evaluation=evaluation
+    )
+    section = Section(name="runs", title="Two runs", definition="There are no intervals: evaluate again.", rows=list(rows))
+    return RunComparison(one, other, section)
+
+
+def shown(comparison: RunComparison) -> str:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(comparison.table())
+    return " ".join(capture.get().split())
+
+
+def test_runs_are_named_with_their_models_intervals_and_p_values() -> None:
+    text = shown(compared(RECALL, MEDIAN))
+
+    assert "metric ┃ plain ┃ styles/tuned ┃ difference ┃ p ┃" in text
+    assert "text to image recall@5 │ 0.500 │ 0.625 │ +0.125 (+0.062 to +0.188) │ < 0.001 │" in text
+    assert "plain is starter as it is; styles/tuned is starter trained on noto" in text
+    assert "difference: styles/tuned minus plain, with its 95 % interval" in text
+
+
+def test_without_intervals_the_table_says_why() -> None:
+    text = shown(compared(MEDIAN))
+
+    assert "difference ┃ p" not in text
+    assert "There are no intervals: evaluate again." in text
+
+
+def test_the_numbers_are_there_by_metric() -> None:
+    found = compared(RECALL, MEDIAN).metrics()
+
+    assert found["one"] == {RECALL.metric: 0.5, MEDIAN.metric: 3.0}
+    assert found["difference"] == {RECALL.metric: 0.125, MEDIAN.metric: -1.0}
+    assert found["p_values"] == {RECALL.metric: 0.0004}
