@@ -1,33 +1,39 @@
 """The Evaluator's work: a run's model before and after on the held-out split, and the report.
 
 report/metrics.json   every figure with its interval, in every mode, and what the figures depend on
-report/index.html     the same for people, with the rest of what `attune.report.page` writes
+report/ranks.npz      the rank of every query, see `attune.evaluation.kept_ranks`
+report/index.html     the figures for people, with the rest of what `attune.report.page` writes
 """
 
 import json
-from pathlib import Path
+from dataclasses import replace
 
-from attune.comparison import Section
+import numpy as np
+
+from attune.comparison import Row, Section, sides
 from attune.config import check_settings
 from attune.data.duplicates import thumbnails
-from attune.data.pairs import Pairs
+from attune.data.pairs import Pairs, joined
 from attune.data.parts import Parts, load_parts
 from attune.device import choose_device
 from attune.errors import EvaluationError
-from attune.evaluation.class_figures import class_figures, zero_shot_facts
-from attune.evaluation.classes import Classes, find_classes
+from attune.evaluation.class_figures import class_figures, zero_shot_facts, zero_shot_ranks
+from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
 from attune.evaluation.effects import effects
+from attune.evaluation.kept_ranks import FILE, pack
 from attune.evaluation.leakage import Leaks, find_leaks
 from attune.evaluation.look import Look, look, pixels_of
-from attune.evaluation.measure import image_of_text, split_fingerprint
+from attune.evaluation.measure import clusters_of, image_of_text, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
 from attune.evaluation.retrieval_figures import headline, retention, retrieval_figures
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
-from attune.files import write_text
-from attune.models.clip import Clip, load_clip
+from attune.files import whole_file, write_text
+from attune.life_cycle import last_attempt
+from attune.models.clip import Clip
 from attune.report.material import Material
 from attune.report.page import write_report
+from attune.run_models import ancestors, load_named
 from attune.runs import RunFolder, read_json
 from attune.schemas import EvaluationResult
 from attune.settings import FinetuningSettings
@@ -37,7 +43,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     """Measures the starting weights and the chosen ones on the held-out split, in fp32, and writes the report.
 
     Both go through the same code and the same pixels in one process, so nothing but the weights differs. A run that
-    trains nothing measures its model, beside its baseline if it has one.
+    trains nothing measures its model, beside its baseline if it has one. Its history says what is being done.
 
     Raises:
         EvaluationError: if there is nothing to measure: embeddings that are no numbers, or a baseline that takes pictures
@@ -48,27 +54,29 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     classes, prompts = find_classes(parts, settings.seed), templates(settings.prompt_templates)
     before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
+    _say(folder, "looking for held-out pictures among those it learnt from")
     leaks = _leaks(clip, parts, settings)
-    owner = image_of_text(parts.test)
-    [first] = tables([headline(before.test, owner)] if before else None, [headline(after.test, owner)])
+    first, *others = _sections(folder, before, after, parts, classes, str(clip.device))
+    rows = [*first.rows, *_zero_shot_rows(others)]
     result = EvaluationResult(
         images=len(parts.test),
         captions=len(after.test.texts),
         split_fingerprint=split_fingerprint(parts.test),
-        before=before.test.metrics if before else {},
-        after=after.test.metrics,
-        difference_low={row.metric: row.low for row in first.rows if row.low is not None},
-        difference_high={row.metric: row.high for row in first.rows if row.high is not None},
-        p_values={row.metric: row.p_value for row in first.rows if row.p_value is not None},
+        before=(before.test.metrics | _known(rows, "before")) if before else {},
+        after=after.test.metrics | _known(rows, "after"),
+        difference_low=_known(rows, "low"),
+        difference_high=_known(rows, "high"),
+        p_values=_known(rows, "p_value"),
         fingerprints={
             "preprocessing": after.preprocessing,
             **({"before": before.weights} if before else {}),
             "after": after.weights,
+            **({"classes": classes_fingerprint(classes, prompts)} if classes else {}),
         },
         warnings=[leaks.describe()] if leaks.rows else [],
     )
     facts = result.model_dump(exclude={"id"}) | {
-        "sections": [section.model_dump() for section in _sections(before, after, parts, classes, str(clip.device))],
+        "sections": [section.model_dump() for section in others],
         "zero_shot": zero_shot_facts(after, classes, prompts) if classes else {},
         "leakage": leaks.describe(),
         "leaked": [parts.test.images[row] for row in leaks.rows],
@@ -76,20 +84,23 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         **(effects(before.test, after.test, parts.test, leaks.rows) if before else {}),
         "environment": read_json(folder.path / "environment.json"),
     }
+    _say(folder, "writing the report")
     write_text(folder.report / "metrics.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
+    with whole_file(folder.path / FILE) as draft:
+        draft.write_bytes(pack(_ranks(before, after, image_of_text(parts.test), classes)))
     write_report(
         folder.report,
         Material(
             run=run.model_copy(update={"evaluation": result}),
             facts=facts,
-            events=list(folder.events()),
+            events=last_attempt(folder),
             test=parts.test,
             cache=pixels_of(clip, parts.test),
             before=before.test if before else None,
             after=after.test,
         ),
     )
-    folder.log(_summary(result))
+    folder.log(_summary(result, sides(run)))
     return result
 
 
@@ -98,63 +109,120 @@ def _look_at_both(
 ) -> tuple[Look | None, Look, Clip]:
     """What the model before makes of the data, if there is one; what the model after does; and the latter."""
     device = choose_device(settings.devices)
-    clip = load_clip(settings.model, device, settings.seed)
+    data = f"{len(parts.test)} held-out pictures and {len(parts.test.texts)} captions"
+    clip = load_named(settings.model, device, settings.seed)
     if settings.trains:
         clip.load_weights(folder.start_weights)
+        _say(folder, f"measuring the model before training: {data}")
         before = look(clip, parts, classes, prompts)
         clip.load_weights(folder.chosen_weights)
+        _say(folder, "measuring the model after training")
         return before, look(clip, parts, classes, prompts), clip
     if settings.baseline is None:
+        _say(folder, f"measuring {settings.model}: {data}")
         return None, look(clip, parts, classes, prompts), clip
-    baseline = load_clip(settings.baseline, device, settings.seed)
+    baseline = load_named(settings.baseline, device, settings.seed)
     one, other = (preprocessing_fingerprint(model.preprocess) for model in (baseline, clip))
     if one != other:
         raise EvaluationError(
             f"{settings.baseline!r} and {settings.model!r} take pictures in different ways (preprocessing {one[:12]} and "
             f"{other[:12]}), so a difference would not be one of the models alone. Evaluate each in a run of its own"
         )
-    return look(baseline, parts, classes, prompts), look(clip, parts, classes, prompts), clip
+    _say(folder, f"measuring the baseline {settings.baseline}: {data}")
+    before = look(baseline, parts, classes, prompts)
+    _say(folder, f"measuring {settings.model}")
+    return before, look(clip, parts, classes, prompts), clip
+
+
+def _say(folder: RunFolder, what: str) -> None:
+    folder.log(what, kind="evaluation")
 
 
 def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
-    """Held-out pictures that are in the training data: the run's own, or that of the finished run it measures."""
-    seen = parts.train if len(parts.train) else _trained_on(settings.model)
-    if seen is None:
+    """Held-out pictures that are in the training data: the run's own, and that of the finished runs its models come from."""
+    models = [model for model in (settings.model, settings.baseline) if model]
+    runs = {folder.reference: folder for model in models for folder in ancestors(model)}
+    earlier = {name: pairs for name, folder in runs.items() if len(pairs := _learnt_from(folder))}
+    seen = [*([parts.train] if len(parts.train) else []), *earlier.values()]
+    if not seen:
         return Leaks(exact=[], near=[], captions=0)
-    train, test = (pixels_of(clip, pairs) for pairs in (seen, parts.test))
-    small = thumbnails(train.pixels)
-    held_out = small if seen.fingerprint == parts.test.fingerprint else thumbnails(test.pixels)
-    return find_leaks(seen, small[train.rows(seen.images)], parts.test, held_out[test.rows(parts.test.images)])
+    small: dict[str, np.ndarray] = {}
+
+    def shrunk(pairs: Pairs) -> np.ndarray:
+        cache = pixels_of(clip, pairs)
+        if pairs.fingerprint not in small:
+            small[pairs.fingerprint] = thumbnails(cache.pixels)
+        pixels: np.ndarray = small[pairs.fingerprint][cache.rows(pairs.images)]
+        return pixels
+
+    leaks = find_leaks(joined(seen), np.concatenate([shrunk(pairs) for pairs in seen]), parts.test, shrunk(parts.test))
+    return replace(leaks, earlier=tuple(earlier))
 
 
-def _trained_on(model: str) -> Pairs | None:
-    """What the model of a finished run of this service learnt from; None of any other model."""
-    folder = RunFolder(Path(model).parent)
-    if Path(model) != folder.artifact or not (folder.path / "run.json").is_file():
-        return None
+def _learnt_from(folder: RunFolder) -> Pairs:
+    """The training part of a finished run; empty if it trained nothing."""
     run = folder.load()
-    parts = load_parts(check_settings(run.settings), run.train_fingerprint, run.eval_fingerprint)
-    return parts.train if len(parts.train) else None
+    return load_parts(check_settings(run.settings), run.train_fingerprint, run.eval_fingerprint).train
 
 
-def _sections(before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str) -> list[Section]:
-    """Every table beside the headline."""
+def _sections(
+    folder: RunFolder, before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str
+) -> list[Section]:
+    """Every table, the headline first."""
     owner = image_of_text(parts.test)
 
-    def figures(one: Look) -> list[Figures]:
+    def figures(one: Look, name: str) -> list[Figures]:
+        of_classes = ""
+        if classes is not None:
+            probe = f", linear probe and neighbours from {len(classes.train)} pictures" if one.train is not None else ""
+            of_classes = f"; {len(classes.names)} classes by their names{probe}"
+        _say(folder, f"figures, {name}: retrieval{of_classes}")
         return [
+            headline(one.test, owner),
             *retrieval_figures(one.test, owner, device),
             *(class_figures(one, classes, device) if classes else []),
             *([retention(one.retention, image_of_text(parts.retention))] if one.retention and parts.retention else []),
         ]
 
-    return tables(figures(before) if before else None, figures(after))
+    names = sides(folder.load())
+    found = [figures(one, name) for one, name in zip((before, after), names, strict=True) if one]
+    _say(folder, "intervals, by bootstrap over pictures")
+    return tables(found[0] if before else None, found[-1])
 
 
-def _summary(result: EvaluationResult) -> str:
-    names = {"text->image": "text_to_image_recall@5", "image->text": "image_to_text_recall@5"}
+def _known(rows: list[Row], field: str) -> dict[str, float]:
+    """One of the numbers of each row that has it, by metric."""
+    return {row.metric: value for row in rows if (value := getattr(row, field)) is not None}
+
+
+def _zero_shot_rows(sections: list[Section]) -> list[Row]:
+    """The rows of zero-shot classification under the names they have in the headline."""
+    return [
+        row.model_copy(update={"metric": f"zero_shot_{row.metric}"})
+        for section in sections
+        if section.name == "zero_shot"
+        for row in section.rows
+    ]
+
+
+def _ranks(before: Look | None, after: Look, image_of_text: np.ndarray, classes: Classes | None) -> dict[str, np.ndarray]:
+    """What `attune.evaluation.kept_ranks` keeps."""
+    found = {f"{kind}_picture": pictures for kind, pictures in clusters_of(image_of_text).items()}
+    if classes:
+        found["zero_shot_picture"] = classes.rows
+    for when, one in (("before", before), ("after", after)):
+        if one is not None:
+            found |= {f"{kind}_{when}": ranks for kind, ranks in one.test.ranks.items()}
+            if classes:
+                found[f"zero_shot_{when}"] = zero_shot_ranks(one, classes)
+    return found
+
+
+def _summary(result: EvaluationResult, names: tuple[str, str]) -> str:
+    metrics = {"text->image": "text_to_image_recall@5", "image->text": "image_to_text_recall@5"}
     if not result.before:
-        return "recall@5: " + ", ".join(f"{label} {result.after[name]:.4f}" for label, name in names.items())
+        return "recall@5: " + ", ".join(f"{label} {result.after[name]:.4f}" for label, name in metrics.items())
     return "recall@5: " + ", ".join(
-        f"{label} {result.before[name]:.4f} before, {result.after[name]:.4f} after" for label, name in names.items()
+        f"{label} {result.before[name]:.4f} {names[0]}, {result.after[name]:.4f} {names[1]}"
+        for label, name in metrics.items()
     )

@@ -44,9 +44,14 @@ def fine_tune() -> Path:
     with running(Path("flows/finetune.yml"), FOLDER / "home", FOLDER / "finetune.log") as service:
         attune = AttuneClient(service.grpc)
         train, test = (DocList[TrainingExample](part) for part in split(load("noto")))
+        console.print(f"Pushing {len(train)} emoji to learn from and {len(test)} to measure on, then training ...")
         attune.push("noto-train", train)
         attune.push("noto-test", test)
-        run = attune.fit("starter", "noto-train", eval_data="noto-test", run_name="noto", wait=True, **SETTINGS)
+        run = attune.fit("starter", "noto-train", eval_data="noto-test", run_name="noto", **SETTINGS)
+        if not Console(stderr=True).is_terminal:  # where no progress bar is drawn
+            for line in run.stream_logs():
+                console.print(line, markup=False)
+        run.wait()
         console.rule("[bold]2. Before and after")
         run.display_metrics()
         run.display_examples(4)

@@ -6,12 +6,18 @@ from typing import Any
 import numpy as np
 
 from attune.evaluation.classes import Classes
-from attune.evaluation.classification import class_table, confusion_matrix, mean_per_class_recall, per_query, predictions
+from attune.evaluation.classification import (
+    class_ranks,
+    class_table,
+    confusion_matrix,
+    mean_per_class_recall,
+    per_query,
+    predictions,
+)
 from attune.evaluation.linear_probe import Features, linear_probe
 from attune.evaluation.look import Look
 from attune.evaluation.neighbours import neighbours
 from attune.evaluation.tables import Figures
-from attune.evaluation.zero_shot import zero_shot
 
 MOST_CLASSES = 40
 """Of a confusion matrix: a larger one would outgrow all else in the report, and nobody could read it."""
@@ -33,9 +39,7 @@ def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Fi
     targets = classes.targets(classes.test.labels)
     images = found.test.images[classes.rows]
     prompted = f"Pictures are compared with prompts of their class's name; {len(classes.names)} classes. {ACCURACY}"
-    tables = [
-        _figures("zero_shot", "Zero-shot classification", prompted, zero_shot_scores(found, classes), targets, classes)
-    ]
+    tables = [_figures("zero_shot", "Zero-shot classification", prompted, _scores(found), targets, classes)]
     if found.train is not None and found.validation is not None:
         train = Features(found.train, classes.targets(classes.train.labels))
         validation = Features(found.validation, classes.targets(classes.validation.labels))
@@ -63,21 +67,31 @@ def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Fi
     return tables
 
 
-def zero_shot_scores(found: Look, classes: Classes) -> np.ndarray:
-    """Scores of the labelled held-out pictures with each class, float32 (pictures, classes)."""
-    assert found.classes is not None
-    return zero_shot(found.classes, found.test.images[classes.rows])
+def zero_shot_ranks(found: Look, classes: Classes) -> np.ndarray:
+    """The place of the right class of each labelled held-out picture, from 1: int64 (pictures,)."""
+    return class_ranks(_scores(found), classes.targets(classes.test.labels))
 
 
 def zero_shot_facts(found: Look, classes: Classes, prompts: list[str]) -> dict[str, Any]:
-    """The per-class table and, of up to `MOST_CLASSES` classes, the confusion matrix of zero-shot classification."""
+    """What figures of zero-shot classification are to be seen beside, and the figures class by class.
+
+    `chance` is the share that guessing gets right, `majority` that of the largest class; there is a `confusion` matrix of up
+    to `MOST_CLASSES` classes.
+    """
     targets = classes.targets(classes.test.labels)
-    confusion = confusion_matrix(predictions(zero_shot_scores(found, classes), targets), targets, len(classes.names))
+    confusion = confusion_matrix(predictions(_scores(found), targets), targets, len(classes.names))
     return {
         "prompts": prompts,
+        "chance": 1 / len(classes.names),
+        "majority": float(np.bincount(targets).max() / len(targets)),
         "classes": [asdict(one) for one in class_table(confusion, classes.names)],
         "confusion": confusion.tolist() if len(classes.names) <= MOST_CLASSES else [],
     }
+
+
+def _scores(found: Look) -> np.ndarray:
+    assert found.scores is not None  # there are classes
+    return found.scores
 
 
 def _figures(name: str, title: str, definition: str, scores: np.ndarray, targets: np.ndarray, classes: Classes) -> Figures:

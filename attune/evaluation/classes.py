@@ -1,5 +1,7 @@
 """The labels of a run's data as classes: what classification is measured on."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +60,11 @@ def find_classes(parts: Parts, seed: int) -> Classes | None:
     )
     names = sorted(seen.union(map(_name, learnt.labels), map(_name, chosen.labels)))
     return Classes(names, rows, test, learnt, chosen)
+
+
+def classes_fingerprint(classes: Classes, prompts: Sequence[str]) -> str:
+    """SHA-256 of the classes, the held-out pictures' labels and the prompts: what zero-shot figures depend on."""
+    return hashlib.sha256(json.dumps([classes.names, classes.test.labels, prompts]).encode()).hexdigest()
 
 
 def _name(label: str) -> str:

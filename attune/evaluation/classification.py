@@ -58,7 +58,7 @@ def per_query(scores: np.ndarray, targets: np.ndarray) -> dict[str, np.ndarray]:
 
     Arguments and errors are those of `classification_metrics`.
     """
-    rank = _ranks(scores, targets)
+    rank = class_ranks(scores, targets)
     fifth = (rank <= 5) * 1.0 if scores.shape[1] >= 5 else np.full(len(rank), np.nan)
     return {"acc1": (rank <= 1) * 1.0, "acc5": fifth}
 
@@ -68,7 +68,7 @@ def predictions(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
     Of several wrong classes with equal scores it is the first. Arguments and errors are those of `classification_metrics`.
     """
-    wrong = np.flatnonzero(_ranks(scores, targets) > 1)
+    wrong = np.flatnonzero(class_ranks(scores, targets) > 1)
     others = scores[wrong]
     others[np.arange(len(wrong)), targets[wrong]] = -np.inf
     found = targets.astype(np.int64)
@@ -134,8 +134,11 @@ def check_targets(targets: np.ndarray, queries: int, classes: int) -> None:
         )
 
 
-def _ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """From 1, int64 (queries,): the right class itself and the wrong ones that are not below it."""
+def class_ranks(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """The place of each query's right class, from 1, int64 (queries,): wrong ones that are not below it stand before it.
+
+    Arguments and errors are those of `classification_metrics`.
+    """
     check_targets(targets, len(scores), scores.shape[1])
     right = scores[np.arange(len(scores)), targets]
     # What is not below, and not what is at least as high: a score that is no number must not pass for a win.

@@ -36,11 +36,16 @@ def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[i
 
 
 def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[str]]:
-    """By tag, the value of each caption."""
-    names = sorted({name for tags in test.tags for name in tags})
-    of_picture = {"label": test.labels} | {name: [tags.get(name, "") for tags in test.tags] for name in names}
+    """By tag, the value of each caption. A tag of the data that is called as one of these is `tag label` and so on."""
+    of_picture = {"label": test.labels}
     if leaked:
         there = set(leaked)
         of_picture["training data"] = ["nearly in it" if row in there else "not in it" for row in range(len(test))]
     found = {"caption length": caption_length(test.texts)}
-    return found | {name: [values[row] for row in owner] for name, values in of_picture.items()}
+    found |= {name: [values[row] for row in owner] for name, values in of_picture.items()}
+    for name in sorted({name for tags in test.tags for name in tags}):
+        free = name
+        while free in found:
+            free = f"tag {free}"
+        found[free] = [test.tags[row].get(name, "") for row in owner]
+    return found

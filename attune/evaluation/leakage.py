@@ -20,11 +20,13 @@ class Leaks:
         exact: rows of held-out pictures that are training pictures, byte for byte.
         near: other held-out pictures that look like one, as (held-out row, training row); of several the nearest.
         captions: held-out captions that a training picture has too, but for case, punctuation and spaces.
+        earlier: the runs that the model comes from, whose training pictures are among those that were looked at.
     """
 
     exact: list[int]
     near: list[tuple[int, int]]
     captions: int
+    earlier: tuple[str, ...] = ()
 
     @property
     def rows(self) -> list[int]:
@@ -42,6 +44,8 @@ class Leaks:
             )
         if self.captions:
             found.append(f"Held-out captions that training pictures have too: {self.captions}, as is usual of short ones")
+        if found and self.earlier:
+            found.append(f"Those of the runs that the model comes from count as well: {', '.join(self.earlier)}")
         return "".join(f"{sentence}. " for sentence in found).rstrip()
 
 

@@ -11,7 +11,7 @@ from attune.errors import EvaluationError
 from attune.evaluation.classes import Classes
 from attune.evaluation.measure import Measurement, embed_images, measure
 from attune.evaluation.provenance import preprocessing_fingerprint, weights_fingerprint
-from attune.evaluation.zero_shot import classifier
+from attune.evaluation.zero_shot import classifier, zero_shot
 from attune.models.clip import Clip
 
 
@@ -22,7 +22,7 @@ class Look:
     Attributes:
         test: of the held-out pictures and captions, ranked.
         retention: of the retention data, if there is any.
-        classes: of the class names, float32 (classes, dim), if there are classes.
+        scores: of the labelled held-out pictures with each class, float32 (pictures, classes), if there are classes.
         train: of the pictures a probe learns from, float32 (images, dim); None if there is nothing to learn from.
         validation: of those that choose its strength.
         weights: SHA-256 of the model's weights.
@@ -31,7 +31,7 @@ class Look:
 
     test: Measurement
     retention: Measurement | None
-    classes: np.ndarray | None
+    scores: np.ndarray | None
     train: np.ndarray | None
     validation: np.ndarray | None
     weights: str
@@ -52,7 +52,9 @@ def look(clip: Clip, parts: Parts, classes: Classes | None, prompts: list[str]) 
     """
     test = measure(clip, parts.test, pixels_of(clip, parts.test))
     _refuse_nan(clip, test)
-    train = validation = None
+    scores = train = validation = None
+    if classes is not None:
+        scores = zero_shot(classifier(clip, classes.names, prompts), test.images[classes.rows])
     if classes is not None and len(classes.train) and len(classes.validation):
         train, validation = (
             embed_images(clip, pairs, pixels_of(clip, pairs)) for pairs in (classes.train, classes.validation)
@@ -60,7 +62,7 @@ def look(clip: Clip, parts: Parts, classes: Classes | None, prompts: list[str]) 
     return Look(
         test=test,
         retention=measure(clip, parts.retention, pixels_of(clip, parts.retention)) if parts.retention else None,
-        classes=classifier(clip, classes.names, prompts) if classes is not None else None,
+        scores=scores,
         train=train,
         validation=validation,
         weights=weights_fingerprint(clip.model.state_dict()),

@@ -9,29 +9,40 @@ import numpy as np
 
 from attune.errors import DataError
 from attune.models.clip import Clip
+from attune.roots import local_path
 
+MAX_BYTES = 10**6
+MOST_PROMPTS = 1000
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def templates(name: str = "openai") -> list[str]:
+def templates(name: str = "openai", roots: Sequence[Path] | None = None) -> list[str]:
     """Prompts with `{c}` for the name of the class, such as ``"a photo of a {c}."``.
 
     Args:
         name: ``simple`` (one prompt), ``openai`` (seven; good where pictures are of many kinds), or the path of a text file
             with a prompt a line. Empty lines and those that start with ``#`` are passed over.
+        roots: folders that such a file must lie in, see `attune.roots`; None is anywhere.
 
     Raises:
-        DataError: if there is no such set or file, it has no prompts, or one of them has anything but `{c}` in braces.
+        DataError: if there is no such set or file, it has none or more than `MOST_PROMPTS`, or one of them has anything
+            but `{c}` in braces.
     """
     shipped = {path.stem: path for path in sorted(_FOLDER.glob("*.txt"))}
-    path = shipped.get(name, Path(name).expanduser())
+    path = shipped.get(name) or local_path(name, roots)
     try:
-        if not path.is_file():
-            raise OSError("there is no such file")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if path is None or not path.is_file():
+            raise OSError("there is no such file" if roots is None else "there is no such file below ATTUNE_MODEL_ROOTS")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise OSError(f"the file has more than {MAX_BYTES:,} bytes")
+        lines = content.decode("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(shipped)
-        raise DataError(f"templates = {name!r}: {error}. Give {known}, or a text file with a prompt a line") from error
+        raise DataError(
+            f"prompt_templates = {name!r}: {error}. Give {known}, or a text file with a prompt a line"
+        ) from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     found = [(number, line) for number, line in numbered if line and not line.startswith("#")]
     wrong = [number for number, line in found if not _only_c(line)]
@@ -43,6 +54,10 @@ def templates(name: str = "openai") -> list[str]:
             else "there are no prompts in it"
         )
         raise DataError(f"{path}: {what}. Write a prompt a line with {{c}} where the name of the class goes")
+    if len(found) > MOST_PROMPTS:
+        raise DataError(
+            f"{path}: it has {len(found):,} prompts, more than {MOST_PROMPTS:,}. Each is embedded for each class"
+        )
     return [line for _, line in found]
 
 

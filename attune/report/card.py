@@ -6,7 +6,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from open_clip.pretrained import get_pretrained_cfg
 
-from attune.comparison import comparison
+from attune.comparison import ZERO_SHOT, comparison, sides
+from attune.figures import figure
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
 
@@ -34,12 +35,13 @@ tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
 
 
 def comparison_table(run: FinetuningRun) -> str:
-    """Before, after and difference of every metric, as a Markdown table; without a before, the figures alone."""
+    """Both models' figures and their difference for every metric, as a Markdown table; of one model its figures alone."""
     rows = [row for row in comparison(run.evaluation).rows if row.after is not None]
     if not run.evaluation.before:
-        return "\n".join(["| metric | value |", "|---|---:|", *(f"| {row.label} | {_figure(row.after)} |" for row in rows)])
-    lines = [f"| {row.label} | {_figure(row.before)} | {_figure(row.after)} | {row.difference} |" for row in rows]
-    return "\n".join(["| metric | before | after | difference |", "|---|---:|---:|---:|", *lines])
+        return "\n".join(["| metric | value |", "|---|---:|", *(f"| {row.label} | {figure(row.after)} |" for row in rows)])
+    lines = [f"| {row.label} | {figure(row.before)} | {figure(row.after)} | {row.difference} |" for row in rows]
+    heading = f"| metric | {' | '.join(sides(run))} | difference |"
+    return "\n".join([heading, "|---|---:|---:|---:|", *lines])
 
 
 def chosen_weights(run: FinetuningRun) -> str:
@@ -54,12 +56,20 @@ def chosen_weights(run: FinetuningRun) -> str:
     }[training.chosen]
 
 
+def begun_with(run: FinetuningRun) -> str:
+    """The run whose model this one trained further, in words; empty if it began with another model."""
+    earlier = run.settings.get("model_artifact")
+    if not earlier:
+        return ""
+    return f"the model of the run {earlier}" + ", with its optimizer's state" * bool(run.settings.get("continue_optimizer"))
+
+
 def _front_matter(run: FinetuningRun) -> str:
     """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
     data = _data_name(run.settings)
     results = [
         EvalResult(
-            task_type="image-text-retrieval",
+            task_type="zero-shot-image-classification" if row.metric in ZERO_SHOT else "image-text-retrieval",
             dataset_type=data,
             dataset_name=f"{data} (held out)" if not run.settings.get("eval_data") else data,
             metric_type=row.metric,
@@ -90,14 +100,16 @@ def _introduction(run: FinetuningRun) -> str:
     model, data = run.settings.get("model"), run.settings.get("train_data")
     said = f"{model}, evaluated by Attune on `{_data_name(run.settings)}`."
     if run.training.device:
-        said = f"{model} fine-tuned by Attune on `{data}` with {run.training.recipe.get('loss', run.settings.get('loss'))}."
+        start = begun_with(run).replace("the", "The", 1) or model
+        loss = run.training.recipe.get("loss", run.settings.get("loss"))
+        said = f"{start} fine-tuned by Attune on `{data}` with {loss}."
     return f"{said}\n{run.description}".strip()
 
 
 def _figures(run: FinetuningRun) -> str:
     result = run.evaluation
     headline, sentences = verdict(result, bool(run.training.device))
-    title = "Before and after" if result.before else "Evaluation"
+    title = " and ".join(sides(run)).capitalize() if result.before else "Evaluation"
     interval = " The difference has a 95 % interval (paired bootstrap over\npictures)." if result.before else ""
     parts = [
         f"## {title}",
@@ -132,7 +144,3 @@ What was `auto` came to:
 def _data_name(settings: dict[str, Any]) -> str:
     """The dataset that was measured on, or a part of it was."""
     return str(settings.get("eval_data") or settings.get("train_data") or "")
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -1,14 +1,15 @@
 """What a report says beside its figures: data, settings, and how to make the run again."""
 
 import json
-import math
 import shlex
 from collections.abc import Callable
 from typing import Any
 
+from attune.config import changed_settings
+from attune.figures import MISSING, figure, p_value
+from attune.report.card import begun_with
 from attune.report.material import Material
 from attune.schemas import FinetuningRun
-from attune.settings import FinetuningSettings
 
 OPTIONS = {
     "fit": ("model", "train_data", "eval_data", "epochs", "batch_size", "learning_rate", "loss"),
@@ -17,26 +18,14 @@ OPTIONS = {
 """Settings that a command of `python -m client` has an option for; the others go through `--set`."""
 
 
-def figure(value: float | None) -> str:
-    """Three decimals, a whole number as it is, and a dash for what is not defined."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def p_value(value: float | None) -> str:
-    """Three decimals, and no smaller than that."""
-    return "< 0.001" if value is not None and value < 0.001 else figure(value)
-
-
 def plain(value: Any) -> str:
     """A setting or a fact in words: lists and tables on one line, a dash for nothing."""
     if value is None or value == "":
-        return "–"
+        return MISSING
     if isinstance(value, dict):
         return ", ".join(f"{name} {plain(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value)) or "–"
+        return ", ".join(map(plain, value)) or MISSING
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -53,14 +42,21 @@ FORMATS: dict[str, Callable[..., str]] = {"figure": figure, "p_value": p_value, 
 
 def data_facts(material: Material) -> list[tuple[str, str]]:
     """What was measured on, by name and value; fingerprints in full."""
-    run, result = material.run, material.run.evaluation
-    settings = run.settings
-    measured = settings.get("eval_data") or f"a held-out part of {settings.get('train_data')}"
+    run = material.run
     facts = {
-        "measured on": measured,
+        "begun with": begun_with(run),
+        "measured on": measured_on(run),
         "pictures": f"{len(material.test):,}",
         "captions": f"{len(material.test.texts):,}",
         "groups": f"{len(set(material.test.groups)):,}",
+    }
+    return [(name, value) for name, value in {**facts, **fingerprints(material)}.items() if value]
+
+
+def fingerprints(material: Material) -> dict[str, str]:
+    """SHA-256 of what the figures depend on, by name; empty where there is no such thing."""
+    run, result = material.run, material.run.evaluation
+    return {
         "held-out pictures and captions": result.split_fingerprint,
         "training data": run.train_fingerprint,
         "evaluation data": run.eval_fingerprint,
@@ -69,7 +65,11 @@ def data_facts(material: Material) -> list[tuple[str, str]]:
         f"weights, {material.sides[0]}": result.fingerprints.get("before", ""),
         f"weights, {material.sides[1]}": result.fingerprints.get("after", ""),
     }
-    return [(name, value) for name, value in facts.items() if value]
+
+
+def measured_on(run: FinetuningRun) -> str:
+    """The data that figures come from, in words."""
+    return str(run.settings.get("eval_data") or f"a held-out part of {run.settings.get('train_data')}")
 
 
 def setting_rows(run: FinetuningRun) -> list[tuple[str, Any, Any, bool]]:
@@ -78,25 +78,16 @@ def setting_rows(run: FinetuningRun) -> list[tuple[str, Any, Any, bool]]:
     Those that differ come first. What the recipe decided beyond the settings has nothing asked for.
     """
     recipe = run.training.recipe
-    changed = changes(run)
+    changed = changed_settings(run.settings)
     rows = [(name, value, recipe.get(name, value), name in changed) for name, value in run.settings.items()]
     rows.sort(key=lambda row: not row[3])
     return rows + [(name, None, value, False) for name, value in recipe.items() if name not in run.settings]
 
 
-def changes(run: FinetuningRun) -> dict[str, Any]:
-    """The settings that are not the default."""
-    fields = FinetuningSettings.model_fields
-    return {
-        name: value
-        for name, value in run.settings.items()
-        if value is not None and (name not in fields or json.dumps(value) != json.dumps(fields[name].default, default=str))
-    }
-
-
 def reproduce(run: FinetuningRun) -> str:
     """The command that starts the same run again, on data of the same names."""
-    given = changes(run)
+    given = changed_settings(run.settings)
+    given.pop("model_artifact", None)  # it is the model
     command = "fit" if run.training.device else "evaluate"
     words = ["python", "-m", "client", command]
     for name in OPTIONS[command]:

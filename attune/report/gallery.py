@@ -18,16 +18,19 @@ SHOWN = 6
 """Examples of each kind on the page: with ten pictures each, what keeps the file small enough to send."""
 
 THUMBNAIL = 96
-LONGEST = 280
 
 
 def pick_examples(test: Pairs, before: Measurement | None, after: Measurement, seed: int) -> list[dict[str, Any]]:
-    """Random text queries with their first hits before and after; random, so that losses show beside gains.
+    """Text queries with their first hits before and after: `random` ones first, then those that got `better` and `worse`.
 
-    Without `before` there are no `rank_before` and `hits_before`.
+    Without `before` there are random ones only, with no `rank_before` and `hits_before`.
     """
     chosen = np.random.default_rng(seed).permutation(len(after.texts))[:EXAMPLES]
-    return [_example("text_to_image", int(query), test, before, after) for query in chosen]
+    found = [{"kind": "random", **_example("text_to_image", int(query), test, before, after)} for query in chosen]
+    if before is None:
+        return found
+    changed = pick_changed("text_to_image", test, before, after)
+    return found + [{"kind": kind, **example} for kind, examples in changed.items() for example in examples]
 
 
 def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measurement) -> dict[str, list[dict[str, Any]]]:
@@ -116,11 +119,6 @@ def thumbnail(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=80, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def shortened(text: str, length: int = LONGEST) -> str:
-    """The text, or its beginning and an ellipsis."""
-    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, left: int, top: int, cell: int) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from attune.comparison import sides
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.evaluation.measure import Measurement
@@ -17,7 +18,7 @@ class Material:
         run: with `training` and `evaluation` filled in. `training` is empty for a model that was only evaluated, and
             `evaluation.before` if it was compared with none.
         facts: content of `report/metrics.json`.
-        events: the run's history.
+        events: the run's history since it was last begun from the beginning.
         test: the pictures and captions that were measured on.
         cache: pixels of these pictures.
         before: figures of the starting model, or of the baseline; None if there is none to compare with.
@@ -35,4 +36,4 @@ class Material:
     @property
     def sides(self) -> tuple[str, str]:
         """What the two models are called: before and after training, or a baseline and a model."""
-        return ("before", "after") if self.run.training.device else ("baseline", "model")
+        return sides(self.run)

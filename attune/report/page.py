@@ -2,8 +2,8 @@
 
 index.html     the page: no script, nothing fetched, pictures and plots inside it
 plots/         the plots as PNG
-examples.json  random queries with their first hits before and after
-examples.png   the same as pictures
+examples.json  random queries, and those that gained and lost most, with their first hits before and after
+examples.png   the random ones as pictures
 README.md      the model card
 """
 
@@ -16,12 +16,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from attune.characters import shortened
 from attune.comparison import Row, Section, comparison
 from attune.files import whole_file, write_text
 from attune.metrics import DIRECTIONS
 from attune.report.card import chosen_weights, model_card
-from attune.report.facts import FORMATS, data_facts, reproduce, setting_rows
-from attune.report.gallery import SHOWN, contact_sheet, pick_changed, pick_examples, shortened, thumbnail
+from attune.report.facts import FORMATS, data_facts, fingerprints, measured_on, reproduce, setting_rows
+from attune.report.gallery import SHOWN, contact_sheet, pick_changed, pick_examples, thumbnail
 from attune.report.material import Material
 from attune.report.plots import Plot, draw
 from attune.report.verdict import verdict
@@ -51,7 +52,7 @@ def write_report(folder: Path, material: Material) -> None:
     examples = pick_examples(material.test, material.before, material.after, seed)
     write_text(folder / "examples.json", json.dumps(examples, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     with whole_file(folder / "examples.png") as draft:
-        contact_sheet(examples, material.test, material.cache).save(draft, format="PNG")
+        contact_sheet(_of_kind("random", examples), material.test, material.cache).save(draft, format="PNG")
     write_text(folder / "README.md", model_card(material.run))
     write_text(folder / "index.html", render(material, plots, examples))
 
@@ -95,18 +96,20 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         wins={direction: facts["wins"][direction] for direction in DIRECTIONS if direction in facts.get("wins", {})},
         zero_shot=facts.get("zero_shot") or {},
         data=data_facts(material),
+        fingerprints=fingerprints(material),
         settings=setting_rows(run),
         command=reproduce(run),
+        measured_on=measured_on(run),
         environment=facts.get("environment", {}),
     )
     return page.lstrip()  # the macros at the top of the template leave empty lines
 
 
 def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
-    """Rows under the direction their name begins with; under an empty heading those that have none."""
+    """Rows under the direction, or `zero_shot`, that their name begins with; under an empty heading those that have none."""
 
     def heading(row: Row) -> str:
-        return next((name for name in DIRECTIONS if row.metric.startswith(f"{name}_")), "")
+        return next((name for name in (*DIRECTIONS, "zero_shot") if row.metric.startswith(f"{name}_")), "")
 
     return [
         (name.replace("_", " "), [(row.metric.removeprefix(f"{name}_").replace("_", " "), row) for row in group])
@@ -116,16 +119,19 @@ def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
 
 def galleries(material: Material, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Example queries by kind: what got better, what got worse, and a few at random."""
-    found = [{"kind": "Drawn at random", "direction": "text_to_image", "examples": examples[:SHOWN]}]
+    found = [{"kind": "Drawn at random", "direction": "text_to_image", "examples": _of_kind("random", examples)[:SHOWN]}]
     if material.before is None:
         return found
-    changed = [
-        {
-            "kind": kind.capitalize(),
-            "direction": direction,
-            "examples": shown[: SHOWN if direction == "text_to_image" else FEWER],
-        }
-        for direction in DIRECTIONS
-        for kind, shown in pick_changed(direction, material.test, material.before, material.after).items()
+    to_image = [
+        {"kind": kind.capitalize(), "direction": "text_to_image", "examples": _of_kind(kind, examples)}
+        for kind in ("better", "worse")
     ]
-    return [*changed[:2], *found, *changed[2:]]
+    to_text = [
+        {"kind": kind.capitalize(), "direction": "image_to_text", "examples": shown[:FEWER]}
+        for kind, shown in pick_changed("image_to_text", material.test, material.before, material.after).items()
+    ]
+    return [*to_image, *found, *to_text]
+
+
+def _of_kind(kind: str, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [example for example in examples if example["kind"] == kind]

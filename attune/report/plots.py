@@ -78,10 +78,14 @@ class Plot:
         text = buffer.getvalue()
         text = text[text.index("<svg") :]
         text = re.sub(r' (xmlns(:xlink)?|width|height)="[^"]*"', "", text, count=4)
-        text = re.sub(r'(\bid="|"#|url\(#)', rf"\1{self.name}-", text)
+        text = re.sub("<[^>]*>", self._on_a_page, text)  # tags only: a class may be called `#1f63b0`
+        return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.text)}"', 1)
+
+    def _on_a_page(self, tag: re.Match[str]) -> str:
+        text = re.sub(r'(\bid="|"#|url\(#)', rf"\1{self.name}-", tag[0])
         for colour, own in THEME.items():
             text = text.replace(colour, own)
-        return text.replace("<svg", f'<svg role="img" aria-label="{escape(self.text)}"', 1)
+        return text
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def training_curves(events: list[RunEvent]) -> list[Plot]:
         x, y = curve(points, label, name)
         if not len(x) or not steps:
             continue
-        figure, axes = _figure()
+        figure, axes = _figure(left=0.15)
         _line(axes, x, y, AFTER, "-", "weights")
         if name == "mean_recall" and averages:
             _line(axes, *curve(averages, label, name), BEFORE, "--", "running average of the weights")
@@ -143,6 +147,7 @@ def training_curves(events: list[RunEvent]) -> list[Plot]:
         axes.set_xlabel(label)
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter("{x:g}")  # 0.0003 or 1e-05: as many digits as it takes, so that they have room
         first, last = (f"{y[end]:.3g} at {label} {x[end]:.0f}" for end in (0, -1))
         plots.append(Plot(name, f"{title} by {label}", f"{title}: {first}, {last}.", figure))
     return plots

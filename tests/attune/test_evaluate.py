@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ import pytest
 from PIL import Image
 
 from attune.config import check_settings
+from attune.data.pairs import Pairs
 from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
 from attune.errors import EvaluationError
 from attune.evaluation.classes import find_classes
+from attune.evaluation.kept_ranks import FILE, query_values, unpack
 from attune.evaluation.measure import measure
 from attune.evaluation.zero_shot import classifier, templates
 from attune.models.clip import CONFIG, load_clip
@@ -147,10 +151,50 @@ def test_held_out_pictures_that_are_nearly_training_pictures_are_reported(folder
     assert (folder.report / "index.html").read_text().count("nearly alike") == 1
 
 
+def test_the_history_says_what_is_being_measured(folder: RunFolder) -> None:
+    assert [event.message for event in folder.events() if event.kind == "evaluation"] == [
+        "measuring the model before training: 36 held-out pictures and 72 captions",
+        "measuring the model after training",
+        "looking for held-out pictures among those it learnt from",
+        *(
+            f"figures, {when}: retrieval; 8 classes by their names, linear probe and neighbours from {learnt} pictures"
+            for when in ("before", "after")
+            for learnt in [len(load_train(folder))]
+        ),
+        "intervals, by bootstrap over pictures",
+        "writing the report",
+    ]
+
+
+def load_train(folder: RunFolder) -> Pairs:
+    run = folder.load()
+    return load_parts(check_settings(run.settings), run.train_fingerprint, run.eval_fingerprint).train
+
+
+def test_the_rank_of_every_query_is_kept_and_gives_the_figures_again(folder: RunFolder) -> None:
+    ranks = unpack((folder.path / FILE).read_bytes())
+
+    after = folder.load().evaluation.after
+    for kind, (values, pictures) in query_values(ranks).items():
+        assert len(pictures) == (72 if kind == "text_to_image" else 36)
+        assert {name: after[name] for name in values} == pytest.approx({name: one.mean() for name, one in values.items()})
+
+
+def test_an_evaluation_asked_for_twice_at_once_is_done_once(folder: RunFolder, model: Path) -> None:
+    RunFolder.create(FinetuningRun(name="twice", settings={"eval_data": "test", "devices": "cpu", "model": str(model)}))
+    run_stage("validate", "twice")
+
+    asked = [subprocess.Popen([sys.executable, "-m", "attune", "evaluate", "twice"]) for _ in range(2)]
+
+    assert [process.wait(120) for process in asked] == [0, 0]
+    states = [event.message for event in RunFolder.open("twice").events() if event.kind == "state"]
+    assert states == ["state VALIDATING", "state EVALUATING", "state FINISHED"]
+
+
 def test_what_the_figures_depend_on_is_stored_with_them(folder: RunFolder) -> None:
     evaluation = folder.load().evaluation
 
-    assert evaluation.fingerprints.keys() == {"preprocessing", "before", "after"}
+    assert evaluation.fingerprints.keys() == {"preprocessing", "before", "after", "classes"}
     assert all(len(value) == 64 for value in evaluation.fingerprints.values())
     assert (evaluation.fingerprints["before"] == evaluation.fingerprints["after"]) == (evaluation.before == evaluation.after)
 
@@ -213,9 +257,13 @@ def test_a_model_alone_has_figures_without_a_comparison(folder: RunFolder, model
 def test_a_finished_runs_model_is_not_measured_on_what_it_learnt_without_a_word(folder: RunFolder, model: Path) -> None:
     load_clip(str(model)).save_folder(folder.artifact)  # as the export stage would
 
-    found = evaluated("on-its-own", model="labelled", eval_data="train").evaluation
+    run = evaluated("on-its-own", model="labelled", eval_data="train")
+    found = run.evaluation
 
     assert "Held-out pictures that are training pictures" in found.warnings[0]
     assert "the same file" in found.warnings[0]
     facts = json.loads((RunFolder.open("on-its-own").report / "metrics.json").read_text())
     assert 40 < len(facts["leaked"]) < 64  # all but the validation part
+    assert run.settings["model"] == "labelled"  # and not the folder where it is
+    told = [event.message for event in RunFolder.open("on-its-own").events() if event.kind == "evaluation"]
+    assert told[0] == "measuring labelled: 64 held-out pictures and 128 captions"

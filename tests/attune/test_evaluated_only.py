@@ -127,7 +127,7 @@ def test_all_of_the_data_is_the_test_part(alone: RunFolder) -> None:
     [
         ({"model": "ViT-B-33#openai"}, ModelError, "Did you mean ViT-B-32"),
         ({"baseline": "ViT-B-33#openai"}, ModelError, "Did you mean ViT-B-32"),
-        ({"prompt_templates": "absent.txt"}, DataError, "templates = 'absent.txt'"),
+        ({"prompt_templates": "absent.txt"}, DataError, "prompt_templates = 'absent.txt'"),
         ({"eval_data": "absent"}, DatasetNotFound, "no dataset named 'absent'"),
         ({"eval_data": "one"}, DataError, "eval_data 'one' has 1 picture; at least 2"),
     ],
@@ -144,10 +144,10 @@ def test_what_cannot_be_measured_is_refused_at_once(
 def test_a_finished_runs_model_is_found_by_the_runs_name(tiny_model: Path) -> None:
     tuned = RunFolder.create(FinetuningRun(name="tuned"))
     wanted = FinetuningRun(settings={"model": "tuned", "baseline": "starter", "eval_data": "shapes"})
-    with pytest.raises(ModelError, match="There is no model named 'tuned'"):  # it is not finished
+    with pytest.raises(ModelError, match="'tuned' is a run, and no model yet: it is CREATED"):
         validate(wanted)
 
     load_clip(str(tiny_model)).save_folder(tuned.artifact)
 
     settings = validate(wanted)["settings"]
-    assert (settings["model"], settings["baseline"]) == (str(tuned.artifact), "starter")
+    assert (settings["model"], settings["baseline"]) == ("tuned", "starter")  # the name that people know

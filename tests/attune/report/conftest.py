@@ -19,7 +19,7 @@ def material(knowing: tuple[Path, RunFolder]) -> Material:
     """Of the run in which the tiny model learnt the shapes; intervals are made up, other figures are measured."""
     folder = knowing[1]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTUNE_HOME", str(folder.path.parents[1]))
+        patch.setenv("ATTUNE_HOME", str(folder.path.parents[2]))
         run = folder.load()
         settings = check_settings(run.settings)
         clip = load_clip(settings.model)

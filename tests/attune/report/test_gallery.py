@@ -8,7 +8,7 @@ from PIL import Image
 
 from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement
-from attune.report.gallery import contact_sheet, pick_changed, pick_examples, shortened, thumbnail
+from attune.report.gallery import contact_sheet, pick_changed, pick_examples, thumbnail
 from attune.report.material import Material
 
 TEST = Pairs("f", ["a", "b", "c"], [["one", "uno"], ["two"], ["three"]], ["1", "2", "3"])
@@ -54,6 +54,15 @@ def test_of_hits_that_score_alike_the_right_one_is_last() -> None:
         assert [hit["image"] for hit in example["hits_after"]].index(example["image"]) == 2
 
 
+def test_queries_that_gained_and_lost_most_stand_behind_the_random_ones() -> None:
+    before, after = measured([3, 2, 1, 2], [1, 1, 1]), measured([1, 1, 3, 2], [1, 1, 1])
+
+    found = pick_examples(TEST, before, after, seed=0)
+
+    assert [example["kind"] for example in found] == ["random"] * 4 + ["better", "worse"]
+    assert [example["query"] for example in found[4:]] == ["one", "two"]
+
+
 def test_random_examples_follow_from_the_seed_and_have_no_before_if_there_is_none() -> None:
     after = measured([1] * 4, [1] * 3)
 
@@ -61,15 +70,15 @@ def test_random_examples_follow_from_the_seed_and_have_no_before_if_there_is_non
 
     assert first == again
     assert sorted(example["query"] for example in first) == ["one", "three", "two", "uno"]
-    assert set(first[0]) == {"query", "image", "rank_after", "hits_after"}
+    assert set(first[0]) == {"kind", "query", "image", "rank_after", "hits_after"}
     assert {"rank_before", "hits_before"} < set(pick_examples(TEST, after, after, seed=1)[0])
 
 
 def test_the_sheet_is_narrower_without_a_before(material: Material) -> None:
     test, cache = material.test, material.cache
 
-    both = contact_sheet(pick_examples(test, material.before, material.after, 0), test, cache)
-    one = contact_sheet(pick_examples(test, None, material.after, 0), test, cache)
+    alone, beside = (pick_examples(test, before, material.after, 0) for before in (None, material.before))
+    both, one = (contact_sheet(examples[: len(alone)], test, cache) for examples in (beside, alone))
 
     assert (both.height, both.width - one.width) == (one.height, 5 * 72 + 24)
 
@@ -85,8 +94,3 @@ def test_a_thumbnail_is_a_small_picture_of_the_same_colours() -> None:
     assert kind == "data:image/jpeg;base64"
     assert picture.size == (48, 96)
     assert np.abs(np.asarray(picture)[50, 20] - np.array([200, 0, 0])).max() < 8
-
-
-def test_long_texts_are_shortened() -> None:
-    assert shortened("as it is", 8) == "as it is"
-    assert shortened("too long by far", 9) == "too long…"

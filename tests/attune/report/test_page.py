@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attune.comparison import Row
 from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement
 from attune.metrics import DIRECTIONS, retrieval_metrics
 from attune.report.facts import figure, p_value, plain, reproduce, setting_rows
 from attune.report.material import Material
-from attune.report.page import write_report
+from attune.report.page import by_direction, write_report
 from attune.report.verdict import verdict
 from attune.schemas import EvaluationResult, FinetuningRun
 from attune.settings import FinetuningSettings
@@ -46,6 +47,9 @@ FACTS = {
         "image_to_text": {"better": 0, "worse": 0, "same": 0},
     },
     "zero_shot": {
+        "prompts": ["a photo of a {c}."],
+        "chance": 0.25,
+        "majority": 0.5,
         "classes": [
             {"name": name, "images": 8, "recall": 0.75, "precision": None, "confused_with": NAMES[0]} for name in NAMES
         ],
@@ -298,6 +302,16 @@ def test_settings_that_differ_from_the_defaults_come_first_with_what_they_came_t
         ("loss", "auto", "CLIPLoss", False),
         ("warmup_steps", None, 20, False),
     ]
+
+
+def test_rows_stand_under_what_their_names_begin_with() -> None:
+    names = ["text_to_image_mrr", "image_to_text_mrr", "zero_shot_acc1", "acc5"]
+
+    found = by_direction([Row(metric=name) for name in names])
+
+    assert [(heading, [label for label, _ in rows]) for heading, rows in found] == [
+        ("text to image", ["mrr"]), ("image to text", ["mrr"]), ("zero shot", ["acc1"]), ("", ["acc5"]),
+    ]  # fmt: skip
 
 
 def test_values_are_written_for_people() -> None:

@@ -103,6 +103,15 @@ def test_the_confusion_of_classes_is_by_share_of_each_row_and_numbers_stand_for_
     assert "$x^2" in plain.svg()
 
 
+def test_names_of_classes_are_shown_as_they_are_however_much_they_look_like_svg() -> None:
+    names = [AFTER, 'id="a" "#b', "url(#c) <&>"]
+
+    svg = confusion(names, np.eye(3)).svg()
+
+    shown = ["".join(element.itertext()) for element in ET.fromstring(svg.replace("xlink:", "")).iter("text")]
+    assert [shown.count(name) for name in names] == [2, 2, 2]
+
+
 @pytest.fixture(scope="module")
 def plots(material: Material) -> list[Plot]:
     return draw(material)
