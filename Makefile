@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve format lint type test test-slow bench k8s starter
+.PHONY: help install demo serve format lint type test test-slow chaos bench k8s starter
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,10 +42,15 @@ test: lint type ## what CI runs: lint, types, tests
 test-slow: lint type ## the same with the slow tests
 	@$(BIN)/pytest
 
-bench: $(READY) ## run the benchmarks and write their results (about 45 minutes on 2 cores)
+chaos: $(READY) ## kill, starve and confuse a service at random moments and count what is lost (a minute or two a fault)
+	@$(BIN)/python -W ignore -m tests.chaos --rounds $(or $(ROUNDS),2)
+
+bench: $(READY) ## run the benchmarks and write their results (about an hour on 2 cores)
 	@$(BIN)/python -m benchmarks.training_throughput
 	@$(BIN)/python -m benchmarks.retrieval
 	@$(BIN)/python -m benchmarks.recipe_quality --sets emoji
+	@$(BIN)/python -m benchmarks.service_load
+	@$(BIN)/python -m benchmarks.push_memory
 
 k8s: $(READY) ## write k8s/ from the flows
 	@$(BIN)/python -m k8s.export

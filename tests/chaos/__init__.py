@@ -1,0 +1,1 @@
+"""Faults, inflicted on a real service at random moments."""
