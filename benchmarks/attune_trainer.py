@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from attune.data import store
+from attune.data import uploads
 from attune.data.pixels import open_pixels
 from attune.models.clip import load_clip
 from attune.runs import RunFolder
@@ -28,9 +28,8 @@ def push(name: str, examples: Sequence[TrainingExample]) -> str:
     Raises:
         ValueError: if any example is rejected: a benchmark's peers would then train on other data.
     """
-    for start in range(0, len(examples), 64):
-        store.add_batch(name, f"upload-{name}", examples[start : start + 64])
-    report = store.commit(name, f"upload-{name}")
+    batches = [uploads.add_batch(name, name, examples[start : start + 64]) for start in range(0, len(examples), 64)]
+    report = uploads.commit(name, name, [key for batch in batches for key in batch.batches])
     if report.rejected:
         first = report.problems[0]
         raise ValueError(f"{report.rejected} examples of {name} were rejected, first {first.source}: {first.advice}")

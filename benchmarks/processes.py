@@ -87,12 +87,12 @@ def watch(command: list[str], folder: Path, device: str, environment: dict[str, 
 
 def _look(pid: int, found: Watched, ended: threading.Event, device: str) -> None:
     while not ended.wait(INTERVAL_SECONDS):
-        found.peak_memory_mib = max(found.peak_memory_mib, sum(map(_proportional_mib, _family(pid))))
+        found.peak_memory_mib = max(found.peak_memory_mib, sum(map(_proportional_mib, family(pid))))
         if device != "cpu" and shutil.which("nvidia-smi"):
             found.gpu += _gpu()
 
 
-def _family(pid: int) -> list[int]:
+def family(pid: int) -> list[int]:
     """The process and all its descendants."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):

@@ -11,10 +11,11 @@ themselves, an advantage that the others do not have. Every arm sees each captio
 are measured by one evaluator on the same held-out pairs.
 
     python -m benchmarks.recipe_quality --sets emoji
-    python -m benchmarks.recipe_quality --sets flickr8k --flickr8k FOLDER --pretrain-pictures 3000
+    python -m benchmarks.recipe_quality --sets flickr8k --flickr8k FOLDER --pretrain-pictures 3000 --folder KEPT
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -23,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +33,23 @@ import numpy as np
 import torch
 from open_clip_train.params import get_default_params  # type: ignore[import-untyped]
 
+from attune import __version__
 from attune.config import check_settings
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.parts import load_parts
 from attune.data.pixels import open_pixels
 from attune.data.read import read_examples
 from attune.device import choose_precision
+from attune.errors import RunNotFound
 from attune.evaluation.bootstrap import interval
 from attune.evaluation.measure import image_of_text, measure, split_fingerprint
 from attune.metrics import DIRECTIONS
 from attune.models.clip import Clip, load_clip, load_folder
+from attune.names import DEFAULT_EXPERIMENT
+from attune.runs import RunFolder, runs_folder
 from attune.schemas import TrainingExample
 from benchmarks import attune_trainer, open_clip_trainer
+from benchmarks.arms import Arm, kept_file
 from benchmarks.machine import RESULTS, command_line, describe_machine, without_path, write_result
 from examples.emoji.data import load, split
 
@@ -97,26 +104,16 @@ class DataSet:
     peer_defaults: dict[str, str]
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """What arms on this set are told apart by: the start's weights and the data."""
+        with (self.start / "open_clip_model.safetensors").open("rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
+        return weights, self.train.fingerprint, self.test.fingerprint
+
+    @property
     def captions(self) -> int:
         """Captions to train on."""
         return sum(map(len, self.train.captions))
-
-
-@dataclass
-class Arm:
-    """One recipe on one set.
-
-    Attributes:
-        by: the trainer that ran it.
-        settings: what was set; all else is at the trainer's defaults.
-        hits: for each seed and direction, whether each query's right answer is among the first `K`, bool (queries,).
-        records: for each seed what the run came to: steps, captions seen, seconds.
-    """
-
-    by: str
-    settings: dict[str, Any]
-    hits: list[dict[str, np.ndarray]] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
 
 
 def main(arguments: list[str]) -> dict[str, Any]:
@@ -136,8 +133,8 @@ def main(arguments: list[str]) -> dict[str, Any]:
         "over pictures of the mean over seeds",
         "sets": found,
     }
-    with tempfile.TemporaryDirectory(prefix="attune-benchmark-") as name:
-        folder = Path(name)
+    with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory(prefix="attune-benchmark-") as name:
+        folder = Path(name).resolve()
         attune_trainer.use_home(folder / "home")
         for set_name in options.sets:
             compared = compare(prepare(set_name, folder, device, options), folder / set_name, device, options)
@@ -156,7 +153,7 @@ def prepare(name: str, folder: Path, device: str, options: argparse.Namespace) -
     start, model = options.start, options.start
     if name == "flickr8k" and options.pretrain_pictures:
         first, train = train[: options.pretrain_pictures], train[options.pretrain_pictures :]
-        start = _pretrain(first, options, device)
+        start = str(_pretrain(first, options, device))
         model = f"{model}, trained by Attune on {len(first)} other pictures of the set"
     train_print, test_print = (
         attune_trainer.push(f"{name}-{part}", examples) for part, examples in (("train", train), ("test", test))
@@ -197,7 +194,7 @@ def compare(data: DataSet, folder: Path, device: str, options: argparse.Namespac
             arms["plain"] = tried[best]
         else:
             peers.plain(arms, best, seed)
-        _run_attune(arms, data, clip, device, seed, options.epochs)
+        _run_attune(arms, data, folder, clip, device, seed, options.epochs)
 
     owner = image_of_text(data.test)
     figures = {name: _figures(arm, owner, arms["attune"]) for name, arm in arms.items()}
@@ -244,6 +241,10 @@ class _Peers:
         """Trains by a recipe, measures, and adds what was found to its arm."""
         chosen = {**self.precision, "--workers": str(os.cpu_count() or 1), **options}
         arm = arms.setdefault(name, Arm("open_clip_train", {"--batch-size": batch_size, **chosen}))
+        kept = kept_file(self.folder, *self.data.asked, name, arm.settings, squash, self.epochs, seed)
+        if arm.take(kept):
+            _report(self.data, name, arm)
+            return
         start = time.monotonic()
         peer = open_clip_trainer.train(
             self.folder / "peer",
@@ -267,6 +268,7 @@ class _Peers:
         peer.weights.unlink()  # checkpoints are large
         arm.hits.append(_hits(self.clip, self.data))
         arm.records.append({"seed": seed, "steps": steps, "captions_seen": steps * batch_size, "seconds": round(seconds, 1)})
+        arm.keep(kept)
         _report(self.data, name, arm)
 
     def plain(self, arms: dict[str, Arm], rate: str, seed: int) -> Arm:
@@ -277,7 +279,7 @@ class _Peers:
         return arms["plain"]
 
 
-def _run_attune(arms: dict[str, Arm], data: DataSet, clip: Clip, device: str, seed: int, epochs: int) -> None:
+def _run_attune(arms: dict[str, Arm], data: DataSet, kept: Path, clip: Clip, device: str, seed: int, epochs: int) -> None:
     """Attune at its defaults, with as many epochs as show each caption `epochs` times."""
     settings: dict[str, Any] = {
         "model": str(data.start),
@@ -288,8 +290,13 @@ def _run_attune(arms: dict[str, Arm], data: DataSet, clip: Clip, device: str, se
     # By default an epoch shows one caption of each picture; open_clip's shows all of them.
     asked = epochs if at_once else round(epochs * data.captions / len(data.train))
     arm = arms.setdefault("attune", Arm("attune", {"epochs": asked}))
+    kept = kept_file(kept, *data.asked, "attune", __version__, arm.settings, seed)
+    if arm.take(kept):
+        _report(data, "attune", arm)
+        return
     start = time.monotonic()
     name = f"{data.name}-{seed}"
+    shutil.rmtree(runs_folder() / DEFAULT_EXPERIMENT / name, ignore_errors=True)  # broken off
     folder, _ = attune_trainer.run(
         name, {**settings, "epochs": asked, "seed": seed}, ["validate", "train", "evaluate", "export"], device
     )
@@ -301,6 +308,7 @@ def _run_attune(arms: dict[str, Arm], data: DataSet, clip: Clip, device: str, se
     seen = training.epochs * (sum(map(len, used.captions)) if at_once else len(used))
     record = {"seed": seed, "steps": training.steps, "captions_seen": seen, "seconds": round(seconds, 1)}
     arm.records.append({**record, "training": training.model_dump(exclude={"id", "seconds", "pairs_per_second"})})
+    arm.keep(kept)
     shutil.rmtree(folder.path)  # checkpoints are large
     _report(data, "attune", arm)
 
@@ -381,12 +389,18 @@ def _some(examples: list[TrainingExample], count: int | None) -> list[TrainingEx
     return examples if count is None else random.Random(0).sample(examples, min(count, len(examples)))
 
 
-def _pretrain(examples: Sequence[TrainingExample], options: argparse.Namespace, device: str) -> str:
+def _pretrain(examples: Sequence[TrainingExample], options: argparse.Namespace, device: str) -> Path:
     """A model that knows photographs: the start, trained on them by Attune."""
+    name = f"pretrain-{len(examples)}-{options.pretrain_epochs}"
+    with suppress(RunNotFound):
+        folder = RunFolder.open(name)
+        if folder.load().state == "FINISHED":
+            return folder.artifact
+        shutil.rmtree(folder.path)  # broken off
     attune_trainer.push("pretrain", examples)
     settings = {"model": options.start, "train_data": "pretrain", "epochs": options.pretrain_epochs}
-    folder, _ = attune_trainer.run("pretrain", settings, ["validate", "train", "evaluate", "export"], device)
-    return str(folder.artifact)
+    folder, _ = attune_trainer.run(name, settings, ["validate", "train", "evaluate", "export"], device)
+    return folder.artifact
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -404,6 +418,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pictures", type=int, help="the most training pictures of a set, drawn at random")
     parser.add_argument("--test-pictures", type=int, help="the most held-out pictures of a set, drawn at random")
     parser.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one")
+    parser.add_argument("--folder", type=Path, help="kept, with what each arm came to: one broken off goes on there")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder the result is written to")
     return parser
 

@@ -31,7 +31,11 @@ def test_throughput_of_both_trainers_is_measured(tiny_model: Path, attune_home: 
 
 def test_recipes_are_compared_on_the_same_pairs(tiny_model: Path, attune_home: Path, tmp_path: Path) -> None:
     sizes = ["--pictures", "80", "--test-pictures", "20", "--epochs", "1", "--plain-rates", "1e-4", "--device", "cpu"]
-    recipe_quality.main(["--sets", "emoji", "--start", str(tiny_model), *sizes, "--results", str(tmp_path)])
+    kept = ["--folder", str(tmp_path / "kept"), "--results", str(tmp_path)]
+    first = recipe_quality.main(["--sets", "emoji", "--start", str(tiny_model), *sizes, *kept])
+    again = recipe_quality.main(["--sets", "emoji", "--start", str(tiny_model), *sizes, *kept])
+    first, again = (result["sets"]["emoji"]["arms"] for result in (first, again))
+    assert first == again  # seconds and all: nothing was trained twice
 
     text = (tmp_path / "recipe_quality.json").read_text()
     found = json.loads(text)["sets"]["emoji"]
