@@ -1,4 +1,4 @@
-"""The README is run: its commands one after another in a shell, its Python as one script, its tables compared."""
+"""The documents are run: the README's commands one after another in a shell, all Python as one script, tables compared."""
 
 import json
 import os
@@ -16,20 +16,37 @@ from pathlib import Path
 
 import pytest
 
-from attune.config import settings_table
+from attune.errors import AttuneError
 from attune.schemas import ENDPOINTS
+from attune.service_settings import PREFIX, ServiceSettings
+from attune.settings import FinetuningSettings
+from attune.settings_table import settings_table
+from executors.gateway.door import answer_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+DOCS = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 SERVICES = {"flows/finetune.yml": 52000, "flows/search.yml": 52001}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, *texts: str) -> list[str]:
+    return [block for text in texts for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
 def test_settings_are_those_of_the_code() -> None:
-    assert settings_table() in README
+    assert settings_table(FinetuningSettings) in DOCS["settings"]
+    assert settings_table(ServiceSettings, PREFIX) in DOCS["service"]
+
+
+def test_errors_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \|$", DOCS["service"], re.MULTILINE)
+    assert rows == [
+        (kind.__name__, str(answer_of(kind(""))[0]), (kind.__doc__ or "").splitlines()[0]) for kind in kinds(AttuneError)
+    ]
+
+
+def kinds(kind: type[AttuneError]) -> list[type[AttuneError]]:
+    return [kind, *(below for each in kind.__subclasses__() if each.__name__[0] != "_" for below in kinds(each))]
 
 
 def test_figures_are_those_that_the_benchmarks_wrote() -> None:
@@ -65,8 +82,9 @@ def test_every_endpoint_of_the_table_exists() -> None:
 
 
 def test_every_path_it_names_exists() -> None:
-    paths = re.findall(r"`((?:attune|executors|flows|client|k8s|examples)/[\w/.]+)`", README)
-    assert len(paths) > 10
+    texts = "\n".join([README, *DOCS.values()])
+    paths = re.findall(r"`((?:attune|executors|flows|client|k8s|examples|docs|benchmarks)/[\w/.]+)`", texts)
+    assert len(paths) > 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
@@ -89,11 +107,13 @@ def test_every_command_and_script_runs(tmp_path: Path) -> None:
     # The commands start in the repository root and write beside it; here the root is a folder of links to it.
     for entry in (entry for entry in ROOT.iterdir() if not entry.name.startswith(".")):
         (tmp_path / entry.name).symlink_to(entry)
-    start_finetuning, *commands, start_search, search = blocks("bash")
+    start_finetuning, *commands, start_search, search = blocks("bash", README)
     with served(start_finetuning, tmp_path, environment):
         for command in commands:
             run(["bash", "-euc", command], tmp_path, environment)
-        script = "\n".join(blocks("python")).replace('save_artifact("tuned")', 'save_artifact("tuned-by-script")')
+        script = "\n".join(blocks("python", README, *DOCS.values())).replace(
+            'save_artifact("tuned")', 'save_artifact("tuned-by-script")'
+        )
         printed = run([sys.executable, "-c", script], tmp_path, environment)
         assert "state FINISHED" in printed
         assert "recall@5" in printed
@@ -142,4 +162,4 @@ def served(command: str, folder: Path, environment: dict[str, str]) -> Iterator[
 
 
 def test_nothing_is_left_to_fill_in() -> None:
-    assert re.findall(r"@[A-Z_]+@", README) == []
+    assert re.findall(r"@[A-Z_]+@", "\n".join([README, *DOCS.values()])) == []
