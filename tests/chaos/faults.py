@@ -132,7 +132,8 @@ def stop_service(scene: Scene) -> None:
     """The service is asked to stop in the middle of the run, and started again."""
     whole = descendants(scene.service.process.pid)
     scene.service.process.send_signal(signal.SIGTERM)
-    assert scene.service.process.wait(120) == 0
+    code = scene.service.process.wait(120)
+    assert code == 0, f"SIGTERM ended the service with code {code}"
     assert wait_until(lambda: not any(map(is_alive, whole)), 90), "SIGTERM left processes behind"
     scene.service = scene.restart()
 

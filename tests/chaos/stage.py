@@ -76,19 +76,23 @@ class Stage:
             witness = Witness(attune, run)
             another = partial(running, FLOW, self.home, self.folder / "another.log", **_clock(self.clock))
             scene = Scene(self.service, self.restart, another, self.home, run, witness, chance, self.disk, self.clock)
-            missed = False
+            missed, broken = False, []
             try:
                 for fault in faults:
                     at_random(scene.folder, chance.choice(FAULTS[fault].during), undisturbed, chance)
                     FAULTS[fault].inflict(scene)
             except Missed:
                 missed = True
+            except AssertionError as error:  # the service did not take it as it should; the run still comes to its end
+                broken.append(str(error))
+                if self.service.process.poll() is not None:
+                    self.restart()
             finally:
                 try:
                     finish(run)
                 finally:
                     witness.end()
-            found = losses(scene, self.undisturbed, any(FAULTS[fault].fails for fault in faults))
+            found = broken + losses(scene, self.undisturbed, any(FAULTS[fault].fails for fault in faults))
             attune.delete_run(run.reference)
             if found or not missed:
                 return found

@@ -22,19 +22,21 @@ def open_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def open_service(open_home: Path) -> Iterator[Service]:
-    """The small Flow without tokens and without limits of rate; the dataset `shapes` and the ended run `real` are there."""
+    """The small Flow without tokens and without limits of rate; the dataset `shapes` and the ended run `real` are there.
+
+    Random requests may hit these by name; the dataset and the run `untouched` they do not know.
+    """
     folder = open_home.parent
     with running(small_flow(folder), open_home, folder / "service.log", ATTUNE_REQUESTS_PER_SECOND="0") as service:
         attune = AttuneClient(service.grpc)
         colours = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "pink") * 5
-        attune.push(
-            "shapes",
-            [
-                TrainingExample(image=picture(colour, size=(30 + number, 40)), captions=[f"{colour} {number}"])
-                for number, colour in enumerate(colours)
-            ],
-        )
-        run = attune.fit(model="starter", train_data="shapes", run_name="real")
-        with suppress(RunError):  # it has ended otherwise
-            run.cancel()
+        examples = [
+            TrainingExample(image=picture(colour, size=(30 + number, 40)), captions=[f"{colour} {number}"])
+            for number, colour in enumerate(colours)
+        ]
+        for data, name in (("shapes", "real"), ("untouched", "untouched")):
+            attune.push(data, examples)
+            run = attune.fit(model="starter", train_data=data, run_name=name)
+            with suppress(RunError):  # it has ended otherwise
+                run.cancel()
         yield service

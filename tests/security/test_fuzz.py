@@ -53,8 +53,8 @@ def _survives(open_service: Service) -> Iterator[None]:
     grown = memory(before) - warm
     print(f"grown by {grown / 1e6:.0f} MB from {warm / 1e6:.0f} MB")
     assert grown < GROWTH
-    assert attune.get_run("real").name == "real"
-    assert {report.name: report.images for report in attune.list_datasets()}["shapes"] == 40
+    assert attune.get_run("untouched").name == "untouched"
+    assert {report.name: report.images for report in attune.list_datasets()}["untouched"] == 40
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +197,7 @@ def test_a_request_that_was_once_a_fault_is_answered(open_service: Service, path
 
 @pytest.mark.parametrize("query", ["after=-1", "after=99999999999999999999999", "after=x", "after=0&after=1"])
 def test_a_stream_of_events_from_an_impossible_place(open_service: Service, query: str) -> None:
-    with requests.get(f"{open_service.http}/runs/real/events?{query}", timeout=SECONDS, stream=True) as response:
+    with requests.get(f"{open_service.http}/runs/untouched/events?{query}", timeout=SECONDS, stream=True) as response:
         assert response.status_code in (200, 422)
         assert response.ok or response.json()["error"] == "DataError"
 
