@@ -34,7 +34,8 @@ class Stage:
         service: the one that is up now.
         home: its ATTUNE_HOME.
         disk: the disk that the home is on, if it has one of its own.
-        clock: file that sets the service's clock, if it can be set.
+        clock: file that sets the clock of services that load libfaketime, if they can.
+        clock_is_set: whether the service that is up has loaded it.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Stage:
     home: Path
     disk: Path | None
     clock: Path | None
+    clock_is_set: bool = False
 
     @property
     def model(self) -> Path:
@@ -53,10 +55,23 @@ class Stage:
         """Folder of the run that the others must equal."""
         return self.home / "runs" / "default" / "undisturbed"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What its processes are started with."""
+        return _clock(self.clock if self.clock_is_set else None)
+
+    def set_clock(self, wanted: bool) -> None:
+        """Starts the service again, with or without a clock that can be set: libfaketime breaks waiting with a timeout now
+        and then, so only the faults that need it live with it."""
+        if wanted != self.clock_is_set:
+            self.clock_is_set = wanted
+            self.service.process.terminate()
+            self.restart()
+
     def restart(self) -> Service:
         """Starts the service again, on the same ports."""
         self.service.process.wait()
-        self.service = start(FLOW, self.home, self.folder / "service.log", like=self.service, **_clock(self.clock))
+        self.service = start(FLOW, self.home, self.folder / "service.log", like=self.service, **self.environment)
         return self.service
 
     def cannot(self, fault: str) -> str:
@@ -70,11 +85,12 @@ class Stage:
     def play(self, faults: Sequence[str], name: str, chance: random.Random) -> list[str]:
         """A run to its end with faults at random moments of it, and what they have cost."""
         undisturbed = FinetuningRun.model_validate_json((self.undisturbed / "run.json").read_text())
+        self.set_clock(any(fault.startswith("clock") for fault in faults))
         attune = AttuneClient(self.service.grpc)
         for number in range(TRIES):
             run = start_run(attune, self.model, f"{name}-{number}")
             witness = Witness(attune, run)
-            another = partial(running, FLOW, self.home, self.folder / "another.log", **_clock(self.clock))
+            another = partial(running, FLOW, self.home, self.folder / "another.log", **self.environment)
             scene = Scene(self.service, self.restart, another, self.home, run, witness, chance, self.disk, self.clock)
             missed, broken = False, []
             try:
@@ -108,7 +124,7 @@ def prepared(folder: Path) -> Iterator[Stage]:
     if clock is not None:
         clock.write_text("+0\n")
     home = disk / "home"
-    service = start(FLOW, home, folder / "service.log", **_clock(clock))
+    service = start(FLOW, home, folder / "service.log")
     stage = Stage(folder, service, home, disk if disk_of_its_own else None, clock)
     try:
         (folder / "scratch").mkdir()
