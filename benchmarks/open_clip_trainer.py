@@ -5,6 +5,7 @@ It reads a CSV of picture files. Its csv data needs `pandas`, which open_clip_to
 
 import csv
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ def train(
         RuntimeError: if the trainer fails.
     """
     logs = folder / "logs"
+    shutil.rmtree(logs / name, ignore_errors=True)  # of a run that was broken off: the trainer would refuse the name
     command = [sys.executable, "-m", "open_clip_train.main", "--train-data", str(pairs_csv), "--dataset-type", "csv"]
     command += ["--device", device, "--epochs", str(epochs), "--batch-size", str(batch_size)]
     command += ["--log-every-n-steps", str(log_every), "--name", name, "--save-frequency", "0"]

@@ -26,6 +26,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class DataSet:
     model: str
     peer_defaults: dict[str, str]
 
-    @property
+    @cached_property
     def asked(self) -> tuple[str, ...]:
         """What arms on this set are told apart by: the start's weights and the data."""
         with (self.start / "open_clip_model.safetensors").open("rb") as file:
@@ -279,7 +280,7 @@ class _Peers:
         return arms["plain"]
 
 
-def _run_attune(arms: dict[str, Arm], data: DataSet, kept: Path, clip: Clip, device: str, seed: int, epochs: int) -> None:
+def _run_attune(arms: dict[str, Arm], data: DataSet, place: Path, clip: Clip, device: str, seed: int, epochs: int) -> None:
     """Attune at its defaults, with as many epochs as show each caption `epochs` times."""
     settings: dict[str, Any] = {
         "model": str(data.start),
@@ -290,7 +291,7 @@ def _run_attune(arms: dict[str, Arm], data: DataSet, kept: Path, clip: Clip, dev
     # By default an epoch shows one caption of each picture; open_clip's shows all of them.
     asked = epochs if at_once else round(epochs * data.captions / len(data.train))
     arm = arms.setdefault("attune", Arm("attune", {"epochs": asked}))
-    kept = kept_file(kept, *data.asked, "attune", __version__, arm.settings, seed)
+    kept = kept_file(place, *data.asked, "attune", __version__, arm.settings, seed)
     if arm.take(kept):
         _report(data, "attune", arm)
         return
