@@ -1,18 +1,21 @@
 """A Flow as a background process, for the demo, the examples and the tests."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 START_SECONDS = 300
 STOP_SECONDS = 60
+PORTS = range(20000, 32000)
+"""Below those that kernels give to outgoing connections, one of which could take a port before the Flow listens on it."""
 
 
 @dataclass(frozen=True)
@@ -95,25 +98,30 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` successive ports on which nothing listens now."""
+    """The first of `count` successive ports that nobody uses now."""
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = int(probe.getsockname()[1])
-        if first + count < 65536 and all(_is_free(port) for port in range(first, first + count)):
+        first = random.choice(PORTS)
+        if all(map(_is_free, range(first, first + count))):
             return first
 
 
 def _is_free(port: int) -> bool:
+    with suppress(OSError), socket.socket() as probe:
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _listens(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _wait_until_up(service: Service, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and service.process.poll() is None:
         # The gateway listens once every executor answers it, first on one port and then on the other.
-        if not (_is_free(service.port) or _is_free(service.port + 1)):
+        if _listens(service.port) and _listens(service.port + 1):
             return
         time.sleep(0.2)
     tail = log.read_text(errors="replace")[-2000:]

@@ -25,6 +25,8 @@ def keep_local() -> None:
     """Changes this process, and all that are forked from it."""
     os.environ["JINA_OPTOUT_TELEMETRY"] = "1"
     os.environ.setdefault("JINA_LOG_LEVEL", "ERROR")  # the rest is of Jina's own doings: 500 lines at a slow start
+    # Executors listen on random ports; those above this one are not given to outgoing connections before they do.
+    os.environ.setdefault("JINA_RANDOM_PORT_MIN", "61000")
     import jina.orchestrate.orchestrator as orchestrator
     import prometheus_client
 
