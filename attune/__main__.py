@@ -13,7 +13,7 @@ import threading
 import time
 
 from attune.errors import AttuneError, TrainingStopped
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.stages import STAGES, run_stage
 from attune.training.stop import LAUNCHER
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from attune.comparison import Row, Section, sides
 from attune.config import check_settings
 from attune.data.duplicates import thumbnails
 from attune.data.pairs import Pairs, joined
@@ -19,6 +18,7 @@ from attune.device import choose_device
 from attune.errors import EvaluationError
 from attune.evaluation.class_figures import class_figures, zero_shot_facts, zero_shot_ranks
 from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
+from attune.evaluation.comparison import Row, Section, sides
 from attune.evaluation.effects import effects
 from attune.evaluation.kept_ranks import FILE, pack
 from attune.evaluation.leakage import Leaks, find_leaks
@@ -29,12 +29,12 @@ from attune.evaluation.retrieval_figures import headline, retention, retrieval_f
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
-from attune.life_cycle import last_attempt
 from attune.models.clip import Clip
 from attune.report.material import Material
 from attune.report.page import write_report
-from attune.run_models import ancestors, load_named
-from attune.runs import RunFolder, read_json
+from attune.runs.folder import RunFolder, read_json
+from attune.runs.life_cycle import last_attempt
+from attune.runs.models import ancestors, load_named
 from attune.schemas import EvaluationResult
 from attune.settings import FinetuningSettings
 
@@ -56,7 +56,8 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
     _say(folder, "looking for held-out pictures among those it learnt from")
     leaks = _leaks(clip, parts, settings)
-    first, *others = _sections(folder, before, after, parts, classes, str(clip.device))
+    owner = image_of_text(parts.test)
+    first, *others = _sections(folder, before, after, parts, owner, classes, str(clip.device))
     rows = [*first.rows, *_zero_shot_rows(others)]
     result = EvaluationResult(
         images=len(parts.test),
@@ -87,7 +88,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     _say(folder, "writing the report")
     write_text(folder.report / "metrics.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
     with whole_file(folder.path / FILE) as draft:
-        draft.write_bytes(pack(_ranks(before, after, image_of_text(parts.test), classes)))
+        draft.write_bytes(pack(_ranks(before, after, owner, classes)))
     write_report(
         folder.report,
         Material(
@@ -166,10 +167,15 @@ def _learnt_from(folder: RunFolder) -> Pairs:
 
 
 def _sections(
-    folder: RunFolder, before: Look | None, after: Look, parts: Parts, classes: Classes | None, device: str
+    folder: RunFolder,
+    before: Look | None,
+    after: Look,
+    parts: Parts,
+    owner: np.ndarray,
+    classes: Classes | None,
+    device: str,
 ) -> list[Section]:
-    """Every table, the headline first."""
-    owner = image_of_text(parts.test)
+    """Every table, the headline first; `owner` is the row of each held-out caption's picture."""
 
     def figures(one: Look, name: str) -> list[Figures]:
         of_classes = ""
@@ -205,9 +211,9 @@ def _zero_shot_rows(sections: list[Section]) -> list[Row]:
     ]
 
 
-def _ranks(before: Look | None, after: Look, image_of_text: np.ndarray, classes: Classes | None) -> dict[str, np.ndarray]:
+def _ranks(before: Look | None, after: Look, owner: np.ndarray, classes: Classes | None) -> dict[str, np.ndarray]:
     """What `attune.evaluation.kept_ranks` keeps."""
-    found = {f"{kind}_picture": pictures for kind, pictures in clusters_of(image_of_text).items()}
+    found = {f"{kind}_picture": pictures for kind, pictures in clusters_of(owner).items()}
     if classes:
         found["zero_shot_picture"] = classes.rows
     for when, one in (("before", before), ("after", after)):

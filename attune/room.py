@@ -19,11 +19,11 @@ from attune.models.lora import add_lora
 from attune.models.shell import shell
 from attune.models.source import find_model
 from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
-from attune.run_models import locate
-from attune.runs import runs_folder
+from attune.runs.folder import runs_folder
+from attune.runs.models import locate
 from attune.schemas import FinetuningRun
+from attune.service.storage import check_room, say_size
 from attune.settings import FinetuningSettings
-from attune.storage import check_room, say_size
 from attune.training.estimate import ADAM_MOMENTS, FLOAT_BYTES
 
 

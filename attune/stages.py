@@ -11,8 +11,8 @@ from typing import Any
 
 from attune.errors import AttuneError, RunError, TrainingStopped
 from attune.files import disk_may_fill
-from attune.life_cycle import check_goes_on, fail
-from attune.runs import RunFolder, now
+from attune.runs.folder import RunFolder, now
+from attune.runs.life_cycle import check_goes_on, fail
 from attune.schemas import FinetuningRun
 
 
@@ -78,7 +78,7 @@ def check_begins(folder: RunFolder, name: str) -> None:
 
     Raises:
         RunCancelled: if the run was cancelled, or is to be.
-        RunFailed: if it FAILED: `attune.life_cycle.resume` puts it on its way again.
+        RunFailed: if it FAILED: `attune.runs.life_cycle.resume` puts it on its way again.
         RunError: if a stage before this one is not done.
     """
     check_goes_on(folder)

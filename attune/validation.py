@@ -8,9 +8,9 @@ from attune.data.pairs import load_pairs
 from attune.data.parts import load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
-from attune.roots import request_roots
-from attune.run_models import locate
+from attune.runs.models import locate
 from attune.schemas import FinetuningRun
+from attune.service.roots import request_roots
 from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
 from attune.training.continuing import origin

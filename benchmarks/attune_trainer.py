@@ -11,7 +11,7 @@ from typing import Any
 from attune.data import uploads
 from attune.data.pixels import open_pixels
 from attune.models.clip import load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, TrainingExample
 from benchmarks.pace import Mark
 from benchmarks.processes import Watched, watch

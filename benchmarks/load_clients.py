@@ -15,13 +15,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import grpc
 from PIL import Image
 
 from attune.errors import AttuneError
 from attune.schemas import TrainingExample
 from client import AttuneClient
-from client.over_grpc import GrpcTransport
 
 ROLES = ("follow", "follow", "list", "list", "push")
 """What the clients do, in turn."""
@@ -57,16 +55,6 @@ class Timed:
         answer: list[Any] = self.transport.call(endpoint, documents, parameters)
         self.milliseconds[endpoint].append(1000 * (time.monotonic() - start))
         return answer
-
-
-def own_connection(transport: Any) -> None:
-    """Gives a gRPC transport a connection of its own: gRPC shares them among all channels of a process to one address."""
-    if isinstance(transport, GrpcTransport):
-        from jina.proto import jina_pb2_grpc
-
-        target = f"{transport.address.host}:{transport.address.port}"
-        channel = grpc.insecure_channel(target, [("grpc.use_local_subchannel_pool", 1)])
-        transport.__dict__["_process"] = jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data
 
 
 def follow(attune: AttuneClient, run: str, _: random.Random) -> None:
@@ -111,8 +99,6 @@ def main() -> None:
     options = parser.parse_args()
     clients = [AttuneClient(options.url) for _ in range(options.count)]
     clients[0].get_run(options.run)  # imports all there is to import
-    for attune in clients:
-        own_connection(attune._transport)
     print("ready", flush=True)
     sys.stdin.readline()
     until = time.monotonic() + options.seconds

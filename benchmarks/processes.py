@@ -5,8 +5,11 @@ import shutil
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 INTERVAL_SECONDS = 1.0
 """Between two looks at the memory. A look walks the page tables of every process, so more of them would slow the program."""
@@ -20,7 +23,7 @@ class Watched:
         lines: Unix time and text of each line it printed.
         seconds: wall-clock time from start to end.
         peak_memory_mib: most resident memory of the process and all its children at one look, shared pages counted
-            once (proportional set size); 0 where there is no /proc.
+            once (proportional set size); 0 where the system does not tell it.
         gpu: Unix time, utilisation in percent and memory used in MiB of the first GPU, at each look.
     """
 
@@ -92,27 +95,18 @@ def _look(pid: int, found: Watched, ended: threading.Event, device: str) -> None
             found.gpu += _gpu()
 
 
-def family(pid: int) -> list[int]:
-    """The process and all its descendants."""
-    children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except (OSError, IndexError):  # it has ended meanwhile
-            continue
-        children.setdefault(parent, []).append(int(path.parent.name))
-    family = [pid]
-    for member in family:  # grows while it is walked
-        family += children.get(member, [])
-    return family
+def family(pid: int) -> list[psutil.Process]:
+    """The process and all its descendants; none if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    return []
 
 
-def _proportional_mib(pid: int) -> float:
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+def _proportional_mib(process: psutil.Process) -> float:
+    with suppress(psutil.Error):  # it has ended meanwhile
+        return float(getattr(process.memory_full_info(), "pss", 0)) / 2**20
+    return 0.0
 
 
 def _gpu() -> list[tuple[float, float, float]]:

@@ -14,14 +14,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image
 
 from benchmarks.machine import RESULTS, command_line, describe_machine, write_result
 from benchmarks.processes import family
-from flows.background import Service, running
+from flows.background import Service, running, small_flow
 
 PICTURE_BYTES = 200_000
 ROWS_AT_ONCE = 100
@@ -57,7 +57,7 @@ def measure(size: int, protocol: str, folder: Path) -> dict[str, float]:
     """
     data = folder / "pictures.parquet"
     write_pictures(data, size)
-    with running(_flow(folder), folder / "home", folder / "service.log") as service:
+    with running(small_flow(folder), folder / "home", folder / "service.log") as service:
         start = time.monotonic()
         command = [sys.executable, "-W", "ignore", "-m", "client", "push", "--name", "pictures", "--data", str(data)]
         process = os.posix_spawn(sys.executable, [*command, "--url", getattr(service, protocol)], os.environ)
@@ -69,30 +69,15 @@ def measure(size: int, protocol: str, folder: Path) -> dict[str, float]:
     return {"client": used.ru_maxrss / 1024, **peaks, "seconds": round(seconds, 1)}
 
 
-def _flow(folder: Path) -> Path:
-    """The fine-tuning Flow with the executors that a push needs."""
-    config = yaml.safe_load(Path("flows/finetune.yml").read_text(encoding="utf-8"))
-    config["executors"] = [part for part in config["executors"] if part["name"] in ("run_manager", "data_validator")]
-    path = folder / "flow.yml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    return path
-
-
 def _processes(service: Service) -> dict[str, int]:
     """The processes that listen on the gateway's port and on the DataValidator's metrics port."""
     ports = {service.port: "gateway", service.monitoring_port + 2: "data_validator"}
-    return {ports[port]: pid for pid in family(service.process.pid) for port in _listening(pid) if port in ports}
-
-
-def _listening(pid: int) -> set[int]:
-    sockets = {link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.add(int(fields[1].rpartition(":")[2], 16))
-    return found
+    return {
+        ports[one.laddr.port]: process.pid
+        for process in family(service.process.pid)
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port in ports
+    }
 
 
 def _peak(pid: int) -> float:

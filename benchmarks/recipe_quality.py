@@ -47,7 +47,7 @@ from attune.evaluation.measure import image_of_text, measure, split_fingerprint
 from attune.metrics import DIRECTIONS
 from attune.models.clip import Clip, load_clip, load_folder
 from attune.names import DEFAULT_EXPERIMENT
-from attune.runs import RunFolder, runs_folder
+from attune.runs.folder import RunFolder, runs_folder
 from attune.schemas import TrainingExample
 from benchmarks import attune_trainer, open_clip_trainer
 from benchmarks.arms import Arm, kept_file

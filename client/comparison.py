@@ -12,7 +12,7 @@ from client.files import read_file
 from client.transport import Transport
 
 if TYPE_CHECKING:
-    from attune.comparison import Section
+    from attune.evaluation.comparison import Section
     from attune.evaluation.kept_ranks import Ranks
     from attune.schemas import FinetuningRun
 
@@ -62,7 +62,7 @@ def compare_runs(transport: Transport, one: "FinetuningRun", other: "FinetuningR
     Raises:
         EvaluationError: if they were not measured alike.
     """
-    from attune.two_runs import compare, refuse_unlike
+    from attune.evaluation.two_runs import compare, refuse_unlike
 
     refuse_unlike(one, other)
     left, right = (_ranks(transport, run.reference) for run in (one, other))

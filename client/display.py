@@ -12,7 +12,7 @@ from attune.figures import figure, p_value
 from client.text import Text
 
 if TYPE_CHECKING:
-    from attune.comparison import Section
+    from attune.evaluation.comparison import Section
     from attune.schemas import DatasetReport, Experiment, FinetuningRun, SearchMatch, StorageReport
 
 STAGES = ("validate", "train", "evaluate", "export")
@@ -23,7 +23,7 @@ def metrics_table(run: "FinetuningRun") -> Table:
 
     A run that only evaluated has the columns baseline and model, or the model alone.
     """
-    from attune.comparison import comparison, sides
+    from attune.evaluation.comparison import comparison, sides
 
     result, names = run.evaluation, sides(run)
     table = _section_table(comparison(result), [*names, "difference"] if result.before else names[1:])
@@ -34,7 +34,7 @@ def metrics_table(run: "FinetuningRun") -> Table:
 
 
 def compared_table(one: "FinetuningRun", other: "FinetuningRun", section: "Section") -> Table:
-    """Two evaluated runs side by side; the section is that of `attune.two_runs.compare`."""
+    """Two evaluated runs side by side; the section is that of `attune.evaluation.two_runs.compare`."""
     names = (one.reference, other.reference)
     sure = any(row.low is not None for row in section.rows)
     table = _section_table(section, [*names, "difference", *["p"] * sure])

@@ -190,7 +190,7 @@ class Run:
         Args:
             k: queries of each kind, at most.
         """
-        from attune.comparison import sides
+        from attune.evaluation.comparison import sides
 
         Console().print(examples_tables(self.example_results(), sides(self.evaluated()), k))
 

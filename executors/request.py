@@ -13,8 +13,8 @@ from jina.types.request.data import DataRequest
 
 from attune.errors import AttuneError, error_from_name
 from attune.schemas import ENDPOINTS
-from attune.service_settings import service_settings
-from attune.tokens import service_token
+from attune.service.settings import service_settings
+from attune.service.tokens import service_token
 from executors.gateway.tls import certificate_name
 
 RECONNECT = ("grpc.max_reconnect_backoff_ms", 2000)

@@ -12,9 +12,9 @@ from docarray import DocList
 from prometheus_client import Counter, Gauge, Histogram
 
 from attune.errors import ServiceUnavailable
-from attune.life_cycle import check_goes_on, end_cancelled, end_failed
-from attune.run_events import events_from, history_size
-from attune.runs import RunFolder
+from attune.runs.events import events_from, history_size
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import check_goes_on, end_cancelled, end_failed
 from attune.schemas import FinetuningRun
 from attune.stages import STAGES, check_begins
 from attune.training.stop import LAUNCHER

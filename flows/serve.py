@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 
 from attune.errors import SettingsError
-from attune.service_settings import service_settings
-from attune.tokens import check_exposure
+from attune.service.settings import service_settings
+from attune.service.tokens import check_exposure
 
 logger = logging.getLogger("attune.serve")
 

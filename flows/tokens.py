@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from attune.errors import AttuneError
-from attune.tokens import ROLES, add_token, read_tokens, remove_token, tokens_file
+from attune.service.tokens import ROLES, add_token, read_tokens, remove_token, tokens_file
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 Name = Annotated[str, typer.Argument(help="Whom or what the token is for.")]

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from attune.data import uploads
 from attune.models.clip import load_clip
 from attune.schemas import DatasetReport, TrainingExample
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 
 # One thread, here and in the processes that tests start: tiny models gain nothing from more, and on a busy machine
 # threads that wait for each other cost minutes. Equal numbers of threads also make results equal to the last bit.

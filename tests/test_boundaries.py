@@ -11,11 +11,8 @@ MAY_IMPORT = {
     "attune": {"attune"},
     "client": {
         "client",
-        *(
-            f"attune.{name}"
-            for name in "characters comparison config data.keys data.read errors figures files names schemas".split()
-        ),
-        *("attune.evaluation.kept_ranks", "attune.two_runs"),
+        *(f"attune.{name}" for name in "characters config data.keys data.read errors figures files names schemas".split()),
+        *(f"attune.evaluation.{name}" for name in "comparison kept_ranks two_runs".split()),
     },
     "executors": {"executors", "attune"},
     "flows": {"flows", "attune"},

@@ -18,7 +18,7 @@ import pytest
 
 from attune.errors import AttuneError
 from attune.schemas import ENDPOINTS
-from attune.service_settings import PREFIX, ServiceSettings
+from attune.service.settings import PREFIX, ServiceSettings
 from attune.settings import FinetuningSettings
 from attune.settings_table import settings_table
 from executors.gateway.door import answer_of

@@ -51,7 +51,7 @@ def open_pixels(fingerprint: str, preprocess: dict[str, Any], resize: Resize) ->
     path = store.content_folder(fingerprint) / f"pixels-{key}.npy"
     with locked(path.with_suffix(".lock")):  # two runs on one dataset: the second waits and finds the file
         if path.exists():
-            os.utime(path)  # somebody has use for it: `attune.retention` removes what nobody had for a while
+            os.utime(path)  # somebody has use for it: `attune.service.retention` removes what nobody had for a while
         else:
             _build(fingerprint, path, resize)
     return PixelCache(path)

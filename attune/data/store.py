@@ -22,7 +22,7 @@ from attune.errors import DataError, DatasetNotFound
 from attune.files import locked, whole_file, write_text
 from attune.home import home
 from attune.names import check_name
-from attune.run_list import listed_runs
+from attune.runs.listing import listed_runs
 from attune.schemas import END_STATES, DatasetReport, FinetuningRun, Problem
 
 MAX_PROBLEMS = 1000

@@ -33,7 +33,7 @@ from attune.errors import DataError
 from attune.files import disk_may_fill, whole_file, write_text
 from attune.home import home
 from attune.schemas import DatasetReport, Problem, TrainingExample
-from attune.storage import check_room
+from attune.service.storage import check_room
 
 _KEY = re.compile("[0-9a-f]{64}")
 

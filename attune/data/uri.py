@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attune.data.web import WebError, WebRefused, fetch
-from attune.roots import is_below
 from attune.schemas import MAX_IMAGE_BYTES
-from attune.service_settings import service_settings
+from attune.service.roots import is_below
+from attune.service.settings import service_settings
 
 UNREAD = frozenset({"uri_refused", "unreadable_uri"})
 """Reasons of problems that a later try may not meet."""

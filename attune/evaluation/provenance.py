@@ -1,6 +1,6 @@
 """What a figure depends on besides its split, as SHA-256: figures of unlike ones must not be compared.
 
-The split's own is `attune.evaluation.measure.split_fingerprint`; `attune.comparison.refuse_unlike` compares them.
+The split's own is `attune.evaluation.measure.split_fingerprint`; `attune.evaluation.comparison.refuse_unlike` compares them.
 """
 
 import hashlib

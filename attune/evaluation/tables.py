@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attune.comparison import Row, Section
 from attune.evaluation.bootstrap import paired_difference
+from attune.evaluation.comparison import Row, Section
 
 Values = Mapping[str, np.ndarray]
 """Of each query, by metric: float64 (queries,)."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from attune.errors import DataError
 from attune.models.clip import Clip
-from attune.roots import local_path
+from attune.service.roots import local_path
 
 MAX_BYTES = 10**6
 MOST_PROMPTS = 1000
@@ -22,7 +22,7 @@ def templates(name: str = "openai", roots: Sequence[Path] | None = None) -> list
     Args:
         name: ``simple`` (one prompt), ``openai`` (seven; good where pictures are of many kinds), or the path of a text file
             with a prompt a line. Empty lines and those that start with ``#`` are passed over.
-        roots: folders that such a file must lie in, see `attune.roots`; None is anywhere.
+        roots: folders that such a file must lie in, see `attune.service.roots`; None is anywhere.
 
     Raises:
         DataError: if there is no such set or file, it has none or more than `MOST_PROMPTS`, or one of them has anything

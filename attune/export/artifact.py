@@ -26,8 +26,8 @@ from attune.files import sha256, write_text
 from attune.models.clip import Clip, load_folder
 from attune.models.weights import DTYPES
 from attune.report.card import model_card
-from attune.run_models import load_named
-from attune.runs import RunFolder, read_json
+from attune.runs.folder import RunFolder, read_json
+from attune.runs.models import load_named
 from attune.schemas import Artifact
 
 PROBES = 64

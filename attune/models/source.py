@@ -16,7 +16,7 @@ import open_clip
 
 from attune.errors import ModelError
 from attune.models.architecture import CONFIG, read_config
-from attune.roots import is_below, local_path
+from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
 
@@ -48,7 +48,7 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
 
     Args:
         name: as the user gave it.
-        roots: folders that a local model must lie in, see `attune.roots`; None is anywhere.
+        roots: folders that a local model must lie in, see `attune.service.roots`; None is anywhere.
 
     Raises:
         ModelError: with the nearest known names, or the tags the model has; or if a folder's configuration is not safe.

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 from open_clip.pretrained import get_pretrained_cfg
 
-from attune.comparison import ZERO_SHOT, comparison, sides
+from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import figure
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from attune.comparison import sides
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
+from attune.evaluation.comparison import sides
 from attune.evaluation.measure import Measurement
 from attune.schemas import FinetuningRun, RunEvent
 

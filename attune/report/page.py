@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from attune.characters import shortened
-from attune.comparison import Row, Section, comparison
+from attune.evaluation.comparison import Row, Section, comparison
 from attune.files import whole_file, write_text
 from attune.metrics import DIRECTIONS
 from attune.report.card import chosen_weights, model_card

@@ -1,6 +1,6 @@
 """What an evaluation came to, in sentences written from its figures."""
 
-from attune.comparison import Row, comparison
+from attune.evaluation.comparison import Row, comparison
 from attune.metrics import DIRECTIONS, KS
 from attune.schemas import EvaluationResult
 

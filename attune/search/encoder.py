@@ -15,7 +15,7 @@ from attune.data.pixels import to_pixels
 from attune.device import choose_device
 from attune.errors import ModelError, RunNotFound, SearchError, SettingsError
 from attune.models.clip import Clip, load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import SearchDocument
 
 TOWERS = ("both", "text", "image")

@@ -15,7 +15,7 @@ import torch
 
 from attune.files import whole_file
 from attune.models.weights import forbid_unpickling
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 
 SECONDS_BETWEEN = 600.0
 """Within an epoch. Epochs of large data take hours, and a process that is killed does not say so before."""

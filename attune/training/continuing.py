@@ -10,9 +10,9 @@ from torch import nn
 
 from attune.errors import SettingsError
 from attune.files import whole_file
-from attune.run_models import ancestors
-from attune.runs import RunFolder
-from attune.service_settings import service_settings
+from attune.runs.folder import RunFolder
+from attune.runs.models import ancestors
+from attune.service.settings import service_settings
 from attune.settings import FinetuningSettings
 from attune.training.checkpoints import Checkpoints
 

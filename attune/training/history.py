@@ -7,8 +7,8 @@ and are not told again: curves have every point once, and whoever follows the ru
 from collections import Counter
 from typing import Any
 
-from attune.run_events import events_from, history_size
-from attune.runs import RunFolder
+from attune.runs.events import events_from, history_size
+from attune.runs.folder import RunFolder
 
 Line = tuple[str, Any]
 

@@ -19,8 +19,8 @@ from attune.models.clip import Clip
 from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
 from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
-from attune.run_models import load_named
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
+from attune.runs.models import load_named
 from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
 from attune.training.callbacks import Watch, load_watches

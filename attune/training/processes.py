@@ -11,7 +11,7 @@ from attune.config import check_settings
 from attune.device import choose_device
 from attune.errors import AttuneError, TrainingError, TrainingStopped, error_from_name
 from attune.files import disk_may_fill, write_text
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import TrainingResult
 from attune.training.distributed import current_world, initialise, launch_command, shut_down
 from attune.training.stop import LAUNCHER, stop_requests

@@ -3,7 +3,7 @@
 import math
 
 from attune.config import check_settings
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import TrainingResult
 from attune.training.choose import choose
 from attune.training.continuing import save_optimizer

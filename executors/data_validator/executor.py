@@ -8,7 +8,7 @@ from jina import requests
 from prometheus_client import Counter
 
 from attune.data import store, uploads
-from attune.life_cycle import posted
+from attune.runs.life_cycle import posted
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import run_stage
 from executors.base import AttuneExecutor

@@ -18,8 +18,8 @@ from attune import errors
 from attune.characters import visible
 from attune.errors import AttuneError, AuthorizationError, LimitExceeded
 from attune.schemas import ENDPOINTS
-from attune.service_settings import service_settings
-from attune.tokens import is_loopback
+from attune.service.settings import service_settings
+from attune.service.tokens import is_loopback
 from executors.gateway.guard import Guard
 
 OPEN = {"/", "/openapi.json"}

@@ -5,8 +5,8 @@ from typing import Any
 from jina.serve.runtimes.gateway.gateway import BaseGateway
 from jina.serve.runtimes.servers.composite import CompositeBaseServer
 
-from attune.service_settings import service_settings
-from attune.tokens import check_exposure
+from attune.service.settings import service_settings
+from attune.service.tokens import check_exposure
 from executors.gateway.grpc import GrpcGateway
 from executors.gateway.guard import Guard
 from executors.gateway.http import HttpGateway

@@ -17,7 +17,7 @@ from jina.types.request.data import DataRequest
 from attune import errors
 from attune.characters import visible
 from attune.schemas import ENDPOINTS
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 from executors.gateway.guard import Caller, Guard, check_size
 from executors.gateway.raised import error_of, raised_in, write_error
 

@@ -15,8 +15,8 @@ from attune.errors import (
     ServiceUnavailable,
 )
 from attune.schemas import ENDPOINTS
-from attune.service_settings import service_settings
-from attune.tokens import SERVICE, Tokens, service_token, tokens_file, tokens_required
+from attune.service.settings import service_settings
+from attune.service.tokens import SERVICE, Tokens, service_token, tokens_file, tokens_required
 from executors.gateway.room import Room
 
 logger = logging.getLogger(__name__)

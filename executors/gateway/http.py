@@ -27,7 +27,7 @@ import attune
 from attune.characters import visible
 from attune.errors import AttuneError, DataError, LimitExceeded
 from attune.schemas import END_STATES, ENDPOINTS, Endpoint, FinetuningRun, RunEvent, RunQuery
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 from executors.gateway.door import DOCS, Door, answer_of
 from executors.gateway.guard import Guard, check_size
 from executors.gateway.json_docs import from_json, json_model, to_json

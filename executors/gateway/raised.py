@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from attune.errors import AttuneError, DataError, ServiceUnavailable, error_from_name
 from attune.schemas import ENDPOINTS
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from attune.errors import LimitExceeded
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 
 SMALL = 10**6
 AT_ONCE = 8

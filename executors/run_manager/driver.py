@@ -11,9 +11,9 @@ from jina.types.request.data import DataRequest
 
 from attune.device import devices_of
 from attune.errors import RunCancelled, RunError, RunNotFound, ServiceUnavailable
-from attune.life_cycle import end_cancelled, end_failed
-from attune.run_queue import Waiting, choose, positions
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import end_cancelled, end_failed
+from attune.runs.queue import Waiting, choose, positions
 from attune.schemas import END_STATES, FinetuningRun
 from executors.request import gateway_channel, make_request, read_answer
 

@@ -10,15 +10,16 @@ from jina import requests
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from attune import life_cycle, storage
 from attune.errors import RunError
-from attune.retention import sweep
 from attune.room import check_fits
-from attune.run_files import read_chunk
-from attune.run_list import find_experiments, find_runs, listed_runs
-from attune.runs import RunFolder
+from attune.runs import life_cycle
+from attune.runs.files import read_chunk
+from attune.runs.folder import RunFolder
+from attune.runs.listing import find_experiments, find_runs, listed_runs
 from attune.schemas import END_STATES, STATES, Experiment, FileChunk, FinetuningRun, RunEvent, RunQuery, StorageReport
-from attune.service_settings import service_settings
+from attune.service import storage
+from attune.service.retention import sweep
+from attune.service.settings import service_settings
 from attune.validation import validate
 from executors.base import AttuneExecutor
 from executors.run_manager.driver import Driver

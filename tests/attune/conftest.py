@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from attune.models.clip import CONFIG, load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
-from tests.attune.runs import start
+from tests.attune.trained import start
 from tests.conftest import TINY_CONFIG
 
 

@@ -18,8 +18,8 @@ from attune.training.callbacks import belonging
 from attune.training.fit import fit
 from attune.training.job import prepare
 from attune.validation import validate
-from tests.attune.runs import of_kind, start
 from tests.attune.test_training import assert_equal, checkpoint, weights
+from tests.attune.trained import of_kind, start
 
 FIGURES = ("precision", "recall", "f1", "hit", "average_precision", "reciprocal_rank", "dcg")
 

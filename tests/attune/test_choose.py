@@ -12,7 +12,7 @@ from attune.training.average import between
 from attune.training.choose import choose, validation
 from attune.training.job import Job, prepare
 from attune.training.position import Candidate
-from tests.attune.runs import of_kind, start
+from tests.attune.trained import of_kind, start
 
 Weights = dict[str, torch.Tensor]
 

@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from attune.config import check_settings
 from attune.errors import SettingsError
 from attune.models.clip import WEIGHTS
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import STAGES, run_stage
 from attune.training.continuing import STEP
-from tests.attune.runs import QUICK, of_kind
+from tests.attune.trained import QUICK, of_kind
 
 HOME = "ATTUNE_HOME"
 PLAIN = {**QUICK, "train_data": "first-half", "interpolation": False, "ema_decay": 0, "check_pairs": False}

@@ -22,10 +22,10 @@ from attune.evaluation.kept_ranks import FILE, query_values, unpack
 from attune.evaluation.measure import measure
 from attune.evaluation.zero_shot import classifier, templates
 from attune.models.clip import CONFIG, load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, TrainingExample
 from attune.stages import run_stage
-from tests.attune.runs import QUICK
+from tests.attune.trained import QUICK
 
 COLOURS = ["blue", "brown", "green", "orange", "pink", "purple", "red", "yellow"]
 

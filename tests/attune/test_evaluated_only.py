@@ -12,7 +12,7 @@ from attune.data.pixels import open_pixels
 from attune.errors import AttuneError, DataError, DatasetNotFound, ModelError
 from attune.evaluation.measure import measure
 from attune.models.clip import load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, TrainingExample
 from attune.stages import STAGES, run_stage
 from attune.validation import validate

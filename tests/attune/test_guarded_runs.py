@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 
 from attune.config import check_settings
 from attune.errors import DataError, TrainingError, TrainingStopped
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport
 from attune.stages import run_stage
 from attune.training import checks
 from attune.training.fit import fit
 from attune.training.guards import recall
 from attune.training.job import prepare
-from tests.attune.runs import of_kind, start, validations
+from tests.attune.trained import of_kind, start, validations
 
 
 def stop_after(folder: RunFolder, steps: int) -> None:

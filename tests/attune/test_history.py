@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.training.history import History
 

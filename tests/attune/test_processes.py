@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from attune.errors import DataError, TrainingStopped
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.stages import run_stage
-from tests.attune.runs import of_kind, start, validations
+from tests.attune.trained import of_kind, start, validations
 
 SETTINGS = {
     "batch_size": 15,  # 66 or so pictures are 5 batches of 13 or 14: shares are unequal

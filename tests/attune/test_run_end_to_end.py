@@ -20,7 +20,7 @@ from attune.data.parts import load_parts
 from attune.errors import DataError, ExportError, ModelError, RunNotFound, SettingsError
 from attune.files import sha256
 from attune.models.clip import Clip, load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, TrainingExample
 from attune.stages import STAGES, run_stage
 

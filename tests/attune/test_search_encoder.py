@@ -7,7 +7,7 @@ from PIL import Image
 
 from attune.errors import ModelError, SearchError, SettingsError
 from attune.models.clip import load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, SearchDocument
 from attune.search.encoder import embed, load_encoder
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 
 from attune.config import check_settings
 from attune.errors import RunFailed, TrainingError, TrainingStopped
-from attune.life_cycle import fail, resume
 from attune.models.clip import WEIGHTS, load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import fail, resume
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training.fit import fit
 from attune.training.job import prepare
-from tests.attune.runs import of_kind, start, validations
+from tests.attune.trained import of_kind, start, validations
 
 EPOCHS = 6
 

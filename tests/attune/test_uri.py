@@ -13,7 +13,7 @@ from attune.data import uri
 from attune.data.uri import UNREAD, UriError, read_uri, read_uris
 from attune.data.validate import validate_examples
 from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 from tests.conftest import picture
 
 RED = picture("red")

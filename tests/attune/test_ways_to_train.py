@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from attune.config import check_settings
 from attune.models.clip import WEIGHTS, load_clip
 from attune.models.layers import locate
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import STAGES, run_stage
 from attune.training.job import Job, prepare
-from tests.attune.runs import of_kind, start, validations
+from tests.attune.trained import of_kind, start, validations
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from attune.errors import AttuneError
-from attune.run_events import EVENTS
+from attune.runs.events import EVENTS
 from attune.schemas import FinetuningRun
 from client.run import Run
 from flows.background import Service

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from attune.run_events import read_events
+from attune.runs.events import read_events
 from attune.schemas import FinetuningRun
 from attune.stages import STAGES
 from client import AttuneClient

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from client import AttuneClient
-from flows.background import Service, running
-from tests.small_flow import small_flow
+from flows.background import Service, running, small_flow
 
 
 def pytest_configure(config: pytest.Config) -> None:

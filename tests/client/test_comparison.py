@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from attune.comparison import Row, Section
+from attune.evaluation.comparison import Row, Section
 from attune.schemas import EvaluationResult, FinetuningRun
 from client.comparison import RunComparison
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from attune.files import write_text
-from attune.run_events import append_event
+from attune.runs.events import append_event
 from attune.schemas import FinetuningRun
 from client import AttuneClient
 from client.events import get_events

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 
 from attune.errors import RunError
-from attune.run_files import CHUNK_BYTES
+from attune.runs.files import CHUNK_BYTES
 from attune.schemas import Artifact, FinetuningRun
 from client import AttuneClient
 from client.files import download_file

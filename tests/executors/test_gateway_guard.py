@@ -13,8 +13,8 @@ from attune.errors import (
     SettingsError,
 )
 from attune.schemas import ENDPOINTS
-from attune.service_settings import service_settings
-from attune.tokens import add_token, check_exposure, service_token, tokens_file
+from attune.service.settings import service_settings
+from attune.service.tokens import add_token, check_exposure, service_token, tokens_file
 from executors.gateway.guard import MAX_DOCUMENTS, MAX_EXAMPLES, Caller, Guard, Rates, check_size
 
 SERVED = set(ENDPOINTS) - {"/index", "/search"}

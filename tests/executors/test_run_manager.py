@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from docarray import DocList
 
-from attune.life_cycle import delete
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import delete
 from attune.schemas import FinetuningRun, RunQuery
 from executors.run_manager import executor
 from executors.run_manager.driver import Driver

@@ -10,8 +10,8 @@ import pytest
 from docarray import DocList
 
 from attune.errors import RunCancelled, RunError, RunFailed, ServiceUnavailable
-from attune.life_cycle import cancel
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import cancel
 from attune.schemas import FinetuningRun, TrainingResult
 from executors.evaluator.executor import Evaluator
 from executors.stage import StageExecutor

@@ -17,10 +17,9 @@ import yaml
 from attune.errors import RunNotFound, ServiceUnavailable
 from attune.schemas import TrainingExample
 from client import AttuneClient
-from flows.background import Service, free_ports, running
+from flows.background import Service, free_ports, running, small_flow
 from flows.serve import LOST, flow_config, supervise
 from tests.processes import descendants, is_alive, is_loopback, listening, wait_until
-from tests.small_flow import small_flow
 
 # Notes every look-up of a name, and every connection to another machine, in every process that is started with it.
 SPY = """
@@ -179,28 +178,29 @@ def test_sigterm_ends_every_process_and_sigkill_as_well(tmp_path: Path) -> None:
                 AttuneClient(service.grpc).list_runs()
 
 
+def started(flow: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m flows.serve` of a Flow that ends by itself."""
+    command = [sys.executable, "-W", "ignore", "-m", "flows.serve", flow, *options]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+
+
 def test_bad_settings_end_the_start_with_one_clear_line(tmp_path: Path) -> None:
-    environment = {**os.environ, "ATTUNE_HOME": str(tmp_path), "ATTUNE_REQUESTS_PER_SECOND": "often"}
-    command = [sys.executable, "-W", "ignore", "-m", "flows.serve", "flows/finetune.yml"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = started("flows/finetune.yml", ATTUNE_HOME=str(tmp_path), ATTUNE_REQUESTS_PER_SECOND="often")
     assert done.returncode == 1
     assert "ATTUNE_REQUESTS_PER_SECOND = 'often'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_part_that_cannot_start_ends_the_start_with_the_reason(tmp_path: Path) -> None:
-    environment = {**os.environ, "ATTUNE_HOME": str(tmp_path), "ATTUNE_ARTIFACT": "nosuch", "COLUMNS": "200"}
-    command = [sys.executable, "-W", "ignore", "-m", "flows.serve", "flows/search.yml"]
-    command += ["--port", str(free_ports(2)), "--monitoring-port", str(free_ports(3))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    ports = ["--port", str(free_ports(2)), "--monitoring-port", str(free_ports(3))]
+    environment = {"ATTUNE_HOME": str(tmp_path), "ATTUNE_ARTIFACT": "nosuch", "COLUMNS": "200"}
+    done = started("flows/search.yml", *ports, **environment)
     assert done.returncode == 1
     assert "There is no model named 'nosuch'" in " ".join(done.stdout.split())
 
 
 def test_listening_beyond_this_machine_needs_tokens(tmp_path: Path) -> None:
-    environment = {**os.environ, "ATTUNE_HOME": str(tmp_path), "ATTUNE_HOST": "0.0.0.0"}
-    command = [sys.executable, "-W", "ignore", "-m", "flows.serve", "flows/finetune.yml"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = started("flows/finetune.yml", ATTUNE_HOME=str(tmp_path), ATTUNE_HOST="0.0.0.0")
     assert done.returncode == 1
     assert "python -m flows.tokens add NAME" in done.stderr
     assert "Traceback" not in done.stderr

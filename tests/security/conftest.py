@@ -9,9 +9,8 @@ import pytest
 from attune.errors import RunError
 from attune.schemas import TrainingExample
 from client import AttuneClient
-from flows.background import Service, running
+from flows.background import Service, running, small_flow
 from tests.conftest import picture
-from tests.small_flow import small_flow
 
 
 @pytest.fixture(scope="session")

@@ -24,16 +24,15 @@ from attune.errors import (
     ServiceUnavailable,
 )
 from attune.schemas import END_STATES, RunQuery, SearchDocument, TrainingExample
-from attune.service_settings import service_settings
-from attune.tokens import add_token
+from attune.service.settings import service_settings
+from attune.service.tokens import add_token
 from client import AttuneClient
 from client.transport import Transport, connect
 from executors.gateway.raised import error_of
-from flows.background import Service, running
+from flows.background import Service, running, small_flow
 from tests.conftest import picture
 from tests.processes import wait_until
 from tests.raising import DETAIL
-from tests.small_flow import small_flow
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AttuneError)]
 LIMIT = 2_000_000

@@ -19,7 +19,7 @@ from attune.data.read import read_examples
 from attune.errors import DataError, ModelError
 from attune.evaluation.kept_ranks import unpack
 from attune.models.clip import load_clip
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.training.checkpoints import Checkpoints
 from flows.background import Service
 from tests.conftest import TINY_CONFIG

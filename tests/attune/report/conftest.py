@@ -10,7 +10,7 @@ from attune.data.pixels import open_pixels
 from attune.evaluation.measure import image_of_text, measure, split_fingerprint
 from attune.models.clip import load_clip
 from attune.report.material import Material
-from attune.runs import RunFolder, read_json
+from attune.runs.folder import RunFolder, read_json
 from attune.schemas import EvaluationResult, FinetuningRun
 
 

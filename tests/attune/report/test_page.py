@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attune.comparison import Row
 from attune.data.pairs import Pairs
+from attune.evaluation.comparison import Row
 from attune.evaluation.measure import Measurement
 from attune.metrics import DIRECTIONS, retrieval_metrics
 from attune.report.facts import figure, p_value, plain, reproduce, setting_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attune.errors import RunError
 from attune.files import sha256
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FileChunk
 
 CHUNK_BYTES = 4 * 1024 * 1024

@@ -1,7 +1,7 @@
 """Two evaluated runs side by side, where their figures may be compared."""
 
-from attune.comparison import ZERO_SHOT, Row, Section, comparison
 from attune.errors import EvaluationError
+from attune.evaluation.comparison import ZERO_SHOT, Row, Section, comparison
 from attune.evaluation.kept_ranks import Ranks, query_values
 from attune.evaluation.tables import query_rows
 from attune.schemas import EvaluationResult, FinetuningRun

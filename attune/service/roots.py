@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attune.home import home
-from attune.service_settings import service_settings
-from attune.tokens import tokens_required
+from attune.service.settings import service_settings
+from attune.service.tokens import tokens_required
 
 
 def is_below(path: Path, roots: Sequence[Path]) -> bool:

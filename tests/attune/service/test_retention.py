@@ -12,10 +12,10 @@ import pytest
 
 from attune.data import store
 from attune.files import locked, whole_file
-from attune.retention import DAY, HOUR, UNUSED, sweep
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
-from attune.service_settings import service_settings
+from attune.service.retention import DAY, HOUR, UNUSED, sweep
+from attune.service.settings import service_settings
 
 CHECKPOINTS = (
     "start.safetensors",

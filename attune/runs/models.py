@@ -11,9 +11,9 @@ from attune.errors import ModelError, RunNotFound
 from attune.models.clip import Clip, load_clip
 from attune.models.source import find_model
 from attune.names import reference_of
-from attune.roots import request_roots
-from attune.run_list import listed_runs
-from attune.runs import NAMES_SHOWN, RunFolder, runs_folder
+from attune.runs.folder import NAMES_SHOWN, RunFolder, runs_folder
+from attune.runs.listing import listed_runs
+from attune.service.roots import request_roots
 
 
 def locate(model: str) -> str:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from attune import storage
 from attune.errors import StorageFull
-from attune.service_settings import service_settings
-from attune.storage import check_room, report, say_size
+from attune.service import storage
+from attune.service.settings import service_settings
+from attune.service.storage import check_room, report, say_size
 
 MB = 1024 * 1024
 

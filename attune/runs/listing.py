@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from attune.errors import RunError
 from attune.names import reference_of
-from attune.runs import RunFolder, run_paths
+from attune.runs.folder import RunFolder, run_paths
 from attune.schemas import Experiment, FinetuningRun, RunQuery
 
 

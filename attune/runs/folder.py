@@ -26,8 +26,8 @@ from attune.errors import RunError, RunExists, RunNotFound
 from attune.files import is_disk_full, locked, locked_now, write_text
 from attune.home import home
 from attune.names import check_name, is_name, parse_reference, reference_of
-from attune.reserve import spend_reserve, take_reserve
-from attune.run_events import append_event, last_events, progress, read_events
+from attune.runs.events import append_event, last_events, progress, read_events
+from attune.runs.reserve import spend_reserve, take_reserve
 from attune.schemas import END_STATES, FinetuningRun, RunEvent
 
 NAMES_SHOWN = 20

@@ -1,4 +1,4 @@
-from attune.comparison import comparison, sides
+from attune.evaluation.comparison import comparison, sides
 from attune.schemas import EvaluationResult, FinetuningRun
 
 

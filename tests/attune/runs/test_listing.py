@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from attune.errors import RunNotFound
-from attune.life_cycle import delete
-from attune.run_list import find_experiments, find_runs, listed_runs
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import delete
+from attune.runs.listing import find_experiments, find_runs, listed_runs
 from attune.schemas import FinetuningRun, RunQuery
 
 pytestmark = pytest.mark.usefixtures("attune_home")

@@ -19,9 +19,9 @@ from attune.data import store
 from attune.errors import RunError, RunNotFound
 from attune.files import locked_now
 from attune.home import home
-from attune.runs import RunFolder, run_paths, runs_folder
+from attune.runs.folder import RunFolder, run_paths, runs_folder
 from attune.schemas import END_STATES, FinetuningRun
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, RunEvent
 from attune.stages import run_stage
 

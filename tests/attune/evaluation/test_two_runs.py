@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attune.comparison import ZERO_SHOT, comparison
 from attune.errors import EvaluationError
+from attune.evaluation.comparison import ZERO_SHOT, comparison
 from attune.evaluation.kept_ranks import Ranks, pack, unpack
+from attune.evaluation.two_runs import compare, refuse_unlike
 from attune.schemas import EvaluationResult, FinetuningRun
-from attune.two_runs import compare, refuse_unlike
 
 SPLIT, OTHER = "5" * 64, "7" * 64
 PICTURES = np.repeat(np.arange(40), 2)
@@ -95,7 +95,7 @@ def test_all_reasons_are_named_at_once() -> None:
 
 
 def test_runs_are_compared_where_torch_is_not_installed() -> None:
-    code = "import sys; sys.modules['torch'] = None; from attune.two_runs import compare; print(compare.__name__)"
+    code = "import sys; sys.modules['torch'] = None; from attune.evaluation.two_runs import compare; print(compare.__name__)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

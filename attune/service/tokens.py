@@ -20,7 +20,7 @@ from attune.errors import SettingsError
 from attune.files import locked, whole_file
 from attune.home import home
 from attune.names import is_name
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from attune import tokens
 from attune.errors import SettingsError
-from attune.service_settings import service_settings
-from attune.tokens import Tokens, add_token, read_tokens, remove_token, service_token, tokens_file, tokens_required
+from attune.service import tokens
+from attune.service.settings import service_settings
+from attune.service.tokens import Tokens, add_token, read_tokens, remove_token, service_token, tokens_file, tokens_required
 
 
 @pytest.fixture

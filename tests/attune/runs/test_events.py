@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from attune.run_events import EVENTS, TAIL_BYTES, append_event, events_from, history_size, last_events, progress, read_events
+from attune.runs.events import (
+    EVENTS,
+    TAIL_BYTES,
+    append_event,
+    events_from,
+    history_size,
+    last_events,
+    progress,
+    read_events,
+)
 
 
 def write(folder: Path, count: int, start: int = 1) -> None:
@@ -113,7 +122,7 @@ def test_an_event_that_the_disk_does_not_hold_is_an_error_and_the_next_one_is_wh
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from attune.run_events import append_event\n"
+        "from attune.runs.events import append_event\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.RLIM_INFINITY))\n"
         "for number in range(9):\n"
@@ -134,7 +143,7 @@ def test_processes_that_are_killed_while_they_write_cost_no_others_line(tmp_path
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from attune.run_events import append_event\n"
+        "from attune.runs.events import append_event\n"
         "number = 0\n"
         "while True:\n"
         "    number += 1\n"

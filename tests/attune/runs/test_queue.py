@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from attune.run_queue import MOST_PASSED, Waiting, choose, positions
+from attune.runs.queue import MOST_PASSED, Waiting, choose, positions
 
 CPU = ("cpu",)
 GPUS = ("cuda:0", "cuda:1", "cuda:2")

@@ -15,7 +15,7 @@ from threading import Lock
 from attune.errors import StorageFull
 from attune.home import home
 from attune.schemas import StorageReport
-from attune.service_settings import service_settings
+from attune.service.settings import service_settings
 
 LEAST_AGE = 2.0
 """Seconds for which a count of the disk's use is good."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attune.errors import RunError, RunExists, RunNotFound
-from attune.runs import RunFolder
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun
 
 pytestmark = pytest.mark.usefixtures("attune_home")
@@ -188,7 +188,7 @@ def test_several_processes_lose_no_event_and_no_change_of_each_other() -> None:
     folder = create()
     code = (
         "import sys\n"
-        "from attune.runs import RunFolder\n"
+        "from attune.runs.folder import RunFolder\n"
         "folder = RunFolder.open('first')\n"
         "for number in range(40):\n"
         "    folder.log(f'{sys.argv[1]}:{number} ' + 'x' * 300, step=number)\n"

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from attune import life_cycle
 from attune.config import check_settings
 from attune.errors import DataError, RunCancelled, RunError, RunExists, RunFailed, RunNotFound, StorageFull
-from attune.life_cycle import (
+from attune.runs import life_cycle
+from attune.runs.folder import RunFolder
+from attune.runs.life_cycle import (
     cancel,
     delete,
     end_cancelled,
@@ -24,25 +25,14 @@ from attune.life_cycle import (
     submit,
     tidy,
 )
-from attune.run_list import find_runs
-from attune.runs import RunFolder
+from attune.runs.listing import find_runs
 from attune.schemas import STATES, FinetuningRun, RunQuery, TrainingResult
 from attune.stages import run_stage
+from tests.attune.runs.made import create
 from tests.chaos.faults import can_fill, fill
 from tests.processes import is_alive
 
 pytestmark = pytest.mark.usefixtures("attune_home")
-
-
-def create(name: str = "first", state: str = "CREATED", **fields: object) -> RunFolder:
-    folder = RunFolder.create(FinetuningRun(name=name, **fields))
-    if state == "FAILED":
-        fail(folder, "no data")
-    elif state == "CANCELLED":
-        cancel(folder)
-    else:
-        folder.set_state(state)
-    return folder
 
 
 def said(folder: RunFolder) -> list[str]:

@@ -4,15 +4,11 @@ import pytest
 
 from attune.errors import RunError, RunNotFound
 from attune.files import sha256
-from attune.run_files import CHUNK_BYTES, read_chunk
-from attune.runs import RunFolder
-from attune.schemas import FileChunk, FinetuningRun
+from attune.runs.files import CHUNK_BYTES, read_chunk
+from attune.schemas import FileChunk
+from tests.attune.runs.made import create
 
 pytestmark = pytest.mark.usefixtures("attune_home")
-
-
-def create(name: str = "first") -> RunFolder:
-    return RunFolder.create(FinetuningRun(name=name))
 
 
 def test_a_file_comes_in_pieces_that_add_up() -> None:

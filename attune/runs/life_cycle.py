@@ -17,8 +17,8 @@ from attune.environment import describe_environment
 from attune.errors import RunCancelled, RunError, RunExists, RunFailed, RunNotFound
 from attune.files import disk_may_fill, write_text
 from attune.names import DEFAULT_EXPERIMENT, is_name
-from attune.reserve import take_reserve
-from attune.runs import RunFolder, new_run, now, read_json, runs_folder
+from attune.runs.folder import RunFolder, new_run, now, read_json, runs_folder
+from attune.runs.reserve import take_reserve
 from attune.schemas import END_STATES, FinetuningRun, RunEvent
 
 RESULTS = ("checkpoints", "report", "artifact", ".artifact")

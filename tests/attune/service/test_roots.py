@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from attune.roots import is_below, local_path, request_roots
-from attune.service_settings import service_settings
-from attune.tokens import add_token, tokens_file
+from attune.service.roots import is_below, local_path, request_roots
+from attune.service.settings import service_settings
+from attune.service.tokens import add_token, tokens_file
 
 IMPOSSIBLE = ["", "\x00", "a\x00b", "a" * 300, "\ud800", "~nobody-of-this-name/x", "a/" * 3000]
 
