@@ -28,6 +28,7 @@ from attune.characters import visible
 from attune.errors import AttuneError, DataError, LimitExceeded
 from attune.schemas import END_STATES, ENDPOINTS, Endpoint, FinetuningRun, RunEvent, RunQuery
 from attune.service.settings import service_settings
+from executors.gateway.connection import Connection
 from executors.gateway.door import DOCS, Door, answer_of
 from executors.gateway.guard import Guard, check_size
 from executors.gateway.json_docs import from_json, json_model, to_json
@@ -46,7 +47,7 @@ class HttpGateway(FastAPIBaseGateway):
     """The HTTP side."""
 
     def __init__(self, guard: Guard, uvicorn_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        bounds = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": LEAVE_SECONDS}
+        bounds = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": LEAVE_SECONDS, "http": Connection}
         super().__init__(uvicorn_kwargs={**bounds, **(uvicorn_kwargs or {})}, **kwargs)
         self.guard = guard
 

@@ -1,8 +1,12 @@
 """A service with tokens and TLS, over both protocols: who gets in, for what, what errors look like, what is written down."""
 
+import socket
 import ssl
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -28,6 +32,7 @@ from attune.service.settings import service_settings
 from attune.service.tokens import add_token
 from client import AttuneClient
 from client.transport import Transport, connect
+from executors.gateway.connection import HEAD_SECONDS
 from executors.gateway.raised import error_of
 from flows.background import Service, running, small_flow
 from tests.conftest import picture
@@ -260,3 +265,48 @@ def test_a_web_page_does_not_reach_the_service_of_its_reader(guarded: Guarded) -
     )
     assert answer.status_code == 401
     assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
+def test_a_head_that_comes_letter_by_letter_is_not_waited_for(guarded: Guarded, before: bytes) -> None:
+    context = ssl.create_default_context(cafile=str(guarded.authority))
+    with (
+        socket.create_connection(("127.0.0.1", guarded.service.port + 1), timeout=300) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        if before:
+            connection.sendall(before)
+            assert b"200" in connection.recv(10_000)
+        start, ended = time.monotonic(), threading.Event()
+
+        def send_slowly() -> None:
+            with suppress(OSError):  # the connection is closed
+                for letter in b"GET / HTTP/1.1\r\nX-Slow: " + b"x" * 1000:
+                    connection.sendall(bytes([letter]))
+                    if ended.wait(0.2):
+                        return
+
+        sender = threading.Thread(target=send_slowly)
+        sender.start()
+        with suppress(OSError):
+            while connection.recv(10_000):  # of an answer before there may be a rest
+                pass
+        ended.set()
+        sender.join()
+    assert 0.5 * HEAD_SECONDS < time.monotonic() - start < 60  # letters alone would take 200 s
+
+
+def test_a_body_may_take_longer_than_a_head(guarded: Guarded) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b'{"data": '
+        time.sleep(1.2 * HEAD_SECONDS)
+        yield b"[]}"
+
+    answer = requests.post(
+        guarded.addresses["http"] + "/runs/list",
+        data=pieces(),
+        headers={"authorization": f"Bearer {guarded.tokens['bob']}", "content-type": "application/json"},
+        verify=str(guarded.authority),
+        timeout=300,
+    )
+    assert answer.status_code == 200, answer.text
