@@ -4,10 +4,12 @@ import json
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
-from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings
+from attune.optimizers import OPTIMIZERS
+from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, SchedulerOptions
 
 LONGEST_TEXT = 4096
 """Characters of a setting: the longest path that Linux knows."""
@@ -38,6 +40,8 @@ def check_settings(raw: dict[str, Any]) -> FinetuningSettings:
     settings = None
     if raw.get("model_artifact") is not None and raw.get("model") is None:
         raw = {**raw, "model": raw["model_artifact"]}
+    raw, clash = _layer_wise_lr_decay(raw)
+    problems += clash
     try:
         settings = FinetuningSettings.model_validate(raw)
     except ValidationError as error:
@@ -46,6 +50,18 @@ def check_settings(raw: dict[str, Any]) -> FinetuningSettings:
     if problems or settings is None:
         raise SettingsError("\n".join([_REFUSED, *(f"- {problem}" for problem in problems)]))
     return settings
+
+
+def _layer_wise_lr_decay(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Takes it out of `optimizer_options`, where Finetuner's users have it; and what is wrong with that."""
+    name, options = "layer_wise_lr_decay", raw.get("optimizer_options")
+    if not isinstance(options, dict) or name not in options:
+        return raw, []
+    inside, outside = options[name], raw.get(name)
+    raw = {**raw, name: inside, "optimizer_options": {key: value for key, value in options.items() if key != name}}
+    if outside is None or outside == inside:
+        return raw, []
+    return raw, [f"{name} is {outside!r}, and {inside!r} in optimizer_options. Give it once"]
 
 
 def _is_plain(value: Any, levels: int = 4) -> bool:
@@ -136,6 +152,7 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
             f"multi_positive and caption_mixing ({raw['caption_mixing']!r}): all captions of a picture are in the batch "
             "already. Set caption_mixing to 0, or multi_positive to false"
         )
+    found += _schedule_contradictions(raw)
     micro, batch = raw.get("micro_batch_size"), raw.get("batch_size")
     if isinstance(micro, int) and isinstance(batch, int) and micro > batch:
         found.append(f"micro_batch_size ({micro}) is more than batch_size ({batch}). Lower it, or leave it out")
@@ -149,6 +166,38 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
         found.append(
             f"processes ({processes}) is more than the {len(numbers)} of devices = {devices!r}. Name a GPU for each "
             "process, as in cuda:0,1, or lower processes"
+        )
+    return found
+
+
+def _schedule_contradictions(raw: dict[str, Any]) -> list[str]:
+    found = []
+    optimizer = raw.get("optimizer", "AdamW")
+    kind = OPTIMIZERS.get(optimizer) if isinstance(optimizer, str) else None
+    if kind and not kind.adam_like and raw.get("learning_rate", "auto") in (None, "auto"):
+        alike = ", ".join(name for name, other in OPTIMIZERS.items() if other.adam_like)
+        found.append(
+            f"optimizer = {optimizer!r} has no automatic learning rate: its steps follow other rules than those of {alike}. "
+            "Give learning_rate"
+        )
+    if optimizer == "Rprop" and raw.get("weight_decay", "auto") not in (None, "auto", 0):
+        found.append(f"weight_decay = {raw['weight_decay']!r}: Rprop has none. Leave it out")
+    options = raw.get("scheduler_options")
+    if not isinstance(options, dict):
+        return found
+    scheduler = raw.get("scheduler") or "cosine"
+    for name, users in (("num_cycles", ("cosine", "cosine_with_restarts")), ("power", ("polynomial",))):
+        if options.get(name) is not None and scheduler not in users:
+            found.append(f"scheduler_options.{name} = {options[name]!r} is for {' and '.join(users)}, not for {scheduler!r}")
+    if options.get("num_warmup_steps") is not None and raw.get("warmup_ratio") is not None:
+        found.append(
+            f"warmup_ratio ({raw['warmup_ratio']!r}) and scheduler_options.num_warmup_steps "
+            f"({options['num_warmup_steps']!r}) are two answers to one question. Give one"
+        )
+    if options.get("num_warmup_steps") and scheduler == "constant":
+        found.append(
+            "scheduler = 'constant' has no warm-up, and scheduler_options.num_warmup_steps asks for one. "
+            "Use constant_with_warmup"
         )
     return found
 
@@ -169,6 +218,8 @@ def _one_each(error: ValidationError) -> list[Any]:
 def _place(error: Any) -> tuple[str, str, type[BaseModel]]:
     """Where a problem is, as people write it (`callbacks[0].limit`); the name of the field, and whose field it is."""
     field, *inside = map(str, error["loc"])
+    if field == "scheduler_options" and inside:
+        return f"{field}.{inside[0]}", inside[0], SchedulerOptions
     if field != "callbacks" or not inside:
         return field, field, FinetuningSettings
     number, *names = inside
@@ -198,7 +249,11 @@ def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     fields = FinetuningSettings.model_fields
     unknown = {name: value for name, value in settings.items() if name not in fields}  # of another version
     known = {name: settings[name] for name in fields if settings.get(name) is not None}
-    changed = {
-        name: value for name, value in known.items() if json.dumps(value) != json.dumps(fields[name].default, default=str)
-    }
+    changed = {name: value for name, value in known.items() if json.dumps(value) != _default(fields[name])}
     return {**changed, **unknown}
+
+
+def _default(field: FieldInfo) -> str:
+    """As JSON."""
+    default = field.get_default(call_default_factory=True)
+    return json.dumps(default, default=lambda value: value.model_dump() if isinstance(value, BaseModel) else str(value))

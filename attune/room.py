@@ -19,12 +19,13 @@ from attune.models.lora import add_lora
 from attune.models.shell import shell
 from attune.models.source import find_model
 from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
+from attune.optimizers import OPTIMIZERS
 from attune.runs.folder import runs_folder
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
 from attune.service.storage import check_room, say_size
 from attune.settings import FinetuningSettings
-from attune.training.estimate import ADAM_MOMENTS, FLOAT_BYTES
+from attune.training.estimate import FLOAT_BYTES
 
 
 class Counts(NamedTuple):
@@ -80,7 +81,7 @@ def disk_needed(run: FinetuningRun, counts: Counts) -> int:
     if not settings.trains:
         return pixels
     weights, trainable = counts.weights, counts.trainable
-    moments = ADAM_MOMENTS * trainable
+    moments = OPTIMIZERS[settings.optimizer].moments * trainable
     last = weights + moments + (trainable if settings.ema_decay != 0 else 0)
     chosen = weights // (2 if settings.artifact_precision == "fp16" else 1)
     start_and_best = 2 * weights
@@ -118,7 +119,7 @@ def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | No
 
 
 def _check_memory(settings: FinetuningSettings, counts: Counts) -> None:
-    needed = counts.weights + (counts.trainable * (1 + ADAM_MOMENTS) if settings.trains else 0)
+    needed = counts.weights + (counts.trainable * (1 + OPTIMIZERS[settings.optimizer].moments) if settings.trains else 0)
     devices = devices_of(settings.devices)
     copies = settings.processes if settings.processes != "auto" and devices == ("cpu",) else 1
     for device in devices:

@@ -1,15 +1,15 @@
 """The settings of a run: one sentence with its unit per field. `attune.config` checks them as a whole."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from attune.choices import one_of
 from attune.names import check_name
+from attune.optimizers import OPTIMIZERS, check_optimizer
 
 LOSSES = ("CLIPLoss", "SigLIPLoss")
-OPTIMIZERS = ("AdamW",)
-SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup")
+SCHEDULERS = ("cosine", "cosine_with_restarts", "linear", "polynomial", "constant", "constant_with_warmup")
 EVALUATION = frozenset({"model", "eval_data", "baseline", "prompt_templates", "devices", "seed"})
 """The settings that matter to a run that only evaluates."""
 
@@ -75,6 +75,28 @@ class EvaluationCallback(BaseModel):
         other: dict[Encoder | None, Encoder] = {"clip-text": "clip-vision", "clip-vision": "clip-text", None: "clip-text"}
         queries = self.model or other[self.index_model]
         return queries, self.index_model or other[queries]
+
+
+class SchedulerOptions(BaseModel):
+    """What may be changed of a scheduler. Names are Hugging Face's and Jina Finetuner's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    num_warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="Steps over which the learning rate rises from 0, instead of `warmup_ratio`."
+    )
+    num_training_steps: Annotated[int, Field(ge=1)] | Auto = Field(
+        default="auto", description="Steps after which the rate stays as it is; `auto` is the whole run."
+    )
+    num_cycles: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+        default=None, description="Waves of `cosine` (0.5 if it is left out), or runs of `cosine_with_restarts` (2)."
+    )
+    power: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        default=None, description="Of `polynomial` (2 if it is left out)."
+    )
+    scheduler_step: Literal["batch", "epoch"] = Field(
+        default="batch", description="After warm-up the rate changes with every step, or only with every epoch."
+    )
 
 
 class FinetuningSettings(BaseModel):
@@ -145,10 +167,19 @@ class FinetuningSettings(BaseModel):
         default="auto",
         description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained with.",
     )
-    optimizer: str = Field(default="AdamW", description=f"Optimizer, one of: {', '.join(OPTIMIZERS)}.")
+    optimizer: str = Field(default="AdamW", description=f"Optimizer of torch, one of: {', '.join(OPTIMIZERS)}.")
+    optimizer_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Its other options, by torch's names: `{'betas': [0.9, 0.99]}`. `layer_wise_lr_decay` may be among "
+        "them.",
+    )
     scheduler: str = Field(
         default="cosine",
         description=f"Learning rate after warm-up, one of: {', '.join(SCHEDULERS)}; `constant` has no warm-up.",
+    )
+    scheduler_options: SchedulerOptions = Field(
+        default=SchedulerOptions(),
+        description=f"What to change of it: {', '.join(f'`{name}`' for name in SchedulerOptions.model_fields)}.",
     )
     epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = Field(
         default="auto", description="Passes over the training images; `auto` is 5, or as many as 200 steps take, at most 40."
@@ -169,14 +200,16 @@ class FinetuningSettings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         default="auto",
         description="Peak learning rate; `auto` follows the model's size and the batch: 1e-5 for a ViT-B-32 with 256 "
-        "pictures a step, 1e-3 for a `#scratch` start.",
+        "pictures a step, 1e-3 for a `#scratch` start. It is for Adam and its kin.",
     )
     layer_wise_lr_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         default="auto",
         description="Learning rate of each layer as a factor of the one above; `auto` is 0.9, and 1 for a `#scratch` start.",
     )
-    weight_decay: float = Field(
-        default=0.1, ge=0, le=10, description="AdamW weight decay; never on norms, biases and logit_scale."
+    weight_decay: Annotated[float, Field(ge=0, le=10)] | Auto = Field(
+        default="auto",
+        description="Weight decay, never on norms, biases and logit_scale; `auto` is 0.1 for AdamW and Adafactor, 0 for "
+        "others, where it is a part of the gradient.",
     )
     warmup_ratio: float = Field(
         default=0.1,
@@ -275,7 +308,7 @@ class FinetuningSettings(BaseModel):
     @field_validator("optimizer")
     @classmethod
     def _known_optimizer(cls, value: str) -> str:
-        return one_of(value, OPTIMIZERS)
+        return check_optimizer(value)
 
     @field_validator("scheduler")
     @classmethod

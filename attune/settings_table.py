@@ -13,6 +13,8 @@ def settings_table(settings: type[BaseModel], prefix: str = "") -> str:
     lines = ["| setting | default | meaning |", "|---|---|---|"]
     for name, field in settings.model_fields.items():
         shown = f"{prefix}{name}".upper() if prefix else name
-        default = "required" if field.is_required() else f"`{field.default}`"
+        value = field.get_default(call_default_factory=True)
+        value = value.model_dump(exclude_defaults=True) if isinstance(value, BaseModel) else value
+        default = "required" if field.is_required() else f"`{value}`"
         lines.append(f"| `{shown}` | {default} | {field.description} |")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from attune.service.roots import request_roots
 from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
 from attune.training.continuing import origin
+from attune.training.optimizer import check_options
 
 LONGEST_DESCRIPTION = 10_000
 """Characters."""
@@ -38,6 +39,7 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     for model in (settings.model, settings.baseline):
         if model is not None:
             locate(model)
+    check_options(settings.optimizer, settings.optimizer_options)
     if settings.trains and (earlier := origin(settings)):
         complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
     templates(settings.prompt_templates, request_roots())

@@ -11,6 +11,7 @@ from torch import Tensor
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.models.clip import evaluating
+from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree
 from attune.training.estimate import activation_bytes, estimate, step_seconds
 from attune.training.feed import Batch
@@ -125,6 +126,7 @@ def estimate_run(job: Job) -> None:
         seconds,
         sum(parameter.numel() for parameter in model.parameters()),
         trainable,
+        OPTIMIZERS[recipe.optimizer].moments,
         int(per_picture * piece),
         average=job.average is not None,
         available_bytes=int(free),

@@ -1,11 +1,15 @@
 """Going on from an earlier run: with its model, and with its optimizer's state as well where that is asked for.
 
-A finished training leaves `checkpoints/optimizer.safetensors`: of each weight it trained Adam's two moments and the number
-of steps, under the weight's name. They are those after its last step, whichever weights were chosen in the end.
+A finished training leaves `checkpoints/optimizer.safetensors`: of each weight it trained what the optimizer keeps, such as
+Adam's two moments and the number of steps, as `KIND.WEIGHT`. They are those after its last step, whichever weights were
+chosen in the end.
 """
 
+import json
+
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from attune.errors import SettingsError
@@ -16,7 +20,6 @@ from attune.service.settings import service_settings
 from attune.settings import FinetuningSettings
 from attune.training.checkpoints import Checkpoints
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
 STEP = "step"
 
 
@@ -44,15 +47,16 @@ def origin(settings: FinetuningSettings) -> RunFolder | None:
 
 def save_optimizer(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Writes the optimizer's state of the weights that are trained, for runs that go on from this one."""
-    tensors = {}
-    for name, parameter in _trained(model).items():
-        state = optimizer.state.get(parameter, {})  # nothing of a weight that never had a gradient
-        tensors[f"{STEP}.{name}"] = torch.as_tensor(state.get(STEP, 0.0), dtype=torch.float32).cpu()
-        for moment in MOMENTS:
-            value = state.get(moment, torch.zeros_like(parameter))
-            tensors[f"{moment}.{name}"] = value.detach().float().cpu().contiguous()
+    trained = _trained(model)
+    tensors = {
+        f"{key}.{name}": value.detach().float().cpu().contiguous()
+        for name, parameter in trained.items()
+        for key, value in optimizer.state.get(parameter, {}).items()  # nothing of a weight that never had a gradient
+        if isinstance(value, torch.Tensor)
+    }
+    shapes = {name: list(parameter.shape) for name, parameter in trained.items()}
     with whole_file(Checkpoints(folder).optimizer) as draft:
-        save_file(tensors, draft)
+        save_file(tensors, draft, {"optimizer": type(optimizer).__name__, "shapes": json.dumps(shapes)})
         draft.chmod(0o644)
 
 
@@ -65,29 +69,34 @@ def load_optimizer(folder: RunFolder, model: nn.Module, optimizer: torch.optim.O
         optimizer: of these weights.
 
     Returns:
-        The most steps that any weight has behind it.
+        The most steps that any weight has behind it; 0 if the optimizer does not count them.
 
     Raises:
-        SettingsError: if that run trained other weights.
+        SettingsError: if that run trained other weights, or with another optimizer.
     """
-    tensors = load_file(Checkpoints(folder).optimizer)
-    trained = _trained(model)
-    there = {name.removeprefix(f"{STEP}."): name for name in tensors if name.startswith(f"{STEP}.")}
-    unlike = sorted(trained.keys() ^ there.keys()) or sorted(
-        name for name, parameter in trained.items() if tensors[f"{MOMENTS[0]}.{name}"].shape != parameter.shape
-    )
-    if unlike:
+    with safe_open(Checkpoints(folder).optimizer, "pt") as file:
+        facts = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    kind, trained = type(optimizer).__name__, _trained(model)
+    if facts["optimizer"] != kind:
+        raise SettingsError(
+            f"continue_optimizer: the run {folder.reference!r} was trained with {facts['optimizer']}, and this one is to be "
+            f"with {kind}. Set optimizer to {facts['optimizer']}, or continue_optimizer to false"
+        )
+    shapes, own = json.loads(facts["shapes"]), {name: list(parameter.shape) for name, parameter in trained.items()}
+    if unlike := sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name)):
         raise SettingsError(
             f"continue_optimizer: the run {folder.reference!r} trained other weights than this one does: {len(unlike)} "
             f"differ, the first is {unlike[0]}. Train the same towers and blocks as it did (lock_image, lock_text, "
             "train_last_blocks), or set continue_optimizer to false"
         )
-    for name, parameter in trained.items():
-        state = optimizer.state[parameter]
-        state[STEP] = tensors[there[name]].to(parameter.device)  # where the fused implementation wants it
-        for moment in MOMENTS:  # in the order of memory that the weight has
-            state[moment] = torch.empty_like(parameter).copy_(tensors[f"{moment}.{name}"])
-    return max((int(tensors[name].item()) for name in there.values()), default=0)
+    for entry, tensor in tensors.items():
+        key, _, name = entry.partition(".")
+        if tensor.shape == trained[name].shape:  # in the order of memory that the weight has
+            tensor = torch.empty_like(trained[name]).copy_(tensor)
+        optimizer.state[trained[name]][key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict())  # puts each part where torch wants it
+    return max((int(tensor.item()) for entry, tensor in tensors.items() if entry.startswith(f"{STEP}.")), default=0)
 
 
 def _trained(model: nn.Module) -> dict[str, nn.Parameter]:

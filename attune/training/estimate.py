@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 FLOAT_BYTES = 4
-ADAM_MOMENTS = 2
 
 FEW_STEPS = 50
 """Below this, fine-tuning rates move a model little: with a tenth of warm-up hardly 40 steps are at the full rate."""
@@ -43,6 +42,7 @@ def estimate(
     seconds_per_step: float,
     parameters: int,
     trainable: int,
+    moments: int = 2,
     activation_bytes: int = 0,
     average: bool = False,
     available_bytes: int | None = None,
@@ -53,12 +53,13 @@ def estimate(
         steps: optimizer steps of the run.
         seconds_per_step: of one real step.
         parameters: numbers in the model.
-        trainable: those among them that training changes: each has a gradient and two moments of Adam.
+        trainable: those among them that training changes: each has a gradient and moments.
+        moments: numbers that the optimizer keeps for each; Adam two.
         activation_bytes: kept for the backward pass of one micro batch; see `activation_bytes`.
         average: whether a running average of the trained weights is kept.
         available_bytes: memory there is, if known.
     """
-    numbers = parameters + trainable * (1 + ADAM_MOMENTS + average)
+    numbers = parameters + trainable * (1 + moments + average)
     memory = numbers * FLOAT_BYTES + activation_bytes
     advice = []
     if available_bytes is not None and memory > available_bytes:

@@ -86,7 +86,7 @@ def begin(job: Job) -> None:
     said = f"begins with the model of the run {earlier.reference}"
     if job.settings.continue_optimizer:
         steps = load_optimizer(earlier, job.clip.model, job.optimizer)
-        said += f", and with its optimizer's state after {steps} steps"
+        said += ", and with its optimizer's state" + f" after {steps} steps" * bool(steps)
     job.log(said)
 
 

@@ -1,22 +1,60 @@
 """The optimizer and its parameter groups."""
 
+import inspect
 from collections import defaultdict
+from typing import Any
 
 import torch
 from torch import nn
 
+from attune.choices import did_you_mean
+from attune.errors import SettingsError
 from attune.models.layers import layer_scales
+from attune.optimizers import OPTIMIZERS
 from attune.training.recipe import Recipe
 
 SCALES = ("logit_scale", "logit_bias")
+FUSED = ("AdamW", "Adam", "SGD")
+"""Those that torch can step in one go, on processors and GPUs alike."""
+WITHOUT_DECAY = ("Rprop",)
+NOT_OPTIONS = {
+    "lr": "learning_rate",
+    "weight_decay": "weight_decay",
+    **dict.fromkeys(("params", "maximize", "foreach", "fused", "capturable", "differentiable"), ""),
+}
+"""torch's arguments that are no options here, and the settings that stand for them, if any do."""
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with CLIP's betas and eps, and a learning rate for each layer.
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Passes if an optimizer takes these options.
 
-    Weight decay is not for norms, biases, logit_scale and other vectors. An eps of 1e-6 instead of 1e-8 keeps steps
-    small where gradients are tiny (open_clip's default for ViT models). The lower a layer, the more general what it
+    Raises:
+        SettingsError: with the options there are, or with what torch says of their values.
+    """
+    known = inspect.signature(getattr(torch.optim, name)).parameters
+    own = {option: parameter.default for option, parameter in known.items() if option not in NOT_OPTIONS}
+    for option in options:
+        if option not in own:
+            instead = f". It is a setting of its own, {NOT_OPTIONS[option]}" if NOT_OPTIONS.get(option) else ""
+            instead = instead or did_you_mean(option, own)
+            there = ", ".join(f"{name} = {default}" for name, default in own.items()) or "none"
+            raise SettingsError(f"optimizer_options: {name} takes no {option!r} here{instead}. Its options are: {there}")
+    try:
+        _of_torch(name, [{"params": [nn.Parameter(torch.zeros(2, 2))]}], 1e-3, options).step()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingsError(f"optimizer_options = {options} cannot be used with {name}: {error}") from None
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe, options: dict[str, Any]) -> torch.optim.Optimizer:
+    """The recipe's optimizer, with a learning rate for each layer.
+
+    Weight decay is not for norms, biases, logit_scale and other vectors. The lower a layer, the more general what it
     knows, and the smaller its steps (layer-wise learning-rate decay; FT-CLIP, arXiv:2212.06138).
+
+    Args:
+        model: whose weights are trained.
+        recipe: of the run.
+        options: of the optimizer, where they are not to be the default ones.
 
     Returns:
         An optimizer whose groups carry `rate`: their share of the learning rate at any step.
@@ -28,16 +66,22 @@ def make_optimizer(model: nn.Module, recipe: Recipe, weight_decay: float) -> tor
             continue
         rate = recipe.logit_scale_rate if name in SCALES else rates[name]
         groups[rate, parameter.ndim >= 2].append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "rate": rate, "weight_decay": weight_decay if decays else 0.0}
-            for (rate, decays), parameters in groups.items()
-        ],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        eps=1e-6,
-        fused=True,
+    decay = {True: {"weight_decay": recipe.weight_decay}, False: {"weight_decay": 0.0}}
+    if recipe.optimizer in WITHOUT_DECAY:
+        decay = {True: {}, False: {}}
+    return _of_torch(
+        recipe.optimizer,
+        [{"params": parameters, "rate": rate, **decay[decays]} for (rate, decays), parameters in groups.items()],
+        recipe.learning_rate,
+        options,
     )
+
+
+def _of_torch(name: str, groups: list[dict[str, Any]], rate: float, options: dict[str, Any]) -> torch.optim.Optimizer:
+    kind: type[torch.optim.Optimizer] = getattr(torch.optim, name)
+    given = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
+    fused = {"fused": True} if name in FUSED else {}
+    return kind(groups, lr=rate, **{**OPTIMIZERS[name].options, **given, **fused})  # type: ignore[call-arg]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
+from attune.training.schedule import CYCLES, POWER, SHARES, Shape
 
 REFERENCE_PARAMETERS = 151e6
 """Of a ViT-B-32, for which 1e-5 with 256 pairs a step is the best plain rate on COCO and Flickr30k in several repositories
@@ -26,9 +28,15 @@ class Recipe:
         batch_size: pictures a step, over all processes.
         epochs: passes over the training pictures.
         steps_per_epoch: optimizer steps of each.
+        optimizer: name in `attune.optimizers.OPTIMIZERS`.
         learning_rate: peak.
-        warmup_steps: steps over which it is reached.
-        scheduler: what it does afterwards.
+        weight_decay: of matrices.
+        warmup_steps: steps over which the peak is reached.
+        scheduler: what the learning rate does afterwards, a name in `attune.training.schedule.SHARES`.
+        schedule_steps: steps after which it stays as it is.
+        steps_a_rate: steps of the same rate after warm-up: 1, or those of an epoch.
+        cycles: of the scheduler.
+        power: of the scheduler.
         layer_wise_lr_decay: factor from each layer to the one below.
         logit_scale_rate: factor of the temperature's learning rate, 0 to 1.
         ema_decay: of the running average of the weights; 0 is none.
@@ -39,9 +47,15 @@ class Recipe:
     batch_size: int
     epochs: int
     steps_per_epoch: int
+    optimizer: str
     learning_rate: float
+    weight_decay: float
     warmup_steps: int
     scheduler: str
+    schedule_steps: int
+    steps_a_rate: int
+    cycles: float
+    power: float
     layer_wise_lr_decay: float
     logit_scale_rate: float
     ema_decay: float
@@ -64,9 +78,9 @@ class Recipe:
         """
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        shape = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done}
-        return self.learning_rate * shape.get(self.scheduler, 1.0)
+        step = max(self.warmup_steps, step - step % self.steps_a_rate)
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.schedule_steps - self.warmup_steps))
+        return self.learning_rate * SHARES[self.scheduler](done, Shape(self.cycles, self.power))
 
 
 def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int, groups: int) -> Recipe:
@@ -87,6 +101,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
     total = steps * epochs
     sigmoid = getattr(model, "logit_bias", None) is not None
     decay = settings.layer_wise_lr_decay
+    scheduler, options = settings.scheduler, settings.scheduler_options
     scale = settings.logit_scale
     if scale == "auto":
         scale = "learned" if scratch else "slow"
@@ -95,9 +110,15 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
         batch_size=batch_size,
         epochs=epochs,
         steps_per_epoch=steps,
+        optimizer=settings.optimizer,
         learning_rate=_learning_rate(settings, model, batch_size, scratch),
+        weight_decay=_weight_decay(settings),
         warmup_steps=_warmup_steps(settings, total),
-        scheduler=settings.scheduler,
+        scheduler=scheduler,
+        schedule_steps=total if options.num_training_steps == "auto" else options.num_training_steps,
+        steps_a_rate=steps if options.scheduler_step == "epoch" else 1,
+        cycles=options.num_cycles or CYCLES.get(scheduler, 1.0),
+        power=options.power or POWER,
         layer_wise_lr_decay=decay if decay != "auto" else 1.0 if scratch else 0.9,
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
         ema_decay=_ema_decay(settings, total),
@@ -123,7 +144,14 @@ def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: i
     return float(f"{rate * math.sqrt(batch_size / 256):.2g}")
 
 
+def _weight_decay(settings: FinetuningSettings) -> float:
+    decay = settings.weight_decay
+    return decay if decay != "auto" else OPTIMIZERS[settings.optimizer].weight_decay
+
+
 def _warmup_steps(settings: FinetuningSettings, total: int) -> int:
+    if settings.scheduler_options.num_warmup_steps is not None:
+        return min(total, settings.scheduler_options.num_warmup_steps)
     if not settings.warmup_ratio or settings.scheduler == "constant":
         return 0
     least = min(20, total // 5)  # Adam's moments start at zero and need some steps to be worth following

@@ -3,16 +3,16 @@ import json
 import pydantic
 import pytest
 
-from attune.config import check_settings
+from attune.config import changed_settings, check_settings
 from attune.errors import SettingsError
-from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings
+from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, SchedulerOptions
 
 NEEDED = {"model": "starter", "train_data": "shapes"}
 
 
 @pytest.mark.parametrize(
     ("model", "field"),
-    [(model, field) for model in (FinetuningSettings, EvaluationCallback) for field in model.model_fields],
+    [(model, field) for model in (FinetuningSettings, EvaluationCallback, SchedulerOptions) for field in model.model_fields],
 )
 def test_every_setting_is_described_in_a_sentence(model: type[pydantic.BaseModel], field: str) -> None:
     description = model.model_fields[field].description
@@ -24,7 +24,7 @@ def test_every_setting_is_described_in_a_sentence(model: type[pydantic.BaseModel
 def test_model_and_data_are_enough() -> None:
     settings = check_settings(NEEDED)
 
-    assert (settings.seed, settings.weight_decay, settings.scheduler) == (0, 0.1, "cosine")
+    assert (settings.seed, settings.max_grad_norm, settings.scheduler) == (0, 1.0, "cosine")
     assert settings.eval_data is None
 
 
@@ -34,6 +34,7 @@ AUTO = (
     "batch_size",
     "learning_rate",
     "layer_wise_lr_decay",
+    "weight_decay",
     "logit_scale",
     "augmentation",
     "ema_decay",
@@ -151,7 +152,10 @@ def test_an_unknown_setting_that_is_like_none_is_answered_with_the_list() -> Non
         ("eval_split", 0),
         ("val_split", 1),
         ("val_split", "a lot"),
-        ("optimizer", "Adam"),
+        ("optimizer", "Adams"),
+        ("optimizer", "LBFGS"),
+        ("optimizer_options", [1]),
+        ("scheduler_options", 3),
         ("scheduler", "exponential"),
         ("augmentation", "some"),
         ("artifact_precision", "bf16"),
@@ -322,3 +326,63 @@ def test_a_callback_that_cannot_be_is_named_by_its_place(callback: object, said:
     _, *lines = str(caught.value).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"- {said}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"optimizer": "Adm"}, "optimizer = 'Adm' is not known (did you mean 'Adam'?). Use one of: AdamW, Adam, "),
+        (
+            {"optimizer": "Muon"},
+            "optimizer = 'Muon' takes matrices alone, and models have vectors as well. Use one of: AdamW",
+        ),
+        ({"optimizer": "SGD"}, "optimizer = 'SGD' has no automatic learning rate"),
+        (
+            {"optimizer": "Rprop", "learning_rate": 1, "weight_decay": 0.1},
+            "weight_decay = 0.1: Rprop has none. Leave it out",
+        ),
+        (
+            {"layer_wise_lr_decay": 0.9, "optimizer_options": {"layer_wise_lr_decay": 0.8}},
+            "layer_wise_lr_decay is 0.9, and 0.8 in optimizer_options. Give it once",
+        ),
+        (
+            {"scheduler_options": {"powr": 2}},
+            "scheduler_options.powr = 2: there is no such setting (did you mean 'power'?)",
+        ),
+        (
+            {"scheduler_options": {"power": 0}},
+            "scheduler_options.power = 0: input should be greater than 0. Of",
+        ),
+        ({"scheduler_options": {"scheduler_step": "year"}}, "scheduler_options.scheduler_step = 'year': input should be"),
+        ({"scheduler_options": {"power": 2}}, "scheduler_options.power = 2 is for polynomial, not for 'cosine'"),
+        (
+            {"scheduler_options": {"num_cycles": 2}, "scheduler": "linear"},
+            "scheduler_options.num_cycles = 2 is for cosine and cosine_with_restarts, not for 'linear'",
+        ),
+        (
+            {"scheduler_options": {"num_warmup_steps": 5}, "warmup_ratio": 0.1},
+            "warmup_ratio (0.1) and scheduler_options.num_warmup_steps (5) are two answers to one question",
+        ),
+        ({"scheduler_options": {"num_warmup_steps": 5}, "scheduler": "constant"}, "Use constant_with_warmup"),
+    ],
+)
+def test_optimizers_and_schedulers_that_cannot_be_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_settings({**NEEDED, **settings})
+    assert said in str(refused.value)
+
+
+def test_finetuners_place_for_the_decay_by_layer_is_understood() -> None:
+    settings = check_settings({**NEEDED, "optimizer_options": {"layer_wise_lr_decay": 0.8, "eps": 1e-7}})
+    assert (settings.layer_wise_lr_decay, settings.optimizer_options) == (0.8, {"eps": 1e-7})
+    with pytest.raises(SettingsError, match="layer_wise_lr_decay = 2"):
+        check_settings({**NEEDED, "optimizer_options": {"layer_wise_lr_decay": 2}})
+
+
+def test_what_is_changed_of_a_scheduler_is_a_changed_setting() -> None:
+    plain, changed = (
+        check_settings({**NEEDED, "scheduler": "polynomial", **given}).model_dump(mode="json")
+        for given in ({}, {"scheduler_options": {"power": 3}})
+    )
+    assert changed_settings(plain) == {**NEEDED, "scheduler": "polynomial"}
+    assert changed_settings(changed)["scheduler_options"]["power"] == 3

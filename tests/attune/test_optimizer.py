@@ -5,18 +5,24 @@ import torch
 from torch import nn
 
 from attune.config import check_settings
+from attune.errors import SettingsError
 from attune.models.clip import load_clip
 from attune.models.lora import add_lora
 from attune.models.trainable import choose_trainable
-from attune.training.optimizer import make_optimizer, set_learning_rate
+from attune.optimizers import NOT_FOR_TRAINING, OPTIMIZERS
+from attune.runs.folder import RunFolder
+from attune.schemas import FinetuningRun
+from attune.training.continuing import load_optimizer, save_optimizer
+from attune.training.optimizer import WITHOUT_DECAY, check_options, make_optimizer, set_learning_rate
 from attune.training.recipe import choose_recipe
 
 DECAY = 0.3  # weight decay
 
 
 def optimizer_of(model: nn.Module, **changes: object) -> torch.optim.Optimizer:
-    settings = check_settings({"model": "some#model", "train_data": "shapes", "learning_rate": 0.01, **changes})
-    return make_optimizer(model, choose_recipe(settings, model, 100, 100), DECAY)
+    given = {"learning_rate": 0.01, "weight_decay": DECAY, **changes}
+    settings = check_settings({"model": "some#model", "train_data": "shapes", **given})
+    return make_optimizer(model, choose_recipe(settings, model, 100, 100), settings.optimizer_options)
 
 
 def group_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict[str, object]]:
@@ -95,3 +101,78 @@ def test_the_temperature_learns_as_fast_as_asked(vit: nn.Module, logit_scale: st
     moved = (before["logit_scale"] - vit.logit_scale).item()
     assert moved == pytest.approx(0.08 * share, rel=1e-3)
     assert (before["ln_final.bias"] - vit.ln_final.bias).mean().item() == pytest.approx(0.08, rel=1e-3)
+
+
+def test_every_optimizer_of_torch_is_known() -> None:
+    kinds = {name for name, kind in vars(torch.optim).items() if isinstance(kind, type)} - {"Optimizer"}
+    assert kinds == OPTIMIZERS.keys() | NOT_FOR_TRAINING.keys()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_steps_and_goes_on_from_what_was_kept(name: str, tiny_vit: Path, attune_home: Path) -> None:
+    def stepped(optimizer: torch.optim.Optimizer, model: nn.Module, number: int) -> None:
+        for parameter in model.parameters():
+            torch.manual_seed(number + parameter.numel())
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+
+    decay = {} if name in WITHOUT_DECAY else {"weight_decay": DECAY}
+    model, other = load_clip(str(tiny_vit)).model, load_clip(str(tiny_vit)).model
+    optimizer = optimizer_of(model, optimizer=name, **{"weight_decay": "auto", **decay})
+    folder = RunFolder.create(FinetuningRun(name="first"))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for number in range(2):
+        stepped(optimizer, model, number)
+    save_optimizer(folder, model, optimizer)
+
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert not torch.equal(before["visual.conv1.weight"], model.state_dict()["visual.conv1.weight"])
+    kept = sum(value.numel() for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value))
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    assert OPTIMIZERS[name].moments == round(kept / weights)
+    other.load_state_dict(model.state_dict())
+    second = optimizer_of(other, optimizer=name, **{"weight_decay": "auto", **decay})
+    load_optimizer(folder, other, second)
+    stepped(optimizer, model, 2)
+    stepped(second, other, 2)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_another_optimizers_state_is_not_taken(vit: nn.Module, attune_home: Path) -> None:
+    folder = RunFolder.create(FinetuningRun(name="first"))
+    save_optimizer(folder, vit, optimizer_of(vit))
+    with pytest.raises(SettingsError, match="was trained with AdamW, and this one is to be with RAdam"):
+        load_optimizer(folder, vit, optimizer_of(vit, optimizer="RAdam"))
+
+
+def test_options_reach_the_optimizer_over_ours(vit: nn.Module) -> None:
+    assert optimizer_of(vit).defaults["betas"] == optimizer_of(vit, optimizer="RAdam").defaults["betas"] == (0.9, 0.98)
+    changed = optimizer_of(vit, optimizer_options={"betas": [0.8, 0.9], "amsgrad": True}).defaults
+    assert (changed["betas"], changed["amsgrad"], changed["eps"]) == ((0.8, 0.9), True, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        (
+            "AdamW",
+            {"beta": [0.9, 0.9]},
+            "AdamW takes no 'beta' here (did you mean 'betas'?). Its options are: betas = (0.9, ",
+        ),
+        (
+            "SGD",
+            {"lr": 1},
+            "SGD takes no 'lr' here. It is a setting of its own, learning_rate. Its options are: momentum = 0, ",
+        ),
+        ("Adam", {"fused": False}, "Adam takes no 'fused' here. Its options are"),
+        ("Adam", {"betas": [0.9, 2]}, "cannot be used with Adam: Invalid beta parameter at index 1: 2"),
+        ("Adam", {"betas": 0.9}, "optimizer_options = {'betas': 0.9} cannot be used with Adam"),
+        ("Adam", {"eps": float("nan")}, "cannot be used with Adam: Invalid epsilon value: nan"),
+        ("SGD", {"momentum": "much"}, "cannot be used with SGD"),
+        ("SGD", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
+    ],
+)
+def test_options_that_an_optimizer_does_not_take_are_refused(name: str, options: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_options(name, options)
+    assert said in str(refused.value)

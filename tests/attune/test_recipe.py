@@ -8,6 +8,7 @@ from torch import nn
 from attune.config import check_settings
 from attune.settings import SCHEDULERS
 from attune.training.recipe import Recipe, choose_recipe
+from attune.training.schedule import SHARES
 
 
 class Sized(nn.Module):
@@ -184,9 +185,12 @@ def test_open_clips_models_say_by_logit_bias_how_they_were_trained(init_logit_bi
     assert recipe(model).loss == ("CLIPLoss" if init_logit_bias is None else "SigLIPLoss")
 
 
-def rates(scheduler: str) -> list[float]:
+def rates(scheduler: str, epochs: int = 1, **options: object) -> list[float]:
     """Of all 10 steps of a run with 2 of warm-up and a peak of 0.8."""
-    found = recipe(pictures=20, batch_size=2, epochs=1, learning_rate=0.8, warmup_ratio=0.2, scheduler=scheduler)
+    given: dict[str, object] = {"scheduler": scheduler, "scheduler_options": options, "learning_rate": 0.8}
+    if "num_warmup_steps" not in options:
+        given["warmup_ratio"] = 0.2
+    found = recipe(pictures=20 // epochs, batch_size=2, epochs=epochs, **given)
     return [found.learning_rate_at(step) for step in range(found.total_steps)]
 
 
@@ -194,7 +198,9 @@ def rates(scheduler: str) -> list[float]:
     ("scheduler", "expected"),
     [
         ("cosine", [0.4, 0.8, *(0.4 * (1 + math.cos(math.pi * step / 8)) for step in range(8))]),
+        ("cosine_with_restarts", [0.4, 0.8, *[0.4 * (1 + math.cos(math.pi * step / 4)) for step in range(4)] * 2]),
         ("linear", [0.4, 0.8, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]),
+        ("polynomial", [0.4, 0.8, *(0.8 * (1 - step / 8) ** 2 for step in range(8))]),
         ("constant_with_warmup", [0.4, *[0.8] * 9]),
         ("constant", [0.8] * 10),
     ],
@@ -215,3 +221,37 @@ def test_the_record_has_every_decision_with_a_plain_value() -> None:
     assert record["total_steps"] == record["epochs"] * record["steps_per_epoch"]
     assert "auto" not in record.values()
     assert all(isinstance(value, int | float | str) for value in record.values())
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "expected"),
+    [
+        ("linear", {"num_training_steps": 6}, [0.4, 0.8, 0.8, 0.6, 0.4, 0.2, 0, 0, 0, 0]),
+        ("linear", {"num_training_steps": 1}, [0.4, 0.8, 0.8, 0, 0, 0, 0, 0, 0, 0]),
+        ("constant_with_warmup", {"num_warmup_steps": 4}, [0.2, 0.4, 0.6, *[0.8] * 7]),
+        ("constant_with_warmup", {"num_warmup_steps": 20}, [0.08 * step for step in range(1, 11)]),
+        ("polynomial", {"power": 1, "num_warmup_steps": 0}, [0.8 - 0.08 * step for step in range(10)]),
+        ("cosine", {"num_cycles": 1, "num_warmup_steps": 0}, [0.4 + 0.4 * math.cos(math.pi * n / 5) for n in range(10)]),
+        ("cosine_with_restarts", {"num_training_steps": 6, "num_cycles": 1}, [0.4, 0.8, 0.8, 0.6828, 0.4, 0.1172, *[0] * 4]),
+    ],
+)
+def test_a_schedule_can_be_changed(scheduler: str, options: dict[str, object], expected: list[float]) -> None:
+    assert rates(scheduler, **options) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_rate_may_change_with_epochs_alone() -> None:
+    """Two epochs of five steps: after warm-up, the first step's of each epoch."""
+    found = rates("linear", epochs=2, scheduler_step="epoch")
+    assert found == pytest.approx([0.4, 0.8, 0.8, 0.8, 0.8, *[0.8 * 5 / 8] * 5])
+
+
+def test_every_scheduler_has_a_shape() -> None:
+    assert set(SCHEDULERS) == set(SHARES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [({}, 0.1), ({"optimizer": "Adam"}, 0), ({"optimizer": "Adam", "weight_decay": 0.01}, 0.01), ({"weight_decay": 0}, 0)],
+)
+def test_decay_is_clips_where_it_is_apart_from_the_gradient(settings: dict[str, object], decay: float) -> None:
+    assert recipe(**settings).weight_decay == decay
