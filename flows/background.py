@@ -75,7 +75,7 @@ def start(flow: Path, home: Path, log: Path, like: Service | None = None, **envi
     port = like.port if like else free_ports(2)
     monitoring_port = like.monitoring_port if like else free_ports(8)
     command = [sys.executable, "-W", "ignore", "-m", "flows.serve", str(flow)]
-    command += ["--port", str(port), "--monitoring-port", str(monitoring_port)]
+    command += ["--port", str(port), "--monitoring-port", str(monitoring_port), "--stop-with-parent"]
     variables = {**os.environ, "ATTUNE_HOME": str(home.resolve()), "PYTHONWARNINGS": "ignore", **environment}
     with log.open("ab") as output:
         # A session of its own, so that Ctrl+C in the terminal reaches this process only and the Flow is stopped in order.

@@ -164,6 +164,13 @@ def _until_signal() -> threading.Event:
     return stop
 
 
+def _stop_after(parent: int, stop: threading.Event) -> None:
+    """Sets the event once the process that started this one is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    stop.set()
+
+
 def main() -> None:
     """Serves until SIGTERM or Ctrl+C."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -171,6 +178,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, help="gRPC port; HTTP is the next one (default: the file's)")
     parser.add_argument("--monitoring-port", type=int, help="first of the metrics ports (default: the file's)")
     parser.add_argument("--once", action="store_true", help="do not start it again if a part of it is lost")
+    parser.add_argument("--stop-with-parent", action="store_true", help="stop when the process that started this one ends")
     arguments = parser.parse_args()
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     stop = _until_signal()
@@ -185,6 +193,8 @@ def main() -> None:
         code = serve(flow_config(arguments.flow, arguments.port, arguments.monitoring_port), stop)
         logging.shutdown()
         os._exit(code)  # nothing is left to end, and to take Jina and torch apart takes seconds on a busy machine
+    if arguments.stop_with_parent:
+        threading.Thread(target=_stop_after, args=(os.getppid(), stop), daemon=True).start()
     warnings = [f"-W{option}" for option in sys.warnoptions]
     sys.exit(supervise([sys.executable, *warnings, "-m", "flows.serve", *sys.argv[1:], "--once"], stop))
 

@@ -178,6 +178,23 @@ def test_sigterm_ends_every_process_and_sigkill_as_well(tmp_path: Path) -> None:
                 AttuneClient(service.grpc).list_runs()
 
 
+def test_a_service_in_the_background_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
+    program = f"""
+import os, time
+from pathlib import Path
+from flows.background import small_flow, start
+folder = Path({str(tmp_path)!r})
+print(start(small_flow(folder), folder / "home", folder / "service.log").process.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", program], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pids = descendants(int(owner.stdout.readline()))
+        assert len(pids) >= 5
+        owner.kill()
+    assert gone(pids)
+
+
 def started(flow: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m flows.serve` of a Flow that ends by itself."""
     command = [sys.executable, "-W", "ignore", "-m", "flows.serve", flow, *options]
