@@ -37,6 +37,7 @@ COPY flows flows
 USER attune
 VOLUME /data
 EXPOSE 51000 52000
+# A training ends its step and writes a checkpoint first: docker stop -t 120.
 CMD ["python", "-m", "flows.serve", "flows/finetune.yml"]
 
 FROM runtime AS cpu

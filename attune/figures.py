@@ -16,3 +16,11 @@ def figure(value: float | None) -> str:
 def p_value(value: float | None) -> str:
     """Three decimals, and no smaller than that."""
     return "< 0.001" if value is not None and value < 0.001 else figure(value)
+
+
+def say_size(count: int) -> str:
+    """A number of bytes for people, such as `1.9 GB`."""
+    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{-(-count // 1000)} kB" if count else "0 bytes"

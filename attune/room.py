@@ -15,6 +15,7 @@ from attune.config import check_settings
 from attune.data import store
 from attune.device import devices_of
 from attune.errors import SettingsError
+from attune.figures import say_size
 from attune.models.lora import add_lora
 from attune.models.shell import shell
 from attune.models.source import find_model
@@ -23,7 +24,7 @@ from attune.optimizers import OPTIMIZERS
 from attune.runs.folder import runs_folder
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
-from attune.service.storage import check_room, say_size
+from attune.service.storage import check_room
 from attune.settings import FinetuningSettings
 from attune.training.estimate import FLOAT_BYTES
 

@@ -304,10 +304,13 @@ class AttuneClient:
 
         Raises:
             SettingsError: if it is no experiment's name.
+            RunNotFound: if it has no runs.
             RunError: if one of them is at work; none is removed then.
         """
         check_own_name("experiment_name", experiment_name)  # an empty one would be all runs there are
         runs = self.list_runs(experiment_name)
+        if not runs:
+            raise RunNotFound(f"There is no experiment named {experiment_name!r}, or no run in it")
         busy = [run.reference for run in runs if run.document.state not in ("CREATED", "FINISHED", "FAILED", "CANCELLED")]
         if busy:
             raise RunError(f"Nothing was deleted: {', '.join(busy)} still at work. Cancel first")

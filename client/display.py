@@ -8,7 +8,7 @@ from rich.table import Table
 
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
-from attune.figures import figure, p_value
+from attune.figures import figure, p_value, say_size
 from client.text import Text
 
 if TYPE_CHECKING:
@@ -163,11 +163,11 @@ def datasets_table(datasets: list["DatasetReport"]) -> Table:
 
 
 def storage_table(report: "StorageReport") -> Table:
-    """What is kept, one row a kind, in gigabytes."""
+    """What is kept, one row a kind."""
     table = Table(show_header=False)
     for name in ("runs", "datasets", "uploads", "indexes", "quota", "free"):
         size = getattr(report, name)
-        table.add_row(name, "none" if name == "quota" and not size else f"{size / 10**9:.2f} GB")
+        table.add_row(name, "none" if name == "quota" and not size else say_size(size))
     return table
 
 

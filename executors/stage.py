@@ -6,23 +6,27 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
+from contextlib import AsyncExitStack
 from typing import Any
 
 from docarray import DocList
 from prometheus_client import Counter, Gauge, Histogram
 
+from attune.device import devices_of
 from attune.errors import ServiceUnavailable
 from attune.runs.events import events_from, history_size
 from attune.runs.folder import RunFolder
 from attune.runs.life_cycle import check_goes_on, end_cancelled, end_failed
 from attune.schemas import FinetuningRun
+from attune.service.settings import service_settings
 from attune.stages import STAGES, check_begins
 from attune.training.stop import LAUNCHER
 from executors.base import AttuneExecutor
 
 POLL_SECONDS = 0.25
 KILL_SECONDS = 90.0
-"""A child of a cancelled run ends itself (`attune.__main__`); one that hangs is killed after so long."""
+"""A child that is asked to stop ends after the step it is at, with a checkpoint; one that hangs is killed after so long."""
 STOPPED = (os.EX_TEMPFAIL, -signal.SIGTERM)
 """Exit codes of a child that was asked to stop."""
 BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
@@ -47,6 +51,7 @@ class StageExecutor(AttuneExecutor):
         )
         self.failures = Counter(f"attune_{self.stage}_failures", "Runs that failed in this stage", registry=self.metrics)
         self.values: dict[str, Gauge] = {}
+        self.places = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(service_settings().concurrent_runs))
 
     async def run_stage(self, docs: DocList[FinetuningRun]) -> DocList[FinetuningRun]:
         """Brings each run through the stage and returns it; attaches to work that is under way.
@@ -73,8 +78,13 @@ class StageExecutor(AttuneExecutor):
         if stage.is_done(run := folder.load()):
             return run
         check_begins(folder, self.stage)
-        start = time.monotonic()
-        code = await self._child(folder)
+        async with AsyncExitStack() as places:
+            # The queue starts no more runs than there are places; here are also those that somebody posts to the stage.
+            for device in sorted(set(devices_of(str(run.settings.get("devices") or "auto")))):
+                await places.enter_async_context(self.places[device])
+            check_begins(folder, self.stage)  # it may have been cancelled meanwhile
+            start = time.monotonic()
+            code = await self._child(folder)
         self.seconds.observe(time.monotonic() - start)
         run = folder.load()
         if stage.is_done(run):
@@ -112,9 +122,10 @@ class StageExecutor(AttuneExecutor):
                         process.kill()
             self._show_events(folder, told)
         finally:
-            del self.processes[name]
-            if process.returncode is None:  # nobody watches it any more
+            if process.returncode is None:  # nobody watches it any more but `close`
                 process.terminate()
+            else:
+                del self.processes[name]
         return process.returncode
 
     def _show_events(self, folder: RunFolder, told: int) -> int:
@@ -133,11 +144,28 @@ class StageExecutor(AttuneExecutor):
         self.values[name].set(value)
 
     def close(self) -> None:
-        """Stops the children: they continue from their last checkpoint when the run is taken up again."""
+        """Stops the children and waits for their checkpoints, from which they go on when the run is taken up again.
+
+        In a container all that is left ends with the service, so the service is not to end before them.
+        """
         self.closing = True
-        for process in list(self.processes.values()):
-            if process.returncode is None:
+        for process in self.processes.values():
+            if not _has_ended(process.pid):
                 os.kill(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + KILL_SECONDS
+        for process in self.processes.values():
+            while not _has_ended(process.pid):
+                if time.monotonic() > deadline:
+                    os.kill(process.pid, signal.SIGKILL)
+                time.sleep(0.1)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of this process has, without a word to the event loop, which takes note of it in its own way."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # note was taken
+        return True
 
 
 def _how_it_ended(code: int, stage: str) -> str:

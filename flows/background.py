@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 START_SECONDS = 300
-STOP_SECONDS = 60
+STOP_SECONDS = 130
 PORTS = range(20000, 32000)
 """Below those that kernels give to outgoing connections, one of which could take a port before the Flow listens on it."""
 

@@ -27,6 +27,9 @@ def keep_local() -> None:
     os.environ.setdefault("JINA_LOG_LEVEL", "ERROR")  # the rest is of Jina's own doings: 500 lines at a slow start
     # Executors listen on random ports; those above this one are not given to outgoing connections before they do.
     os.environ.setdefault("JINA_RANDOM_PORT_MIN", "61000")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # a lost connection is an error of ours, not a line of gRPC's
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "200")  # else a log breaks its lines at 80
     import jina.orchestrate.orchestrator as orchestrator
     import prometheus_client
 
@@ -35,6 +38,7 @@ def keep_local() -> None:
     # Jina imports it by this name whenever it starts a metrics server, and passes no address.
     prometheus_client.start_http_server = partial(prometheus_client.start_http_server, addr=LOOPBACK)
     os.register_at_fork(after_in_child=end_with_parent)
+    logging.getLogger("asyncio").addFilter(_is_news)
     logging.setLogRecordFactory(partial(_record, logging.getLogRecordFactory()))
 
 
@@ -45,6 +49,11 @@ def _record(make: Callable[..., logging.LogRecord], *args: Any, **kwargs: Any) -
         record.exc_info = None
         record.msg = str(record.msg).partition("\n add ")[0]  # Jina's hint at what would silence all others too
     return record
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that a call within the Flow was broken off, which whoever called is told: each stop of the service does it."""
+    return not (record.exc_info and type(record.exc_info[1]).__name__ == "InternalNetworkError")
 
 
 def end_with_parent() -> None:

@@ -10,6 +10,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,12 +24,13 @@ from typing import Any
 import yaml
 
 from attune.errors import SettingsError
-from attune.service.settings import service_settings
+from attune.service.settings import service_settings, unknown_variables
 from attune.service.tokens import check_exposure
+from executors.gateway.tls import certificate_name
 
 logger = logging.getLogger("attune.serve")
 
-STOP_SECONDS = 20.0  # to end in order, before what is left is killed
+STOP_SECONDS = 100.0  # to end in order, before what is left is killed: a training ends its step and writes a checkpoint
 SETTLED_SECONDS = 600.0  # whoever was up for so long is started again without delay
 LONGEST_DELAY_SECONDS = 60.0
 LOST = 75  # exit code of a Flow that was up and lost a part
@@ -164,6 +166,26 @@ def _until_signal() -> threading.Event:
     return stop
 
 
+def _check(flow: Path) -> None:
+    """Passes if the service may start.
+
+    Raises:
+        SettingsError: with what is wrong, before the minute that it takes to start.
+    """
+    for name, hint in unknown_variables().items():
+        logger.warning("%s is no setting of the service%s, and changes nothing", name, hint)
+    if not flow.is_file():
+        raise SettingsError(f"{flow} is no file. Give a Flow YAML such as flows/finetune.yml")
+    check_exposure()
+    settings = service_settings()
+    try:
+        socket.getaddrinfo(settings.host, None)
+    except OSError as error:
+        raise SettingsError(f"ATTUNE_HOST = {settings.host!r} is no address: {error.strerror}") from error
+    if settings.tls_certificate and settings.tls_key:
+        certificate_name(settings.tls_certificate, settings.tls_key)
+
+
 def _stop_after(parent: int, stop: threading.Event) -> None:
     """Sets the event once the process that started this one is gone."""
     while os.getppid() == parent:
@@ -183,7 +205,7 @@ def main() -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     stop = _until_signal()
     try:
-        check_exposure()
+        _check(arguments.flow)
     except SettingsError as error:
         sys.exit(str(error))
     if arguments.once:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from attune.choices import did_you_mean
 from attune.errors import SettingsError
 
 PREFIX = "ATTUNE_"
@@ -52,6 +53,11 @@ def parse_hosts(value: Any) -> Any:
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Folders = Annotated[tuple[Path, ...], BeforeValidator(parse_folders)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(parse_hosts)]
+
+OTHER_VARIABLES = {
+    f"{PREFIX}{name}" for name in ("HOME", "ARTIFACT", "INDEX", "URL", "SEARCH_URL", "TOKEN", "CA", "LAUNCHER")
+}
+"""Of the search Flow, of clients, and of processes that start each other."""
 
 
 class ServiceSettings(BaseModel):
@@ -127,6 +133,12 @@ def service_settings() -> ServiceSettings:
         return ServiceSettings.model_validate({name: value for name, value in given.items() if value})
     except ValidationError as error:
         raise SettingsError("\n".join(["The service's settings cannot be used:", *map(_line, error.errors())])) from error
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables of this process's environment that look like settings and are none, each with the one it may be meant as."""
+    known = {f"{PREFIX}{name.upper()}" for name in ServiceSettings.model_fields} | OTHER_VARIABLES
+    return {name: did_you_mean(name, known) for name in sorted(os.environ) if name.startswith(PREFIX) and name not in known}
 
 
 def _line(item: Any) -> str:

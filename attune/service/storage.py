@@ -7,12 +7,14 @@ ends the run that wanted to write, so what needs much room asks for it first.
 import shutil
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterator
 from os import DirEntry, scandir
 from pathlib import Path
 from threading import Lock
 
 from attune.errors import StorageFull
+from attune.figures import say_size
 from attune.home import home
 from attune.schemas import StorageReport
 from attune.service.settings import service_settings
@@ -26,6 +28,8 @@ RESERVE = 10**9
 a fiftieth of them."""
 
 _last: dict[Path, tuple[float, StorageReport]] = {}
+_taken = Counter[Path]()
+"""Bytes that were granted since the last count."""
 _counting = Lock()
 
 
@@ -39,6 +43,7 @@ def report() -> StorageReport:
         good_until, found = _last.get(folder, (0.0, None))
         if found is None or time.monotonic() >= good_until:
             start = time.monotonic()
+            _taken[folder] = 0
             found = _count(folder)
             now = time.monotonic()
             _last[folder] = now + max(LEAST_AGE, (now - start) / LARGEST_SHARE), found
@@ -46,12 +51,13 @@ def report() -> StorageReport:
     return full
 
 
-def check_room(needed_bytes: int, what: str) -> None:
+def check_room(needed_bytes: int, what: str, taken: bool = False) -> None:
     """Passes if so much more fits on the disk and into the quota.
 
     Args:
         needed_bytes: how much is going to be written; 0 asks whether there is any room left.
         what: what for, as in `"the run 'my-run'"`; begins the message.
+        taken: it is written at once, and counts for those who ask before the disk's use is counted again.
 
     Raises:
         StorageFull: with the numbers, and what to do.
@@ -64,24 +70,18 @@ def check_room(needed_bytes: int, what: str) -> None:
             f"{say_size(size)}. {_ADVICE}"
         )
     found = report()
-    used = found.runs + found.datasets + found.uploads + found.indexes
+    used = found.runs + found.datasets + found.uploads + found.indexes + _taken[home()]
     if found.quota and used + needed_bytes > found.quota:
         raise StorageFull(
             f"{what} needs {say_size(needed_bytes)}, and {say_size(used)} of the {say_size(found.quota)} that "
             f"ATTUNE_DISK_QUOTA allows are taken (runs {say_size(found.runs)}, datasets {say_size(found.datasets)}, "
             f"uploads {say_size(found.uploads)}, indexes {say_size(found.indexes)}). {_ADVICE}, or raise the quota"
         )
+    if taken:
+        _taken[home()] += needed_bytes
 
 
 _ADVICE = "Delete runs or datasets that are no longer needed"
-
-
-def say_size(count: int) -> str:
-    """A number of bytes for people, such as `1.9 GB`."""
-    for unit, size in (("TB", 10**12), ("GB", 10**9), ("MB", 10**6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{-(-count // 1000)} kB" if count else "0 bytes"
 
 
 def _disk(folder: Path) -> tuple[int, int]:

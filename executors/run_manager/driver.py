@@ -38,6 +38,7 @@ class Driver:
         self.working: dict[str, Waiting] = {}
         self.served: list[Waiting] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._positions: dict[str, int] | None = None
 
     def add(self, run: FinetuningRun) -> None:
         """Queues a run; one that is at work already, or was when the service stopped, goes on before all that wait."""
@@ -57,10 +58,13 @@ class Driver:
 
     def positions(self) -> dict[str, int]:
         """Each waiting run's place in the queue, from 1."""
-        return positions([*self.waiting.values()], [*self.working.values()], self.served, self.per_device)
+        if self._positions is None:
+            self._positions = positions([*self.waiting.values()], [*self.working.values()], self.served, self.per_device)
+        return self._positions
 
     def fill(self) -> None:
-        """Starts the runs whose turn it is."""
+        """Starts the runs whose turn it is. To be called whenever somebody comes or goes."""
+        self._positions = None
         for run in choose([*self.waiting.values()], [*self.working.values()], self.served, self.per_device):
             del self.waiting[run.reference]
             self._start(run)

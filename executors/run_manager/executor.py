@@ -10,7 +10,8 @@ from jina import requests
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from attune.errors import RunError
+from attune.errors import LimitExceeded, RunError
+from attune.figures import say_size
 from attune.room import check_fits
 from attune.runs import life_cycle
 from attune.runs.files import read_chunk
@@ -26,6 +27,8 @@ from executors.run_manager.driver import Driver
 
 TAKE_UP_SECONDS = 60.0
 SWEEP_SECONDS = 3600.0
+MOST_WAITING = 500
+"""Runs in the queue: to work out their places takes the longer the more there are."""
 AT_WORK = [state for state in STATES if state not in ("CREATED", *END_STATES)]
 
 
@@ -58,12 +61,14 @@ class RunManager(AttuneExecutor):
     @requests(on="/runs/submit")
     async def submit(self, docs: DocList[FinetuningRun], **kwargs: Any) -> DocList[FinetuningRun]:
         """Checks each run, persists it, queues it and returns at once; the same request again gives the same run."""
+        if len(self.driver.waiting) >= MOST_WAITING:
+            raise LimitExceeded(f"{MOST_WAITING} runs wait already, and no more are taken. Cancel some, or come later")
         return self._follow([await asyncio.to_thread(_submit, doc) for doc in docs])
 
     @requests(on="/runs/get")
     async def get(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
         """The runs of these names."""
-        return self._tell([await asyncio.to_thread(RunFolder.open(doc.name).look) for doc in docs])
+        return self._tell([await asyncio.to_thread(_look, doc) for doc in docs])
 
     @requests(on="/runs/list")
     async def list(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
@@ -88,7 +93,7 @@ class RunManager(AttuneExecutor):
     @requests(on="/runs/delete")
     async def delete(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
         """Removes runs that are not at work, and returns what they were."""
-        runs = [await asyncio.to_thread(life_cycle.delete, RunFolder.open(doc.name)) for doc in docs]
+        runs = [await asyncio.to_thread(_change, life_cycle.delete, doc) for doc in docs]
         for run in runs:
             self.driver.drop(run.reference)
         return DocList[FinetuningRun](runs)
@@ -115,7 +120,7 @@ class RunManager(AttuneExecutor):
         return DocList[StorageReport]([await asyncio.to_thread(storage.report) for _ in docs])
 
     async def _change(self, docs: DocList[RunQuery], change: Callable[[RunFolder], FinetuningRun]) -> DocList[FinetuningRun]:
-        return self._follow([await asyncio.to_thread(change, RunFolder.open(doc.name)) for doc in docs])
+        return self._follow([await asyncio.to_thread(_change, change, doc) for doc in docs])
 
     def _follow(self, runs: Sequence[FinetuningRun]) -> DocList[FinetuningRun]:
         """The runs with their places in the queue, which does as they have become."""
@@ -128,7 +133,7 @@ class RunManager(AttuneExecutor):
 
     def _tell(self, runs: Sequence[FinetuningRun]) -> DocList[FinetuningRun]:
         """The runs with their places in the queue."""
-        places = self.driver.positions()
+        places = self.driver.positions() if any(run.state == "CREATED" for run in runs) else {}
         for run in runs:
             run.position = places.get(run.reference, 0)
         return DocList[FinetuningRun](runs)
@@ -172,7 +177,7 @@ def _unfinished() -> list[FinetuningRun]:
 async def _sweep() -> None:
     swept = await asyncio.to_thread(sweep)
     if swept.removed:
-        logging.info("removed after its time: %s (%s)", ", ".join(swept.removed), storage.say_size(swept.bytes))
+        logging.info("removed after its time: %s (%s)", ", ".join(swept.removed), say_size(swept.bytes))
 
 
 async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -183,6 +188,14 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             logging.exception("%s is done again in %g s", work.__name__, seconds)
         await asyncio.sleep(seconds)
+
+
+def _look(query: RunQuery) -> FinetuningRun:
+    return RunFolder.open(query.name).look()
+
+
+def _change(change: Callable[[RunFolder], FinetuningRun], query: RunQuery) -> FinetuningRun:
+    return change(RunFolder.open(query.name))
 
 
 def _events(query: RunQuery) -> Sequence[RunEvent]:

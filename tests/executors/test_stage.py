@@ -102,3 +102,21 @@ def test_an_executor_that_is_closed_stops_its_process_and_the_run_goes_on_later(
     with folder.locked("stage"), pytest.raises(ServiceUnavailable):
         asked(executor, lambda _: executor.close())
     assert folder.load().state == "CREATED"
+
+
+def test_runs_that_are_posted_to_a_stage_take_turns_on_a_device(folder: RunFolder, attune_home: Path) -> None:
+    other = RunFolder.create(FinetuningRun(name="second", settings=SETTINGS))
+    other.update(lambda run: setattr(run, "train_fingerprint", "abc"))
+    executor, most = Trainer(), 0
+
+    async def ask() -> None:
+        nonlocal most
+        tasks = [asyncio.create_task(executor._attach(name)) for name in ("first", "second")]
+        while not all(task.done() for task in tasks):
+            most = max(most, len(executor.processes))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(ask())
+    assert most == 1
+    assert {one.load().state for one in (folder, other)} == {"FAILED"}  # there is no such data

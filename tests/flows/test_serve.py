@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -148,6 +149,26 @@ def test_a_training_does_not_outlive_plain_jina_flow(
     assert list((folder / "checkpoints").glob("*.pt"))  # it goes on from there
 
 
+def test_the_service_ends_after_its_training_has_written_a_checkpoint(
+    tmp_path: Path, tiny_model: Path, make_examples: Callable[..., list[TrainingExample]]
+) -> None:
+    """In a container all that is left when it ends is killed."""
+    with running(Path("flows/finetune.yml"), tmp_path / "home", tmp_path / "service.log") as service:
+        attune = AttuneClient(service.grpc)
+        attune.push("shapes", make_examples(60), progress=False)
+        settings = {"epochs": 5000, "learning_rate": 1e-6, "early_stopping_patience": 0}
+        run = attune.fit(str(tiny_model), "shapes", run_name="mine", **settings)
+        assert wait_until(lambda: run.refresh().progress.get("step", 0) > 0, 200)
+        [training] = [pid for pid in descendants(service.process.pid) if "train" in psutil.Process(pid).cmdline()[-2:]]
+        service.process.terminate()
+        assert service.process.wait(120) == 0
+        assert not is_alive(training)
+        checkpoints = tmp_path / "home" / "runs" / "default" / "mine" / "checkpoints"
+        assert (checkpoints / "within.pt").exists()
+        log = (tmp_path / "service.log").read_text()
+        assert "Traceback" not in log, log
+
+
 @pytest.mark.parametrize("victim", ["data_validator", "gateway"])
 def test_a_service_that_lost_a_part_is_started_again(small: Service, victim: str) -> None:
     before = descendants(small.process.pid)
@@ -206,6 +227,34 @@ def test_bad_settings_end_the_start_with_one_clear_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "ATTUNE_REQUESTS_PER_SECOND = 'often'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flow", "environment", "said"),
+    [
+        ("flows/nosuch.yml", {}, "flows/nosuch.yml is no file. Give a Flow YAML such as flows/finetune.yml"),
+        (
+            "flows/finetune.yml",
+            {"HOST": "not.an.address.invalid", "INSECURE": "1"},
+            "invalid' is no address",
+        ),
+        ("flows/finetune.yml", {"TLS_CERTIFICATE": "Makefile", "TLS_KEY": "Makefile"}, "and ATTUNE_TLS_KEY cannot be used"),
+        (
+            "flows/finetune.yml",
+            {"DISK_QOUTA": "5GB", "HOST": "no host"},
+            "ATTUNE_DISK_QOUTA is no setting of the",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(
+    tmp_path: Path, flow: str, environment: dict[str, str], said: str
+) -> None:
+    start = time.monotonic()
+    done = started(flow, ATTUNE_HOME=str(tmp_path), **{f"ATTUNE_{name}": value for name, value in environment.items()})
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - start < 60
 
 
 def test_a_part_that_cannot_start_ends_the_start_with_the_reason(tmp_path: Path) -> None:

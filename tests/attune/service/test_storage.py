@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from attune.errors import StorageFull
+from attune.figures import say_size
 from attune.service import storage
 from attune.service.settings import service_settings
-from attune.service.storage import check_room, report, say_size
+from attune.service.storage import check_room, report
 
 MB = 1024 * 1024
 
@@ -32,6 +33,7 @@ def fresh(attune_home: Path) -> None:
     """Nothing counted before."""
     service_settings.cache_clear()
     storage._last.clear()
+    storage._taken.clear()
 
 
 def write(path: Path, count: int = MB) -> Path:
@@ -103,6 +105,7 @@ def test_a_count_is_good_for_a_while_and_free_room_is_always_new(attune_home: Pa
     assert again.runs == before.runs == 0
     assert big.stat().st_size > 0
     storage._last.clear()
+    storage._taken.clear()
     assert report().runs >= 40 * MB
 
 
@@ -166,3 +169,12 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_the_disk_is_full(attune
 )
 def test_sizes_are_said_for_people(count: int, said: str) -> None:
     assert say_size(count) == said
+
+
+def test_what_was_granted_a_moment_ago_is_taken(attune_home: Path, quota: Callable[[str], None]) -> None:
+    """The disk's use is counted every few seconds only, and many may push at once."""
+    quota("10MB")
+    check_room(6 * 10**6, "One push", taken=True)
+    check_room(3 * 10**6, "What only asks")
+    with pytest.raises(StorageFull, match="Another push needs 6.0 MB, and 6.0 MB of the 10.0 MB"):
+        check_room(6 * 10**6, "Another push", taken=True)
