@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 200
+"""Characters of a value that is compared with known ones: it takes the more time the longer it is."""
+
 
 def one_of(value: str, known: tuple[str, ...]) -> str:
     """The value itself, if it is a known one.
@@ -17,5 +20,7 @@ def one_of(value: str, known: tuple[str, ...]) -> str:
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:
     """The nearest known value as a remark in brackets, or nothing if none is near."""
+    if len(value) > LONGEST:
+        return ""
     near = difflib.get_close_matches(value, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -8,6 +8,7 @@ from attune.data.pairs import load_pairs
 from attune.data.parts import load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
+from attune.runs.folder import LONGEST_DESCRIPTION
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
 from attune.service.roots import request_roots
@@ -15,9 +16,6 @@ from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
 from attune.training.continuing import origin
 from attune.training.optimizer import check_options
-
-LONGEST_DESCRIPTION = 10_000
-"""Characters."""
 
 
 def validate(run: FinetuningRun) -> dict[str, Any]:

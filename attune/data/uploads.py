@@ -65,7 +65,7 @@ def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> Da
             "problems": [problem.model_dump(exclude={"id"}) for problem in problems],
         }
         with disk_may_fill(f"the push of {name!r}"):
-            check_room(sum(len(example.image) for example in good), f"The push of {name!r}")
+            check_room(sum(len(example.image) for example in good), f"The push of {name!r}", taken=True)
             with whole_file(_part_file(folder, key)) as draft:
                 write_part(draft, good)
             write_text(_report_file(folder, key), json.dumps(fields))

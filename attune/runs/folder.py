@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from attune.characters import shortened
 from attune.choices import did_you_mean
 from attune.environment import describe_environment
 from attune.errors import RunError, RunExists, RunNotFound
@@ -29,8 +30,11 @@ from attune.names import check_name, is_name, parse_reference, reference_of
 from attune.runs.events import append_event, last_events, progress, read_events
 from attune.runs.reserve import spend_reserve, take_reserve
 from attune.schemas import END_STATES, FinetuningRun, RunEvent
+from attune.service.storage import check_room
 
 NAMES_SHOWN = 20
+LONGEST_DESCRIPTION, LONGEST_REQUEST = 10_000, 200
+"""Characters."""
 
 
 def now() -> str:
@@ -78,7 +82,8 @@ class RunFolder:
         """A new folder for a new run.
 
         Raises:
-            RunError: if its name or its experiment's cannot be one.
+            RunError: if its name or its experiment's cannot be one, or its description is too long.
+            StorageFull: if there is no room for anything more.
             RunExists: if the experiment has a run of that name.
         """
         path = runs_folder()
@@ -87,6 +92,10 @@ class RunFolder:
                 path = path / check_name(name)
             except ValueError as error:
                 raise RunError(f"{field} = {name!r} {error}") from error
+        for field, most in (("description", LONGEST_DESCRIPTION), ("request", LONGEST_REQUEST)):
+            if len(text := getattr(run, field)) > most:
+                raise RunError(f"{field} has {len(text):,} characters, and {most:,} is the most. Shorten it")
+        check_room(0, f"The run {reference_of(run.experiment, run.name)!r}")
         environment = json.dumps(describe_environment(), indent=2)
         draft = cls(path.with_name(f".{run.name}.{secrets.token_hex(4)}"))
         draft.path.mkdir(parents=True)
@@ -226,6 +235,6 @@ def _not_found(reference: str) -> RunNotFound:
     known = sorted(reference_of(path.parent.name, path.name) for path in run_paths())
     more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
     return RunNotFound(
-        f"There is no run named {reference!r}{did_you_mean(reference, known)}. "
+        f"There is no run named {shortened(reference)!r}{did_you_mean(reference, known)}. "
         f"Runs: {', '.join(known[:NAMES_SHOWN]) or 'none yet'}{more}"
     )

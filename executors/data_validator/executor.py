@@ -1,6 +1,8 @@
 """The DataValidator: takes in examples, keeps datasets, and checks runs before they cost anything."""
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from docarray import DocList
@@ -19,6 +21,8 @@ class DataValidator(AttuneExecutor):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # Of their own: pictures that take long keep nobody waiting who asks for something else.
+        self.decoding = ThreadPoolExecutor(os.cpu_count() or 1, "decoding")
         self.accepted = Counter("attune_examples_accepted", "Examples stored", registry=self.metrics)
         self.problems = Counter("attune_bad_examples", "Problems found, by reason", ["reason"], registry=self.metrics)
 
@@ -33,7 +37,7 @@ class DataValidator(AttuneExecutor):
             upload: where batches that are not part of a dataset yet are found again; `/datasets/commit` takes them.
         """
         name, upload = str(parameters.get("name", "")), str(parameters.get("upload", ""))
-        report = await asyncio.to_thread(uploads.add_batch, name, upload, docs)
+        report = await asyncio.get_running_loop().run_in_executor(self.decoding, uploads.add_batch, name, upload, docs)
         self.accepted.inc(report.images)
         for reason, count in report.reasons.items():
             self.problems.labels(reason).inc(count)

@@ -20,12 +20,14 @@ from attune.errors import AttuneError, AuthorizationError, LimitExceeded
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
 from attune.service.tokens import is_loopback
-from executors.gateway.guard import Guard
+from executors.gateway.guard import Guard, largest_request
 
 OPEN = {"/", "/openapi.json"}
 DOCS = "/docs"
 IDLE_SECONDS = 60.0
 """A body of which nothing more came for so long is given up."""
+DRAIN_SECONDS = 5.0
+"""For the rest of a body that is refused; then it is cut off."""
 STATUS = {
     errors.AuthenticationError: 401,
     errors.AuthorizationError: 403,
@@ -56,7 +58,7 @@ class Door:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        limit = service_settings().max_request
+        limit = largest_request(scope["path"])
         try:
             if not self.guard.required:
                 _check_origin(headers)
@@ -132,11 +134,12 @@ async def _drain(receive: Receive, limit: int) -> None:
     """Reads what is left of a body, and keeps nothing: a caller that is still sending would not see the answer."""
     left = 8 * limit
     with suppress(TimeoutError):
-        while left > 0:
-            message = await asyncio.wait_for(receive(), IDLE_SECONDS)
-            left -= len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 async def _send(send: Send, status: int, body: dict[str, Any], headers: dict[str, str]) -> None:

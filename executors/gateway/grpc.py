@@ -4,8 +4,10 @@ A refusal is a gRPC status with the message as its details, and in the trailing 
 class, and `retry-after` in seconds if asking again will help. What an executor raises stays in Jina's own status.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from uuid import uuid4
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,14 +20,19 @@ from attune import errors
 from attune.characters import visible
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
-from executors.gateway.guard import Caller, Guard, check_size
+from executors.gateway.door import too_large
+from executors.gateway.guard import LARGEST_PARAMETERS, Caller, Guard, check_size, largest_request
 from executors.gateway.raised import error_of, raised_in, write_error
 
 ONE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM = "/jina.JinaRPC/Call"
-HEALTH = "/grpc.health.v1.Health/"
+HEALTH = "/grpc.health.v1.Health/Check"  # `Watch` would be an open stream for everybody
 # Jina's clients ask for these; they tell about the service, so they want a token, of any role.
 ABOUT = ("/jina.JinaDiscoverEndpointsRPC/", "/jina.JinaGatewayDryRunRPC/", "/jina.JinaInfoRPC/", "/grpc.reflection.")
+
+STREAMS = 100  # calls at once over one connection
+MESSAGE_SECONDS = 300.0
+"""For a request to arrive."""
 
 CODES = {
     errors.AuthenticationError: grpc.StatusCode.UNAUTHENTICATED,
@@ -41,7 +48,7 @@ class GrpcGateway(GRPCServer):
     """The gRPC side."""
 
     def __init__(self, guard: Guard, grpc_server_options: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        limit = {"grpc.max_receive_message_length": service_settings().max_request}
+        limit = {"grpc.max_receive_message_length": service_settings().max_request, "grpc.max_concurrent_streams": STREAMS}
         super().__init__(grpc_server_options={**(grpc_server_options or {}), **limit}, **kwargs)
         self.grpc_tracing_server_interceptors = [
             *(self.grpc_tracing_server_interceptors or []),
@@ -64,7 +71,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """The handler of a method, with the guard before it."""
         handler = await continuation(details)
-        if handler is None or details.method.startswith(HEALTH):
+        if handler is None or details.method == HEALTH:
             return handler
         if details.method == ONE:
             # As a stream of one, which is the same on the wire: nothing of it is read before its caller is known.
@@ -78,18 +85,22 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     async def _one(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> DataRequest:
         try:
             caller = self._caller(context)
-            async for message in messages:
-                return await self._answer(message, caller)
-            raise errors.DataError("There is no request")
+            async with asyncio.timeout(MESSAGE_SECONDS):
+                message = await anext(messages, None)
+            if message is None:
+                raise errors.DataError("There is no request")
+            return await self._answer(message, caller)
+        except TimeoutError:
+            await _refuse(context, errors.LimitExceeded(f"The request did not come within {MESSAGE_SECONDS:g} s"))
         except Exception as error:
             await _refuse(context, error_of(error))
 
     async def _stream(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> AsyncIterator[DataRequest]:
         """One message after the other: what a caller sends ahead waits in the connection, not in memory."""
         try:
-            caller = self._caller(context)
-            async for message in messages:
-                yield await self._answer(message, caller)
+            self._caller(context)
+            async for message in messages:  # each is a request of its own: the token may have been removed since
+                yield await self._answer(message, self._caller(context))
         except Exception as error:
             await _refuse(context, error_of(error))
 
@@ -99,6 +110,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     async def _pass_on(self, request: DataRequest, caller: Caller) -> DataRequest:
         path = request.header.exec_endpoint
+        # What callers have no business with: Jina would take it for its own.
+        request.header.ClearField("status")
+        request.header.request_id = uuid4().hex
+        del request.routes[:]
         self.guard.admit(caller, path, self.streamer._endpoints_models_map or {})
         check_size(path, len(request.proto_with_data.data.docs.docs), request.parameters)
         executor = ENDPOINTS[path].executor
@@ -137,7 +152,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 def _read(message: bytes) -> DataRequest:
     try:
-        request = DataRequest(jina_pb2.DataRequestProto.FromString(message))
+        proto = jina_pb2.DataRequestProto.FromString(message)
+        limit = largest_request(proto.header.exec_endpoint)
+        if len(message) > limit:
+            raise too_large(limit)
+        if proto.parameters.ByteSize() > LARGEST_PARAMETERS:
+            raise errors.LimitExceeded(f"The request's parameters are larger than {LARGEST_PARAMETERS:,} bytes")
+        request = DataRequest(proto)
         request.parameters  # noqa: B018  # a struct may hold what JSON cannot
     except (DecodeError, ValueError) as error:
         raise errors.DataError(f"The message is no request of Jina's: {error}") from error

@@ -17,7 +17,7 @@ from attune.errors import (
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
 from attune.service.tokens import SERVICE, Tokens, service_token, tokens_file, tokens_required
-from executors.gateway.room import Room
+from executors.gateway.room import SMALL, Room
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ MAX_EXAMPLES = 10_000
 MAX_DOCUMENTS = 16
 """Of any other request: an answer to one may be some megabytes."""
 MANY = {"/push", "/index", "/search"}
+KEYS, KEYS_BYTES = {"/datasets/uploaded", "/datasets/commit"}, 8_000_000
+"""They name all batches of a push, each by 64 letters."""
+LARGEST_PARAMETERS = 10_000
+"""Bytes. To read them takes several hundred times as much memory."""
 BURST_SECONDS = 10
 FORGET_ABOVE = 10_000  # callers whose rate is kept
 EXECUTORS = {endpoint.executor for endpoint in ENDPOINTS.values()} | {"encoder", "indexer"}
@@ -135,6 +139,22 @@ class Guard:
             logger.info("%s %s", caller.name, path)
 
 
+def largest_request(path: str) -> int:
+    """Bytes of the largest request that an endpoint takes: what little is asked for with needs little."""
+    most = service_settings().max_request
+    return most if path in MANY else min(most, KEYS_BYTES if path in KEYS else SMALL)
+
+
+def most_documents(path: str) -> int:
+    """Documents that a request to an endpoint may have."""
+    return MAX_EXAMPLES if path in MANY else MAX_DOCUMENTS
+
+
+def too_many_documents(path: str) -> LimitExceeded:
+    """The error for more of them."""
+    return LimitExceeded(f"The request has more than {most_documents(path)} documents. Send several requests")
+
+
 def check_size(path: str, documents: int, parameters: dict[str, Any]) -> None:
     """Refuses requests that are none of ours.
 
@@ -142,8 +162,7 @@ def check_size(path: str, documents: int, parameters: dict[str, Any]) -> None:
         LimitExceeded: if there are too many documents.
         DataError: if parameters name an executor; Jina would read them as settings of that executor's alone.
     """
-    most = MAX_EXAMPLES if path in MANY else MAX_DOCUMENTS
-    if documents > most:
-        raise LimitExceeded(f"The request has {documents} documents, and {most} is the most. Send several requests")
+    if documents > most_documents(path):
+        raise too_many_documents(path)
     if wrong := [name for name in parameters if name in EXECUTORS or "__" in name.strip("_")]:
         raise DataError(f"The request's parameters have {wrong[0][:100]!r}, which no endpoint knows. Leave it out")

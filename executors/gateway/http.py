@@ -9,7 +9,7 @@ events; RUN is `name`, or `experiment/name`.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 from docarray import BaseDoc
@@ -30,7 +30,7 @@ from attune.schemas import END_STATES, ENDPOINTS, Endpoint, FinetuningRun, RunEv
 from attune.service.settings import service_settings
 from executors.gateway.connection import Connection
 from executors.gateway.door import DOCS, Door, answer_of
-from executors.gateway.guard import Guard, check_size
+from executors.gateway.guard import Guard, check_size, most_documents, too_many_documents
 from executors.gateway.json_docs import from_json, json_model, to_json
 from executors.gateway.raised import error_of, raised_in
 from executors.request import make_request, read_answer
@@ -40,6 +40,8 @@ STREAMS = 100  # event streams at once
 STREAMS_OF_ONE = 20  # of them, one address's
 CONNECTIONS = 500  # at once; who is one too many is told to come later
 LEAVE_SECONDS = 5  # for connections, when the gateway stops: an open event stream, or a peer that is gone, never ends
+TOO_MANY = ("too_long", ("data",))
+"""How pydantic says that a request has too many documents, and where."""
 ERROR_NAMES = {404: "ServiceUnavailable", 405: "ServiceUnavailable", 413: "LimitExceeded"}
 
 
@@ -47,7 +49,12 @@ class HttpGateway(FastAPIBaseGateway):
     """The HTTP side."""
 
     def __init__(self, guard: Guard, uvicorn_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        bounds = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": LEAVE_SECONDS, "http": Connection}
+        bounds = {
+            "limit_concurrency": CONNECTIONS,
+            "timeout_graceful_shutdown": LEAVE_SECONDS,
+            "http": Connection,
+            "proxy_headers": False,  # anybody may send them
+        }
         super().__init__(uvicorn_kwargs={**bounds, **(uvicorn_kwargs or {})}, **kwargs)
         self.guard = guard
 
@@ -78,7 +85,7 @@ def make_app(streamer: GatewayStreamer, guard: Guard) -> FastAPI:
     for path in sorted(served, key=list(ENDPOINTS).index):
         _add_route(app, streamer, path, ENDPOINTS[path])
     if "/runs/events" in served:
-        _add_event_stream(app, streamer)
+        _add_event_stream(app, streamer, guard)
     _add_error_handlers(app)
     app.add_middleware(Door, guard=guard, served=served)
     return app
@@ -105,7 +112,7 @@ def _add_route(app: FastAPI, streamer: GatewayStreamer, path: str, endpoint: End
     name = path.strip("/").replace("/", "_")
     takes: Any = create_model(
         f"{name}_request",
-        data=(list[json_model(endpoint.takes)], ...),  # type: ignore[misc]
+        data=(list[json_model(endpoint.takes)], Field(max_length=most_documents(path))),  # type: ignore[misc]
         parameters=(dict[str, Any], Field(default_factory=dict)),
     )
     gives: type[BaseModel] = create_model(f"{name}_answer", data=(list[json_model(endpoint.gives)], ...))  # type: ignore[misc]
@@ -117,12 +124,14 @@ def _add_route(app: FastAPI, streamer: GatewayStreamer, path: str, endpoint: End
     app.post(path, summary=endpoint.summary, operation_id=name, response_model=gives)(route)
 
 
-def _add_event_stream(app: FastAPI, streamer: GatewayStreamer) -> None:
+def _add_event_stream(app: FastAPI, streamer: GatewayStreamer, guard: Guard) -> None:
     streams: Counter[str] = Counter()
 
-    async def follow(name: str, after: int, address: str) -> AsyncIterator[str]:
+    async def follow(name: str, after: int, address: str, authorization: str) -> AsyncIterator[str]:
         with _counted(streams, address):
-            while True:
+            while _has_place(streams, address):  # many may have asked at the same moment
+                with suppress(LimitExceeded):
+                    guard.caller(authorization, address)  # a token that was removed ends what was opened with it
                 # The state is asked for before the events: a run that has ended has written its last one.
                 run = (await post(streamer, "/runs/get", [RunQuery(name=name)], {}))[0]
                 events = await post(streamer, "/runs/events", [RunQuery(name=name, after=after)], {})
@@ -142,6 +151,7 @@ def _add_event_stream(app: FastAPI, streamer: GatewayStreamer) -> None:
         request: Request,
         after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         last_event_id: Annotated[str, Header()] = "",
+        authorization: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> StreamingResponse:
         address = request.client.host if request.client else ""
         if streams.total() >= STREAMS or streams[address] >= STREAMS_OF_ONE:
@@ -149,7 +159,7 @@ def _add_event_stream(app: FastAPI, streamer: GatewayStreamer) -> None:
         await post(streamer, "/runs/get", [RunQuery(name=run)], {})  # an unknown run is a 404, not a broken stream
         if last_event_id.isdecimal() and len(last_event_id) < 19:  # a browser that reconnects says what it has
             after = int(last_event_id)
-        return StreamingResponse(follow(run, after, address), media_type="text/event-stream")
+        return StreamingResponse(follow(run, after, address, authorization), media_type="text/event-stream")
 
 
 @contextmanager
@@ -161,6 +171,10 @@ def _counted(streams: Counter[str], address: str) -> Iterator[None]:
         streams[address] -= 1
         if not streams[address]:
             del streams[address]
+
+
+def _has_place(streams: Counter[str], address: str) -> bool:
+    return streams.total() <= STREAMS and streams[address] <= STREAMS_OF_ONE
 
 
 def _too_many(own: int) -> LimitExceeded:
@@ -180,7 +194,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ValidationError)
     @app.exception_handler(RequestValidationError)
-    async def on_bad_body(_: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
+    async def on_bad_body(request: Request, error: ValidationError | RequestValidationError) -> JSONResponse:
+        if any((item["type"], item["loc"][-1:]) == TOO_MANY for item in error.errors()):
+            return answer(too_many_documents(request.url.path))
         lines = [f"- {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:20]]
         return answer(DataError("\n".join(["The request's body cannot be used:", *lines])))
 

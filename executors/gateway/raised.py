@@ -10,11 +10,14 @@ from jina.proto import jina_pb2
 from jina.types.request.data import DataRequest
 from pydantic import ValidationError
 
+from attune.characters import shortened, visible
 from attune.errors import AttuneError, DataError, ServiceUnavailable, error_from_name
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
 
 logger = logging.getLogger(__name__)
+
+LONGEST_TRACE = 20_000  # characters
 
 
 def raised_in(answer: DataRequest, request: DataRequest) -> AttuneError | None:
@@ -69,7 +72,8 @@ def write_error(answer: DataRequest, error: AttuneError) -> None:
 
 
 def _unexpected(name: str, trace: str) -> AttuneError:
-    logger.error("unexpected %s\n%s", name, trace)
+    name = shortened(" ".join(visible(name).split()), 200)
+    logger.error("unexpected %s\n%s", name, visible(trace[-LONGEST_TRACE:]))
     shown = f"\n{trace}" if service_settings().debug else ""
     return AttuneError(f"The service failed at this request, by a mistake of its own ({name}). Its log says more{shown}")
 

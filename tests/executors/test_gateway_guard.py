@@ -136,7 +136,7 @@ def test_too_many_documents_and_parameters_for_single_executors_are_refused() ->
     check_size("/push", MAX_EXAMPLES, {"name": "x", "upload": "y", "__results__": {}})
     check_size("/runs/file", MAX_DOCUMENTS, {})
     for path, most in (("/push", MAX_EXAMPLES), ("/runs/file", MAX_DOCUMENTS)):
-        with pytest.raises(LimitExceeded, match=f"{most} is the most. Send several requests"):
+        with pytest.raises(LimitExceeded, match=f"more than {most} documents. Send several requests"):
             check_size(path, most + 1, {})
     for name in ("run_manager", "trainer__epochs"):
         with pytest.raises(DataError, match=name):

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
@@ -16,6 +17,7 @@ import requests
 import trustme
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from jina.proto import jina_pb2
 
 from attune import errors
 from attune.errors import (
@@ -29,7 +31,7 @@ from attune.errors import (
 )
 from attune.schemas import END_STATES, RunQuery, SearchDocument, TrainingExample
 from attune.service.settings import service_settings
-from attune.service.tokens import add_token
+from attune.service.tokens import add_token, remove_token
 from client import AttuneClient
 from client.transport import Transport, connect
 from executors.gateway.connection import HEAD_SECONDS
@@ -38,6 +40,7 @@ from flows.background import Service, running, small_flow
 from tests.conftest import picture
 from tests.processes import wait_until
 from tests.raising import DETAIL
+from tests.security.bad_requests import request_of
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, AttuneError)]
 LIMIT = 2_000_000
@@ -310,3 +313,107 @@ def test_a_body_may_take_longer_than_a_head(guarded: Guarded) -> None:
         timeout=300,
     )
     assert answer.status_code == 200, answer.text
+
+
+def raw_channel(guarded: Guarded) -> grpc.Channel:
+    credentials = grpc.ssl_channel_credentials(guarded.authority.read_bytes())
+    return grpc.secure_channel(f"127.0.0.1:{guarded.service.port}", credentials)
+
+
+def asked(channel: grpc.Channel, request: jina_pb2.DataRequestProto, token: str) -> jina_pb2.StatusProto:
+    """The status of the answer."""
+    ask = channel.unary_unary("/jina.JinaSingleDataRequestRPC/process_single_data")
+    answer = ask(request.SerializeToString(), timeout=300, metadata=[("authorization", f"Bearer {token}")])
+    return jina_pb2.DataRequestProto.FromString(answer).header.status
+
+
+def test_a_removed_token_is_of_no_more_use_on_what_was_opened_with_it(guarded: Guarded) -> None:
+    token = add_token(guarded.home / "tokens.json", "carol", "full")
+    request = request_of("/runs/list", [], {}).SerializeToString()
+    go_on = threading.Event()
+
+    def requests_of_carol() -> Iterator[bytes]:
+        yield request
+        go_on.wait(60)
+        yield request
+
+    with raw_channel(guarded) as channel:
+        stream = channel.stream_stream("/jina.JinaRPC/Call")
+        answers = stream(requests_of_carol(), timeout=300, metadata=[("authorization", f"Bearer {token}")])
+        next(answers)
+        remove_token(guarded.home / "tokens.json", "carol")
+        go_on.set()
+        with pytest.raises(grpc.RpcError) as refused:
+            next(answers)
+    assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_what_little_is_asked_for_with_is_little(guarded: Guarded, call: Callable[[str | None], Transport]) -> None:
+    with pytest.raises(LimitExceeded, match="larger than 1,000,000 bytes"):
+        call("bob").call("/runs/get", [RunQuery(name="x" * 1_100_000)])
+    with pytest.raises(LimitExceeded, match="more than 16 documents"):
+        call("bob").call("/runs/list", [RunQuery()] * 17)
+    start = time.monotonic()
+    with pytest.raises(RunNotFound) as unknown:
+        call("bob").call("/runs/get", [RunQuery(name="x" * 900_000)])
+    assert len(str(unknown.value)) < 5000
+    assert time.monotonic() - start < 30
+
+
+def test_parameters_are_little(guarded: Guarded) -> None:
+    request = request_of("/runs/list", [], {str(number): "x" for number in range(5000)})
+    with raw_channel(guarded) as channel, pytest.raises(grpc.RpcError, match="parameters are larger than 10,000 bytes"):
+        asked(channel, request, guarded.tokens["bob"])
+
+
+def test_a_request_that_says_it_has_failed_is_answered_all_the_same(guarded: Guarded) -> None:
+    """Executors hand a request's header back, and its status would be taken for theirs."""
+    request = request_of("/runs/list", [], {})
+    request.header.status.code = jina_pb2.StatusProto.ERROR
+    request.header.status.exception.name = "Evil\nFORGED"
+    request.routes.add(executor="FORGED").status.code = jina_pb2.StatusProto.ERROR
+    with raw_channel(guarded) as channel:
+        status = asked(channel, request, guarded.tokens["bob"])
+    assert status.code != jina_pb2.StatusProto.ERROR
+    assert "FORGED" not in (guarded.home.parent / "service.log").read_text()
+
+
+def test_nobody_watches_the_health_without_end(guarded: Guarded) -> None:
+    with raw_channel(guarded) as channel, pytest.raises(grpc.RpcError) as refused:
+        next(iter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=300)))
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_a_stranger_who_never_ends_is_answered_soon(guarded: Guarded) -> None:
+    context = ssl.create_default_context(cafile=str(guarded.authority))
+    with (
+        socket.create_connection(("127.0.0.1", guarded.service.port + 1), timeout=300) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        start = time.monotonic()
+        connection.sendall(b"POST /runs/list HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n\r\n{")
+        assert b" 401 " in connection.recv(1000)
+        with suppress(OSError):
+            while connection.recv(1000):
+                pass
+    assert time.monotonic() - start < 60
+
+
+def test_event_streams_that_are_opened_at_once_are_not_more_than_allowed(guarded: Guarded) -> None:
+    attune = AttuneClient(guarded.addresses["grpc"], token=guarded.tokens["alice"])
+    if not [run for run in attune.list_runs() if run.name == "my-run"]:
+        attune.push("few", [TrainingExample(image=picture("red"), captions=["red"])])
+        attune.fit(model="starter", train_data="few", run_name="my-run")
+    address = f"{guarded.addresses['http']}/runs/my-run/events"
+    headers = {"authorization": f"Bearer {guarded.tokens['bob']}"}
+
+    def opened(number: int) -> requests.Response:
+        forged = {**headers, "x-forwarded-for": f"10.0.0.{number}"}
+        return requests.get(address, headers=forged, verify=str(guarded.authority), timeout=300, stream=True)
+
+    with ThreadPoolExecutor(30) as pool:
+        answers = list(pool.map(opened, range(30)))
+    alive = sum(answer.status_code == 200 and bool(next(answer.iter_content(1), b"")) for answer in answers)
+    for answer in answers:
+        answer.close()
+    assert 10 <= alive <= 20

@@ -29,6 +29,13 @@ def test_a_new_run_is_in_its_folder_with_what_it_was_made_with() -> None:
     assert environment["cores"] >= 1
 
 
+@pytest.mark.parametrize(("field", "most"), [("description", 10_000), ("request", 200)])
+def test_what_a_run_is_told_of_itself_is_bounded(field: str, most: int) -> None:
+    create(**{field: "x" * most})
+    with pytest.raises(RunError, match=f"{field} has {most + 1:,} characters, and {most:,} is the most"):
+        create("second", **{field: "x" * (most + 1)})
+
+
 def test_a_name_is_used_once() -> None:
     create(description="mine")
 
