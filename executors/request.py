@@ -14,8 +14,8 @@ from jina.types.request.data import DataRequest
 from attune.errors import AttuneError, error_from_name
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
+from attune.service.tls import certificate_name
 from attune.service.tokens import service_token
-from executors.gateway.tls import certificate_name
 
 RECONNECT = ("grpc.max_reconnect_backoff_ms", 2000)
 """Left alone, a channel that lost the gateway looks for it again after as long as two minutes."""

@@ -25,8 +25,8 @@ import yaml
 
 from attune.errors import SettingsError
 from attune.service.settings import service_settings, unknown_variables
+from attune.service.tls import certificate_name
 from attune.service.tokens import check_exposure
-from executors.gateway.tls import certificate_name
 
 logger = logging.getLogger("attune.serve")
 
@@ -180,8 +180,8 @@ def _check(flow: Path) -> None:
     settings = service_settings()
     try:
         socket.getaddrinfo(settings.host, None)
-    except OSError as error:
-        raise SettingsError(f"ATTUNE_HOST = {settings.host!r} is no address: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"ATTUNE_HOST = {settings.host!r} is no address: {error}") from error
     if settings.tls_certificate and settings.tls_key:
         certificate_name(settings.tls_certificate, settings.tls_key)
 

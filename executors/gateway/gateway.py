@@ -6,11 +6,11 @@ from jina.serve.runtimes.gateway.gateway import BaseGateway
 from jina.serve.runtimes.servers.composite import CompositeBaseServer
 
 from attune.service.settings import service_settings
+from attune.service.tls import certificate_name
 from attune.service.tokens import check_exposure
 from executors.gateway.grpc import GrpcGateway
 from executors.gateway.guard import Guard
 from executors.gateway.http import HttpGateway
-from executors.gateway.tls import certificate_name
 
 
 class AttuneGateway(CompositeBaseServer, BaseGateway):

@@ -30,7 +30,6 @@ HEALTH = "/grpc.health.v1.Health/Check"  # `Watch` would be an open stream for e
 # Jina's clients ask for these; they tell about the service, so they want a token, of any role.
 ABOUT = ("/jina.JinaDiscoverEndpointsRPC/", "/jina.JinaGatewayDryRunRPC/", "/jina.JinaInfoRPC/", "/grpc.reflection.")
 
-STREAMS = 100  # calls at once over one connection
 MESSAGE_SECONDS = 300.0
 """For a request to arrive."""
 
@@ -48,7 +47,7 @@ class GrpcGateway(GRPCServer):
     """The gRPC side."""
 
     def __init__(self, guard: Guard, grpc_server_options: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        limit = {"grpc.max_receive_message_length": service_settings().max_request, "grpc.max_concurrent_streams": STREAMS}
+        limit = {"grpc.max_receive_message_length": service_settings().max_request}
         super().__init__(grpc_server_options={**(grpc_server_options or {}), **limit}, **kwargs)
         self.grpc_tracing_server_interceptors = [
             *(self.grpc_tracing_server_interceptors or []),

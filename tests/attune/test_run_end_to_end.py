@@ -100,7 +100,7 @@ def test_the_run_went_through_its_states_in_order(finished: RunFolder) -> None:
     assert (run.state, run.error) == ("FINISHED", "")
     assert list(run.stage_seconds) == ["validate", "train", "evaluate", "export"]
     assert run.created_at < run.finished_at
-    assert run.settings["weight_decay"] == 0.1  # every default is written out
+    assert run.settings["max_grad_norm"] == 1.0  # every default is written out
 
 
 def test_every_stage_asked_again_returns_what_is_there(finished: RunFolder) -> None:

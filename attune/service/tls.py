@@ -30,7 +30,7 @@ def certificate_name(certificate: Path, key: Path) -> str:
         peer = client_end.getpeercert() or {}
     except (OSError, ValueError) as error:
         raise SettingsError(f"ATTUNE_TLS_CERTIFICATE = {certificate} and ATTUNE_TLS_KEY cannot be used: {error}") from error
-    names = [name for _, name in peer.get("subjectAltName", ())]
+    names = [pair[1] for pair in peer.get("subjectAltName", ())]
     if not names:
         raise SettingsError(f"ATTUNE_TLS_CERTIFICATE = {certificate} is for no name: it has no subjectAltName")
     return str(names[0]).replace("*", "attune")
