@@ -76,6 +76,18 @@ def test_figures_are_those_that_the_benchmarks_wrote() -> None:
         assert f"\n| `{model['model']}` | {speeds} | {model['ratio']:.1f} | {memory} |\n" in README
 
 
+def test_the_load_is_the_one_that_was_measured() -> None:
+    load = json.loads((ROOT / "benchmarks" / "results" / "service_load.json").read_text())
+    calls = load["milliseconds"]
+    told = " ".join(DOCS["service"].split())
+    assert not load["errors"]
+    assert not load["hung"]
+    assert f"none of {sum(one['calls'] for one in calls.values()):,} calls" in told
+    lists, events, pushes = (f"{calls[path]['p95'] / 1000:.1f} s" for path in ("/runs/list", "/runs/events", "/push"))
+    assert f"lists were answered within {lists}, pages of events within {events} and pushes within {pushes}" in told
+    assert f"{1 - load['training_slowdown']:.2f}" == "0.13"  # an eighth
+
+
 def test_every_endpoint_of_the_table_exists() -> None:
     rows = [line for line in README.splitlines() if line.startswith("|") and "`/" in line]
     named = {path for row in rows for path in re.findall(r"`(/[a-z/]+)`", row)}
