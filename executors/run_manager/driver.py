@@ -63,7 +63,7 @@ class Driver:
         return self._positions
 
     def fill(self) -> None:
-        """Starts the runs whose turn it is. To be called whenever somebody comes or goes."""
+        """Starts the runs whose turn it is. To be called whenever somebody who waits comes, or anybody goes."""
         self._positions = None
         for run in choose([*self.waiting.values()], [*self.working.values()], self.served, self.per_device):
             del self.waiting[run.reference]
@@ -76,6 +76,7 @@ class Driver:
             task.cancel()
 
     def _start(self, run: Waiting) -> None:
+        self._positions = None
         self.working[run.reference] = run
         self.served = [*self.served, run][-SERVED_KEPT:]
         task = asyncio.get_running_loop().create_task(self._drive(run.reference))
