@@ -180,8 +180,8 @@ def _schedule_contradictions(raw: dict[str, Any]) -> list[str]:
             f"optimizer = {optimizer!r} has no automatic learning rate: its steps follow other rules than those of {alike}. "
             "Give learning_rate"
         )
-    if optimizer == "Rprop" and raw.get("weight_decay", "auto") not in (None, "auto", 0):
-        found.append(f"weight_decay = {raw['weight_decay']!r}: Rprop has none. Leave it out")
+    if kind and kind.weight_decay is None and raw.get("weight_decay", "auto") not in (None, "auto", 0):
+        found.append(f"weight_decay = {raw['weight_decay']!r}: {optimizer} has none. Leave it out")
     options = raw.get("scheduler_options")
     if not isinstance(options, dict):
         return found

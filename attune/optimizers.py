@@ -13,13 +13,14 @@ class Kind(NamedTuple):
     Attributes:
         moments: numbers it keeps for each weight, at its default options and at least.
         adam_like: each step is about as long as the learning rate, whatever the gradient's size: the automatic rate fits.
-        weight_decay: what `auto` is. Only where decay is apart from the gradient is CLIP's 0.1 what it is for AdamW.
+        weight_decay: what `auto` is. Only where decay is apart from the gradient is CLIP's 0.1 what it is for AdamW. None
+            where there is no weight decay.
         options: those of ours that differ from torch's.
     """
 
     moments: int
     adam_like: bool = False
-    weight_decay: float = 0.0
+    weight_decay: float | None = 0.0
     options: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -36,7 +37,7 @@ OPTIMIZERS = {
     "Adagrad": Kind(1),
     "Adadelta": Kind(2),
     "RMSprop": Kind(1),
-    "Rprop": Kind(2),
+    "Rprop": Kind(2, weight_decay=None),
     "SGD": Kind(0),
     "ASGD": Kind(1),
 }

@@ -70,6 +70,14 @@ def picture(
     return buffer.getvalue()
 
 
+def coloured_examples() -> list[TrainingExample]:
+    """40 pictures of one colour each, all of another size, with a caption each: enough to train on, and soon made."""
+    return [
+        TrainingExample(image=picture(colour, size=(30 + number, 40)), captions=[f"{colour} {number}"])
+        for number, colour in enumerate(COLOURS * 5)
+    ]
+
+
 @pytest.fixture(autouse=True)
 def _settings_of_this_test() -> Iterator[None]:
     """The service's settings are read once in a process; no test is to see those of another."""

@@ -16,7 +16,6 @@ from attune.training.recipe import Recipe
 SCALES = ("logit_scale", "logit_bias")
 FUSED = ("AdamW", "Adam", "SGD")
 """Those that torch can step in one go, on processors and GPUs alike."""
-WITHOUT_DECAY = ("Rprop",)
 NOT_OPTIONS = {
     "lr": "learning_rate",
     "weight_decay": "weight_decay",
@@ -66,12 +65,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe, options: dict[str, Any]) ->
             continue
         rate = recipe.logit_scale_rate if name in SCALES else rates[name]
         groups[rate, parameter.ndim >= 2].append(parameter)
-    decay = {True: {"weight_decay": recipe.weight_decay}, False: {"weight_decay": 0.0}}
-    if recipe.optimizer in WITHOUT_DECAY:
-        decay = {True: {}, False: {}}
+    has_decay = OPTIMIZERS[recipe.optimizer].weight_decay is not None
     return _of_torch(
         recipe.optimizer,
-        [{"params": parameters, "rate": rate, **decay[decays]} for (rate, decays), parameters in groups.items()],
+        [
+            {"params": parameters, "rate": rate, **({"weight_decay": recipe.weight_decay * decays} if has_decay else {})}
+            for (rate, decays), parameters in groups.items()
+        ],
         recipe.learning_rate,
         options,
     )

@@ -146,7 +146,7 @@ def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: i
 
 def _weight_decay(settings: FinetuningSettings) -> float:
     decay = settings.weight_decay
-    return decay if decay != "auto" else OPTIMIZERS[settings.optimizer].weight_decay
+    return decay if decay != "auto" else OPTIMIZERS[settings.optimizer].weight_decay or 0.0
 
 
 def _warmup_steps(settings: FinetuningSettings, total: int) -> int:

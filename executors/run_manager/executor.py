@@ -68,7 +68,7 @@ class RunManager(AttuneExecutor):
     @requests(on="/runs/get")
     async def get(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
         """The runs of these names."""
-        return self._tell([await asyncio.to_thread(_look, doc) for doc in docs])
+        return self._tell([await asyncio.to_thread(_with_run, RunFolder.look, doc) for doc in docs])
 
     @requests(on="/runs/list")
     async def list(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
@@ -93,7 +93,7 @@ class RunManager(AttuneExecutor):
     @requests(on="/runs/delete")
     async def delete(self, docs: DocList[RunQuery], **kwargs: Any) -> DocList[FinetuningRun]:
         """Removes runs that are not at work, and returns what they were."""
-        runs = [await asyncio.to_thread(_change, life_cycle.delete, doc) for doc in docs]
+        runs = [await asyncio.to_thread(_with_run, life_cycle.delete, doc) for doc in docs]
         for run in runs:
             self.driver.drop(run.reference)
         return DocList[FinetuningRun](runs)
@@ -120,7 +120,7 @@ class RunManager(AttuneExecutor):
         return DocList[StorageReport]([await asyncio.to_thread(storage.report) for _ in docs])
 
     async def _change(self, docs: DocList[RunQuery], change: Callable[[RunFolder], FinetuningRun]) -> DocList[FinetuningRun]:
-        return self._follow([await asyncio.to_thread(_change, change, doc) for doc in docs])
+        return self._follow([await asyncio.to_thread(_with_run, change, doc) for doc in docs])
 
     def _follow(self, runs: Sequence[FinetuningRun]) -> DocList[FinetuningRun]:
         """The runs with their places in the queue, which does as they have become."""
@@ -190,12 +190,8 @@ async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
 
 
-def _look(query: RunQuery) -> FinetuningRun:
-    return RunFolder.open(query.name).look()
-
-
-def _change(change: Callable[[RunFolder], FinetuningRun], query: RunQuery) -> FinetuningRun:
-    return change(RunFolder.open(query.name))
+def _with_run(call: Callable[[RunFolder], FinetuningRun], query: RunQuery) -> FinetuningRun:
+    return call(RunFolder.open(query.name))
 
 
 def _events(query: RunQuery) -> Sequence[RunEvent]:

@@ -13,7 +13,7 @@ from attune.optimizers import NOT_FOR_TRAINING, OPTIMIZERS
 from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun
 from attune.training.continuing import load_optimizer, save_optimizer
-from attune.training.optimizer import WITHOUT_DECAY, check_options, make_optimizer, set_learning_rate
+from attune.training.optimizer import check_options, make_optimizer, set_learning_rate
 from attune.training.recipe import choose_recipe
 
 DECAY = 0.3  # weight decay
@@ -116,7 +116,7 @@ def test_every_optimizer_steps_and_goes_on_from_what_was_kept(name: str, tiny_vi
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
 
-    decay = {} if name in WITHOUT_DECAY else {"weight_decay": DECAY}
+    decay = {} if OPTIMIZERS[name].weight_decay is None else {"weight_decay": DECAY}
     model, other = load_clip(str(tiny_vit)).model, load_clip(str(tiny_vit)).model
     optimizer = optimizer_of(model, optimizer=name, **{"weight_decay": "auto", **decay})
     folder = RunFolder.create(FinetuningRun(name="first"))

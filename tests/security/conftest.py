@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from attune.errors import RunError
-from attune.schemas import TrainingExample
 from client import AttuneClient
 from flows.background import Service, running, small_flow
-from tests.conftest import picture
+from tests.conftest import coloured_examples
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +27,8 @@ def open_service(open_home: Path) -> Iterator[Service]:
     folder = open_home.parent
     with running(small_flow(folder), open_home, folder / "service.log", ATTUNE_REQUESTS_PER_SECOND="0") as service:
         attune = AttuneClient(service.grpc)
-        colours = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "pink") * 5
-        examples = [
-            TrainingExample(image=picture(colour, size=(30 + number, 40)), captions=[f"{colour} {number}"])
-            for number, colour in enumerate(colours)
-        ]
         for data, name in (("shapes", "real"), ("untouched", "untouched")):
-            attune.push(data, examples)
+            attune.push(data, coloured_examples())
             run = attune.fit(model="starter", train_data=data, run_name=name)
             with suppress(RunError):  # it has ended otherwise
                 run.cancel()

@@ -7,7 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 
@@ -37,7 +37,7 @@ from client.transport import Transport, connect
 from executors.gateway.connection import HEAD_SECONDS
 from executors.gateway.raised import error_of
 from flows.background import Service, running, small_flow
-from tests.conftest import picture
+from tests.conftest import coloured_examples, picture
 from tests.processes import wait_until
 from tests.raising import DETAIL
 from tests.security.bad_requests import request_of
@@ -54,12 +54,30 @@ class Guarded:
         self.open: list[requests.Response] = []
         self.addresses = {"grpc": f"grpcs://127.0.0.1:{service.port}", "http": f"https://127.0.0.1:{service.port + 1}"}
 
+    @property
+    def trust(self) -> ssl.SSLContext:
+        """TLS that takes its certificate for good."""
+        return ssl.create_default_context(cafile=str(self.authority))
+
     def get(self, path: str) -> bytes:
         """What anybody gets from the HTTP side."""
-        context = ssl.create_default_context(cafile=str(self.authority))
         url = self.addresses["http"] + path
-        with urllib.request.urlopen(url, context=context, timeout=300) as answer:
+        with urllib.request.urlopen(url, context=self.trust, timeout=300) as answer:
             return bytes(answer.read())
+
+    def channel(self) -> grpc.Channel:
+        """A connection to the gRPC side."""
+        credentials = grpc.ssl_channel_credentials(self.authority.read_bytes())
+        return grpc.secure_channel(f"127.0.0.1:{self.service.port}", credentials)
+
+    @contextmanager
+    def connection(self) -> Iterator[ssl.SSLSocket]:
+        """A connection to the HTTP side, for bytes."""
+        with (
+            socket.create_connection(("127.0.0.1", self.service.port + 1), timeout=300) as plain,
+            self.trust.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+        ):
+            yield connection
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +183,7 @@ def test_a_traceback_is_told_where_it_is_asked_for(monkeypatch: pytest.MonkeyPat
 
 def test_health_is_open_to_probes(guarded: Guarded) -> None:
     assert guarded.get("/") == b"{}"
-    credentials = grpc.ssl_channel_credentials(guarded.authority.read_bytes())
-    with grpc.secure_channel(f"127.0.0.1:{guarded.service.port}", credentials) as channel:
+    with guarded.channel() as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=300)
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -184,8 +201,7 @@ def test_health_is_open_to_probes(guarded: Guarded) -> None:
     ],
 )
 def test_jinas_other_methods_tell_strangers_nothing(guarded: Guarded, method: str) -> None:
-    credentials = grpc.ssl_channel_credentials(guarded.authority.read_bytes())
-    with grpc.secure_channel(f"127.0.0.1:{guarded.service.port}", credentials) as channel:
+    with guarded.channel() as channel:
         refused = channel.unary_unary(method).future(b"", timeout=300).exception()
     assert refused.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED)
 
@@ -220,7 +236,7 @@ def test_a_certificate_of_somebody_else_is_not_trusted(
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 def test_old_versions_of_tls_are_refused(guarded: Guarded) -> None:
-    context = ssl.create_default_context(cafile=str(guarded.authority))
+    context = guarded.trust
     context.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(OSError):
         urllib.request.urlopen(guarded.addresses["http"], context=context, timeout=300)
@@ -229,12 +245,7 @@ def test_old_versions_of_tls_are_refused(guarded: Guarded) -> None:
 def test_a_run_goes_through_and_no_secret_is_written_down(guarded: Guarded) -> None:
     """The run manager calls its own gateway, over TLS and with the service's token."""
     attune = AttuneClient(guarded.addresses["grpc"], token=guarded.tokens["alice"])
-    colours = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "pink") * 5
-    examples = [
-        TrainingExample(image=picture(colour, size=(30 + number, 40)), captions=[f"{colour} {number}"])
-        for number, colour in enumerate(colours)
-    ]
-    attune.push("shapes", examples)
+    attune.push("shapes", coloured_examples())
     run = attune.fit(model="starter", train_data="shapes", run_name="my-run")
     reached = (*END_STATES, "TRAINING")  # nobody here trains: it is validated, which the run manager asked for
     fingerprint = attune.list_datasets()[0].fingerprint
@@ -272,11 +283,7 @@ def test_a_web_page_does_not_reach_the_service_of_its_reader(guarded: Guarded) -
 
 @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"])
 def test_a_head_that_comes_letter_by_letter_is_not_waited_for(guarded: Guarded, before: bytes) -> None:
-    context = ssl.create_default_context(cafile=str(guarded.authority))
-    with (
-        socket.create_connection(("127.0.0.1", guarded.service.port + 1), timeout=300) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
-    ):
+    with guarded.connection() as connection:
         if before:
             connection.sendall(before)
             assert b"200" in connection.recv(10_000)
@@ -315,11 +322,6 @@ def test_a_body_may_take_longer_than_a_head(guarded: Guarded) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def raw_channel(guarded: Guarded) -> grpc.Channel:
-    credentials = grpc.ssl_channel_credentials(guarded.authority.read_bytes())
-    return grpc.secure_channel(f"127.0.0.1:{guarded.service.port}", credentials)
-
-
 def asked(channel: grpc.Channel, request: jina_pb2.DataRequestProto, token: str) -> jina_pb2.StatusProto:
     """The status of the answer."""
     ask = channel.unary_unary("/jina.JinaSingleDataRequestRPC/process_single_data")
@@ -337,7 +339,7 @@ def test_a_removed_token_is_of_no_more_use_on_what_was_opened_with_it(guarded: G
         go_on.wait(60)
         yield request
 
-    with raw_channel(guarded) as channel:
+    with guarded.channel() as channel:
         stream = channel.stream_stream("/jina.JinaRPC/Call")
         answers = stream(requests_of_carol(), timeout=300, metadata=[("authorization", f"Bearer {token}")])
         next(answers)
@@ -362,7 +364,7 @@ def test_what_little_is_asked_for_with_is_little(guarded: Guarded, call: Callabl
 
 def test_parameters_are_little(guarded: Guarded) -> None:
     request = request_of("/runs/list", [], {str(number): "x" for number in range(5000)})
-    with raw_channel(guarded) as channel, pytest.raises(grpc.RpcError, match="parameters are larger than 10,000 bytes"):
+    with guarded.channel() as channel, pytest.raises(grpc.RpcError, match="parameters are larger than 10,000 bytes"):
         asked(channel, request, guarded.tokens["bob"])
 
 
@@ -372,24 +374,20 @@ def test_a_request_that_says_it_has_failed_is_answered_all_the_same(guarded: Gua
     request.header.status.code = jina_pb2.StatusProto.ERROR
     request.header.status.exception.name = "Evil\nFORGED"
     request.routes.add(executor="FORGED").status.code = jina_pb2.StatusProto.ERROR
-    with raw_channel(guarded) as channel:
+    with guarded.channel() as channel:
         status = asked(channel, request, guarded.tokens["bob"])
     assert status.code != jina_pb2.StatusProto.ERROR
     assert "FORGED" not in (guarded.home.parent / "service.log").read_text()
 
 
 def test_nobody_watches_the_health_without_end(guarded: Guarded) -> None:
-    with raw_channel(guarded) as channel, pytest.raises(grpc.RpcError) as refused:
+    with guarded.channel() as channel, pytest.raises(grpc.RpcError) as refused:
         next(iter(health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=300)))
     assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_stranger_who_never_ends_is_answered_soon(guarded: Guarded) -> None:
-    context = ssl.create_default_context(cafile=str(guarded.authority))
-    with (
-        socket.create_connection(("127.0.0.1", guarded.service.port + 1), timeout=300) as plain,
-        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
-    ):
+    with guarded.connection() as connection:
         start = time.monotonic()
         connection.sendall(b"POST /runs/list HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 900000\r\n\r\n{")
         assert b" 401 " in connection.recv(1000)
