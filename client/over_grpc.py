@@ -47,14 +47,14 @@ class GrpcTransport:
         return list(answer.docs)
 
     def _send(self, process: Any, request: Any) -> Any:
-        from grpc import RpcError, StatusCode  # type: ignore[import-untyped]
+        from grpc import RpcError  # type: ignore[import-untyped]
 
         authorization = self.address.authorization
         metadata = [("authorization", authorization)] if authorization else []
         try:
             return process(request, timeout=TIMEOUT_SECONDS, metadata=metadata)
         except RpcError as error:
-            if error.code() == StatusCode.UNAVAILABLE:
+            if _is_away(error):
                 # Between calls nobody works for a channel, so one that lost its service does not find it again.
                 self.__dict__.pop("_process", None)
             raise self._refusal(error, request.header.exec_endpoint) from None
@@ -69,7 +69,7 @@ class GrpcTransport:
             return limit_exceeded(message, trailing.get("retry-after"))
         if name:
             return error_from_name(name, message)
-        if error.code() == StatusCode.UNAVAILABLE:
+        if _is_away(error):
             return self.address.unavailable()
         return AttuneError(f"{self.address.url} could not answer {endpoint}: {message}")
 
@@ -91,6 +91,13 @@ class GrpcTransport:
         else:
             channel = grpc.insecure_channel(target, options)
         return jina_pb2_grpc.JinaSingleDataRequestRPCStub(channel).process_single_data
+
+
+def _is_away(error: Any) -> bool:
+    """Whether nobody answers, or a service that stopped has broken the call off."""
+    from grpc import StatusCode
+
+    return error.code() in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
 
 
 def _raised_by_server(status: Any) -> AttuneError:

@@ -24,10 +24,15 @@ class AttuneGateway(CompositeBaseServer, BaseGateway):
         if settings.tls_certificate and settings.tls_key:
             certificate_name(settings.tls_certificate, settings.tls_key)  # says now what is wrong with them
             tls = {"ssl_certfile": str(settings.tls_certificate), "ssl_keyfile": str(settings.tls_key)}
-        guard = Guard()
+        self.guard = Guard()
         classes = {"GRPC": GrpcGateway, "HTTP": HttpGateway}
         self.servers = [
-            classes[protocol.name](guard=guard, **{**server_kwargs, **tls})
+            classes[protocol.name](guard=self.guard, **{**server_kwargs, **tls})
             for protocol, server_kwargs in zip(self.protocols, self._server_kwargs, strict=True)
         ]
         self.gateways = self.servers
+
+    async def shutdown(self) -> None:
+        """Takes no more requests, and waits for those it has."""
+        self.guard.is_closing = True
+        await super().shutdown()

@@ -20,9 +20,10 @@ from attune import errors
 from attune.characters import visible
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
+from executors.gateway.ask import ask
 from executors.gateway.door import too_large
 from executors.gateway.guard import LARGEST_PARAMETERS, Caller, Guard, check_size, largest_request
-from executors.gateway.raised import error_of, raised_in, write_error
+from executors.gateway.raised import error_of, write_error
 
 ONE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM = "/jina.JinaRPC/Call"
@@ -117,8 +118,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         check_size(path, len(request.proto_with_data.data.docs.docs), request.parameters)
         executor = ENDPOINTS[path].executor
         request.header.target_executor = f"^{executor}$" if executor else ""
-        answer = await self.streamer.process_single_data(request)
-        if error := raised_in(answer, request):
+        answer, error = await ask(self.streamer, self.guard, request)
+        if error:
             write_error(answer, error)
         return answer
 

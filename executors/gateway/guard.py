@@ -85,7 +85,12 @@ class Rates:
 
 
 class Guard:
-    """Lets callers in or refuses them with an `AttuneError`."""
+    """Lets callers in or refuses them with an `AttuneError`.
+
+    Attributes:
+        room: in which bodies are held while they are read.
+        is_closing: whether the gateway is about to stop.
+    """
 
     def __init__(self) -> None:
         self.tokens = Tokens(tokens_file())
@@ -93,6 +98,7 @@ class Guard:
         self.service_token = service_token()
         self.rates = Rates(service_settings().requests_per_second)
         self.room = Room()
+        self.is_closing = False
 
     def caller(self, authorization: str, address: str) -> Caller:
         """Who asks.

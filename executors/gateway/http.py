@@ -28,11 +28,12 @@ from attune.characters import visible
 from attune.errors import AttuneError, DataError, LimitExceeded
 from attune.schemas import END_STATES, ENDPOINTS, Endpoint, FinetuningRun, RunEvent, RunQuery
 from attune.service.settings import service_settings
+from executors.gateway.ask import ask
 from executors.gateway.connection import Connection
 from executors.gateway.door import DOCS, Door, answer_of
 from executors.gateway.guard import Guard, check_size, most_documents, too_many_documents
 from executors.gateway.json_docs import from_json, json_model, to_json
-from executors.gateway.raised import error_of, raised_in
+from executors.gateway.raised import error_of
 from executors.request import make_request, read_answer
 
 POLL_SECONDS = 0.5
@@ -83,7 +84,7 @@ def make_app(streamer: GatewayStreamer, guard: Guard) -> FastAPI:
     )
     served = set(streamer._endpoints_models_map or {}) & ENDPOINTS.keys()
     for path in sorted(served, key=list(ENDPOINTS).index):
-        _add_route(app, streamer, path, ENDPOINTS[path])
+        _add_route(app, streamer, guard, path, ENDPOINTS[path])
     if "/runs/events" in served:
         _add_event_stream(app, streamer, guard)
     _add_error_handlers(app)
@@ -91,7 +92,9 @@ def make_app(streamer: GatewayStreamer, guard: Guard) -> FastAPI:
     return app
 
 
-async def post(streamer: GatewayStreamer, path: str, docs: list[BaseDoc], parameters: dict[str, Any]) -> list[BaseDoc]:
+async def post(
+    streamer: GatewayStreamer, guard: Guard, path: str, docs: list[BaseDoc], parameters: dict[str, Any]
+) -> list[BaseDoc]:
     """Sends documents to an endpoint of the Flow.
 
     Raises:
@@ -102,13 +105,13 @@ async def post(streamer: GatewayStreamer, path: str, docs: list[BaseDoc], parame
         request = make_request(path, docs, parameters)
     except Exception as error:  # numbers beyond 64 bits, lone surrogates, dictionaries without end: each its own class
         raise DataError(f"The request's documents cannot be passed on: {str(error)[:300]}") from error
-    answer = await streamer.process_single_data(request)
-    if error := raised_in(answer, request):
+    answer, error = await ask(streamer, guard, request)
+    if error:
         raise error
     return read_answer(path, answer)
 
 
-def _add_route(app: FastAPI, streamer: GatewayStreamer, path: str, endpoint: Endpoint) -> None:
+def _add_route(app: FastAPI, streamer: GatewayStreamer, guard: Guard, path: str, endpoint: Endpoint) -> None:
     name = path.strip("/").replace("/", "_")
     takes: Any = create_model(
         f"{name}_request",
@@ -119,7 +122,7 @@ def _add_route(app: FastAPI, streamer: GatewayStreamer, path: str, endpoint: End
 
     async def route(body: takes) -> JSONResponse:
         docs = [from_json(endpoint.takes, item) for item in body.data]
-        return JSONResponse({"data": [to_json(doc) for doc in await post(streamer, path, docs, body.parameters)]})
+        return JSONResponse({"data": [to_json(doc) for doc in await post(streamer, guard, path, docs, body.parameters)]})
 
     app.post(path, summary=endpoint.summary, operation_id=name, response_model=gives)(route)
 
@@ -133,8 +136,8 @@ def _add_event_stream(app: FastAPI, streamer: GatewayStreamer, guard: Guard) -> 
                 with suppress(LimitExceeded):
                     guard.caller(authorization, address)  # a token that was removed ends what was opened with it
                 # The state is asked for before the events: a run that has ended has written its last one.
-                run = (await post(streamer, "/runs/get", [RunQuery(name=name)], {}))[0]
-                events = await post(streamer, "/runs/events", [RunQuery(name=name, after=after)], {})
+                run = (await post(streamer, guard, "/runs/get", [RunQuery(name=name)], {}))[0]
+                events = await post(streamer, guard, "/runs/events", [RunQuery(name=name, after=after)], {})
                 for event in events:
                     assert isinstance(event, RunEvent)
                     after = event.number
@@ -156,7 +159,7 @@ def _add_event_stream(app: FastAPI, streamer: GatewayStreamer, guard: Guard) -> 
         address = request.client.host if request.client else ""
         if streams.total() >= STREAMS or streams[address] >= STREAMS_OF_ONE:
             raise _too_many(streams[address])
-        await post(streamer, "/runs/get", [RunQuery(name=run)], {})  # an unknown run is a 404, not a broken stream
+        await post(streamer, guard, "/runs/get", [RunQuery(name=run)], {})  # an unknown run is a 404, not a broken stream
         if last_event_id.isdecimal() and len(last_event_id) < 19:  # a browser that reconnects says what it has
             after = int(last_event_id)
         return StreamingResponse(follow(run, after, address, authorization), media_type="text/event-stream")

@@ -5,7 +5,7 @@ import traceback
 from typing import Any
 
 from docarray import DocList
-from jina.excepts import InternalNetworkError
+from jina.excepts import EstablishGrpcConnectionError, InternalNetworkError
 from jina.proto import jina_pb2
 from jina.types.request.data import DataRequest
 from pydantic import ValidationError
@@ -51,10 +51,15 @@ def error_of(error: Exception) -> AttuneError:
     """The error for a caller, of any that came up in the gateway."""
     if isinstance(error, AttuneError):
         return error
-    if isinstance(error, InternalNetworkError):
-        logger.error("a part of the service does not answer: %s", error.details())
+    if isinstance(error, InternalNetworkError | EstablishGrpcConnectionError) or _was_broken_off(error):
+        logger.error("a part of the service does not answer: %s", getattr(error, "details", lambda: error)())
         return ServiceUnavailable("A part of the service does not answer. It may be starting again: ask again in a while")
     return _unexpected(type(error).__name__, "".join(traceback.format_exception(error)))
+
+
+def _was_broken_off(error: Exception) -> bool:
+    """Whether an executor that stops has cancelled each attempt at a call: Jina then unpacks an answer that is not there."""
+    return isinstance(error, TypeError) and traceback.extract_tb(error.__traceback__)[-1].name == "_wait_previous_and_send"
 
 
 def write_error(answer: DataRequest, error: AttuneError) -> None:

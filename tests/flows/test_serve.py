@@ -199,6 +199,32 @@ def test_sigterm_ends_every_process_and_sigkill_as_well(tmp_path: Path) -> None:
                 AttuneClient(service.grpc).list_runs()
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_service_that_stops_answers_or_says_that_it_does_not(tmp_path: Path, protocol: str) -> None:
+    errors: list[Exception] = []
+    asked = threading.Event()
+
+    def keep_asking(client: AttuneClient, process: subprocess.Popen[bytes]) -> None:
+        while process.poll() is None:
+            try:
+                client.list_runs()
+                asked.set()
+            except Exception as error:
+                errors.append(error)
+
+    with running(small_flow(tmp_path), tmp_path / "home", tmp_path / "log") as service:
+        address = service.grpc if protocol == "grpc" else service.http
+        askers = [threading.Thread(target=keep_asking, args=(AttuneClient(address), service.process)) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        assert asked.wait(60)
+    for asker in askers:
+        asker.join()
+
+    assert errors
+    assert [error for error in errors if type(error) is not ServiceUnavailable] == []
+
+
 def test_a_service_in_the_background_ends_with_the_program_that_started_it(tmp_path: Path) -> None:
     program = f"""
 import os, time
