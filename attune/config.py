@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
+from attune.losses.table import ALIASES, LOSSES
 from attune.optimizers import OPTIMIZERS
 from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, SchedulerOptions
 
@@ -152,6 +153,7 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
             f"multi_positive and caption_mixing ({raw['caption_mixing']!r}): all captions of a picture are in the batch "
             "already. Set caption_mixing to 0, or multi_positive to false"
         )
+    found += _loss_contradictions(raw)
     found += _schedule_contradictions(raw)
     micro, batch = raw.get("micro_batch_size"), raw.get("batch_size")
     if isinstance(micro, int) and isinstance(batch, int) and micro > batch:
@@ -167,6 +169,25 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
             f"processes ({processes}) is more than the {len(numbers)} of devices = {devices!r}. Name a GPU for each "
             "process, as in cuda:0,1, or lower processes"
         )
+    return found
+
+
+def _loss_contradictions(raw: dict[str, Any]) -> list[str]:
+    found = []
+    name, miner = raw.get("loss") or "auto", raw.get("miner")
+    kind = LOSSES.get(ALIASES.get(name, name)) if isinstance(name, str) else None
+    if miner is not None and (name == "auto" or (kind and not kind.picks)):
+        pickers = ", ".join(loss for loss, other in LOSSES.items() if other.picks)
+        found.append(
+            f"miner = {miner!r}: loss = {name!r} looks at all of a batch, so there is nothing to choose. Leave miner out, "
+            f"or use one of: {pickers}"
+        )
+    if raw.get("miner_options") and miner is None:
+        found.append("miner_options are given, and no miner. Name one, or leave them out")
+    if raw.get("loss_options") and name == "auto":
+        found.append("loss_options are given, and loss is 'auto'. Name the loss that they are for")
+    if kind and kind.one_each and raw.get("multi_positive"):
+        found.append(f"loss = {name!r} takes one caption a picture. Set multi_positive to false, or use another loss")
     return found
 
 

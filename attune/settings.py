@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from attune.choices import one_of
+from attune.losses.table import LOSSES, MINERS, check_loss, check_miner
 from attune.names import check_name
 from attune.optimizers import OPTIMIZERS, check_optimizer
 
-LOSSES = ("CLIPLoss", "SigLIPLoss")
 SCHEDULERS = ("cosine", "cosine_with_restarts", "linear", "polynomial", "constant", "constant_with_warmup")
 EVALUATION = frozenset({"model", "eval_data", "baseline", "prompt_templates", "devices", "seed"})
 """The settings that matter to a run that only evaluates."""
@@ -165,7 +165,22 @@ class FinetuningSettings(BaseModel):
 
     loss: Auto | str = Field(
         default="auto",
-        description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained with.",
+        description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained with. All "
+        "but the first two are pytorch-metric-learning's, each in both directions.",
+    )
+    loss_options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Its options, by the names of its library: `{'margin': 0.1, 'distance': 'CosineSimilarity'}`; parts of "
+        "it with options of their own as `{'reducer': {'name': 'ThresholdReducer', 'low': 0}}`. `CLIPLoss` has "
+        "`label_smoothing`.",
+    )
+    miner: str | None = Field(
+        default=None,
+        description=f"Chooses the pairs or triplets of a batch that the loss looks at, one of: {', '.join(MINERS)}; without "
+        "one, it looks at all.",
+    )
+    miner_options: dict[str, Any] = Field(
+        default_factory=dict, description="Its options: `{'margin': 0.2, 'type_of_triplets': 'semihard'}`."
     )
     optimizer: str = Field(default="AdamW", description=f"Optimizer of torch, one of: {', '.join(OPTIMIZERS)}.")
     optimizer_options: dict[str, Any] = Field(
@@ -303,7 +318,12 @@ class FinetuningSettings(BaseModel):
     @field_validator("loss")
     @classmethod
     def _known_loss(cls, value: str) -> str:
-        return one_of(value, ("auto", *LOSSES))
+        return value if value == "auto" else check_loss(value)
+
+    @field_validator("miner")
+    @classmethod
+    def _known_miner(cls, value: str | None) -> str | None:
+        return value if value is None else check_miner(value)
 
     @field_validator("optimizer")
     @classmethod

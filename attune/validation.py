@@ -8,6 +8,7 @@ from attune.data.pairs import load_pairs
 from attune.data.parts import load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
+from attune.losses.make import make_loss
 from attune.runs.folder import LONGEST_DESCRIPTION
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
@@ -38,6 +39,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         if model is not None:
             locate(model)
     check_options(settings.optimizer, settings.optimizer_options)
+    if settings.loss != "auto":
+        make_loss(settings.loss, settings.loss_options, settings.miner, settings.miner_options)
     if settings.trains and (earlier := origin(settings)):
         complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
     templates(settings.prompt_templates, request_roots())

@@ -292,4 +292,6 @@ def start_over(job: Job, after: Candidate) -> None:
 
 def _parts(job: Job) -> dict[str, Stateful]:
     parts = {"model": job.clip.model, "optimizer": job.optimizer, "guards": job.guards, "average": job.average}
+    if isinstance(job.criterion, torch.nn.Module):
+        parts["loss"] = job.criterion
     return {name: part for name, part in parts.items() if part is not None}

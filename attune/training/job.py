@@ -14,7 +14,8 @@ from attune.data.pixels import PixelCache, open_pixels
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_images
-from attune.losses import LOSSES
+from attune.losses.contrastive import Loss
+from attune.losses.make import make_loss
 from attune.models.clip import Clip
 from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
@@ -55,6 +56,7 @@ class Job:
     retention_cache: PixelCache | None
     feed: Feed
     towers: Towers
+    criterion: Loss
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
     guards: Guards
@@ -86,7 +88,7 @@ class Job:
             batch: which of them belong together, over all processes.
         """
         model = self.clip.model
-        return LOSSES[self.recipe.loss](
+        return self.criterion(
             gather(images, batch.image_counts),
             gather(texts, batch.text_counts),
             model.logit_scale.exp(),
@@ -137,6 +139,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         retention_cache=open_pixels(retention.fingerprint, clip.preprocess, clip.resize) if retention else None,
         feed=feed,
         towers=Towers(clip, recipe.augmentation, precision, settings.compile),
+        criterion=make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options),
         optimizer=make_optimizer(clip.model, recipe, settings.optimizer_options),
         average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
         guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch),

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from attune.losses.table import LOSSES
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
 from attune.training.schedule import CYCLES, POWER, SHARES, Shape
@@ -24,7 +25,8 @@ class Recipe:
     """What a run does, with nothing left to decide.
 
     Attributes:
-        loss: name in `attune.losses.LOSSES`.
+        loss: name in `attune.losses.table.LOSSES`.
+        loss_options: its own.
         batch_size: pictures a step, over all processes.
         epochs: passes over the training pictures.
         steps_per_epoch: optimizer steps of each.
@@ -44,6 +46,7 @@ class Recipe:
     """
 
     loss: str
+    loss_options: dict[str, Any]
     batch_size: int
     epochs: int
     steps_per_epoch: int
@@ -93,20 +96,22 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
         groups: distinct groups among them.
     """
     scratch = settings.from_scratch
+    sigmoid = getattr(model, "logit_bias", None) is not None
+    loss = settings.loss if settings.loss != "auto" else "SigLIPLoss" if sigmoid else "CLIPLoss"
     batch_size = _batch_size(settings, groups)
     pictures_per_epoch = min(pictures, settings.images_per_epoch or pictures)
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
     epochs = settings.epochs if settings.epochs != "auto" else min(40, max(5, -(-LEAST_STEPS // steps)))
     total = steps * epochs
-    sigmoid = getattr(model, "logit_bias", None) is not None
     decay = settings.layer_wise_lr_decay
     scheduler, options = settings.scheduler, settings.scheduler_options
     scale = settings.logit_scale
     if scale == "auto":
         scale = "learned" if scratch else "slow"
     return Recipe(
-        loss=settings.loss if settings.loss != "auto" else "SigLIPLoss" if sigmoid else "CLIPLoss",
+        loss=loss,
+        loss_options=_loss_options(settings, loss, model),
         batch_size=batch_size,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -124,6 +129,13 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
         ema_decay=_ema_decay(settings, total),
         augmentation=_augmentation(settings, scratch),
     )
+
+
+def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[str, Any]:
+    if not LOSSES[loss].temperature:
+        return settings.loss_options
+    # The library's own, 0.1 or 0.07, is far above that of a trained CLIP, 0.01, whose similarities all lie close together.
+    return {"temperature": float(f"{1 / model.logit_scale.exp().item():.4g}"), **settings.loss_options}
 
 
 def _batch_size(settings: FinetuningSettings, groups: int) -> int:

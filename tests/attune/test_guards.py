@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attune.errors import TrainingError
-from attune.losses import clip_loss
+from attune.losses.contrastive import clip_loss
 from attune.models.clip import load_clip
 from attune.training.guards import (
     Guards,

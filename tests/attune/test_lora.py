@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attune.errors import SettingsError
-from attune.losses import clip_loss
+from attune.losses.contrastive import clip_loss
 from attune.models.lora import add_lora, merge_lora, merged_state
 from attune.models.trainable import choose_trainable, train_mode
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 
-from attune.losses import LOSSES, clip_loss, siglip_loss
-from attune.settings import LOSSES as NAMES
+from attune.losses.contrastive import CONTRASTIVE, clip_loss, siglip_loss
+from attune.losses.table import LOSSES
 
 
 def embeddings(batch: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,7 +15,7 @@ def embeddings(batch: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def test_every_loss_that_settings_accept_exists() -> None:
-    assert set(LOSSES) == set(NAMES)
+    assert set(CONTRASTIVE) == {name for name, kind in LOSSES.items() if kind.ours}
 
 
 def uneven_batch(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -100,13 +100,13 @@ def test_two_captions_of_one_picture_by_hand() -> None:
     assert loss.item() == pytest.approx((math.log(math.e + 1) - 0.5) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONTRASTIVE)
 def test_a_picture_that_is_left_with_nothing_but_its_own_caption_learns_nothing_wrong(name: str) -> None:
     images, texts = (each.requires_grad_() for each in embeddings(5, 4, seed=4))
     scale, bias = torch.tensor(100.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
     ignored = torch.ones(5, 5, dtype=torch.bool)  # its own caption too, which must not count
 
-    loss = LOSSES[name](images, texts, scale, bias, None, ignored)
+    loss = CONTRASTIVE[name](images, texts, scale, bias, None, ignored)
     loss.backward()
 
     own = (images * texts).sum(1).detach()
@@ -186,7 +186,7 @@ def test_does_not_care_which_tower_is_which_nor_in_which_order_pairs_come() -> N
     torch.testing.assert_close(clip_loss(images[order], texts[order], scale), loss)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONTRASTIVE)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_computes_in_float32_whatever_comes_in(name: str, autocast: bool) -> None:
     images, texts = embeddings(8, 16, seed=3)
@@ -194,7 +194,7 @@ def test_computes_in_float32_whatever_comes_in(name: str, autocast: bool) -> Non
     scale, bias = torch.tensor(99.5, dtype=torch.bfloat16), torch.tensor(-10.0, dtype=torch.bfloat16)
 
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = LOSSES[name](*half, scale, bias)
+        loss = CONTRASTIVE[name](*half, scale, bias)
 
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, LOSSES[name](half[0].float(), half[1].float(), scale.float(), bias.float()))
+    torch.testing.assert_close(loss, CONTRASTIVE[name](half[0].float(), half[1].float(), scale.float(), bias.float()))

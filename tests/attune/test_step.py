@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attune.data.augment import augment
-from attune.losses import clip_loss
+from attune.losses.contrastive import clip_loss
 from attune.training.step import backward
 
 VOCABULARY, LENGTH = 40, 6

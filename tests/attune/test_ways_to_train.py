@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from attune.config import check_settings
+from attune.losses.table import LOSSES
 from attune.models.clip import WEIGHTS, load_clip
 from attune.models.layers import locate
 from attune.runs.folder import RunFolder
@@ -250,3 +251,43 @@ def test_compiled_towers_learn_the_same(pairs: DatasetReport, tiny_vit: Path) ->
     compiled = train("compiled", tiny_vit, compile=True, **one_batch)
 
     assert losses(compiled) == pytest.approx(losses(plain), abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if kind.picks and name != "MultipleLosses"])
+def test_a_loss_of_metric_learning_trains_both_towers(pairs: DatasetReport, tiny_vit: Path, name: str) -> None:
+    folder = train(name, tiny_vit, loss=name, miner="BatchEasyHardMiner", precision="fp32")
+
+    moved = {place.tower for name, place in locate(load_clip(str(tiny_vit)).model).items() if name in changed(folder)}
+
+    assert {"image", "text"} <= moved
+    assert "logit_scale" not in changed(folder)
+    assert np.isfinite(losses(folder)).all()
+
+
+def test_a_metric_losses_batch_may_come_in_pieces(pairs: DatasetReport, tiny_vit: Path) -> None:
+    loss = {"loss": "TripletMarginLoss", "miner": "TripletMarginMiner", "multi_positive": True, "precision": "fp32"}
+
+    whole, pieces = (last(train(f"in-{size}", tiny_vit, **loss, micro_batch_size=size)) for size in (12, 5))
+
+    for name, value in whole.items():
+        torch.testing.assert_close(value, pieces[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_losses_own_state_goes_on_with_the_run(pairs: DatasetReport, tiny_vit: Path) -> None:
+    folder = train("histogram", tiny_vit, loss="DynamicSoftMarginLoss", precision="fp32")
+
+    state = torch.load(folder.checkpoints / "last.pt", weights_only=True)["loss"]
+
+    assert state["loss.hist_"].sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_temperature_of_a_loss_is_the_models_own(pairs: DatasetReport, tiny_vit: Path) -> None:
+    own = 1 / load_clip(str(tiny_vit)).model.logit_scale.exp().item()
+
+    chosen, given = (
+        job_of(start(f"at-{number}", tiny_vit, loss="SupConLoss", loss_options=options)).recipe.loss_options
+        for number, options in enumerate(({}, {"temperature": 0.5}))
+    )
+
+    assert chosen["temperature"] == pytest.approx(own, rel=1e-3)
+    assert given == {"temperature": 0.5}

@@ -1,4 +1,4 @@
-"""Training losses by name, over batches in which a picture may have several captions."""
+"""The losses that CLIP models are pre-trained with, over batches in which a picture may have several captions."""
 
 from typing import Protocol
 
@@ -132,4 +132,4 @@ def _targets(positives: Tensor, counted: Tensor, label_smoothing: float) -> Tens
     return targets
 
 
-LOSSES: dict[str, Loss] = {"CLIPLoss": clip_loss, "SigLIPLoss": siglip_loss}
+CONTRASTIVE: dict[str, Loss] = {"CLIPLoss": clip_loss, "SigLIPLoss": siglip_loss}

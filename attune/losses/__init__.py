@@ -1,0 +1,1 @@
+"""Training losses and miners by name. `table` knows them without torch, `make` builds them."""

@@ -1,0 +1,100 @@
+"""pytorch-metric-learning's losses, miners and what these are made of, from names and options as JSON has them.
+
+A part of a part is its name, or a name with options: `{"distance": {"name": "LpDistance", "power": 2}}`.
+"""
+
+import inspect
+from typing import Any
+
+from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
+from torch import nn
+
+from attune.choices import did_you_mean
+from attune.errors import SettingsError
+from attune.losses.dynamic_soft_margin import DynamicSoftMargin
+from attune.losses.table import LOSSES, MINERS
+
+PARTS = {
+    "distance": (distances, ("CosineSimilarity", "DotProductSimilarity", "LpDistance", "SNRDistance")),
+    "embedding_regularizer": (regularizers, ("LpRegularizer", "ZeroMeanRegularizer")),
+    "reducer": (
+        reducers,
+        (
+            "AvgNonZeroReducer",
+            "DivisorReducer",
+            "MeanReducer",
+            "MultipleReducers",
+            "PerAnchorReducer",
+            "SumReducer",
+            "ThresholdReducer",
+        ),
+    ),
+}
+"""Options that are parts of their own, and what they may be."""
+_SAME = {"default_reducer": "reducer"}
+NOT_OPTIONS = ("collect_stats", "mat_based_loss", "num_classes", "aggregation_func")
+"""Of the library's own affairs, or no JSON."""
+
+
+def make_part(setting: str, name: str, options: dict[str, Any]) -> nn.Module:
+    """A loss, a miner or a part of one.
+
+    Args:
+        setting: where the options were given, for messages: `loss_options`.
+        name: of the class, a known one.
+        options: its arguments.
+
+    Raises:
+        SettingsError: if it has no such option, or takes no such value.
+    """
+    kind = _class_of(name)
+    known = _options_of(kind)
+    for option in options:
+        if option not in known:
+            raise SettingsError(
+                f"{setting}: {name} takes no {option!r}{did_you_mean(option, known)}. Its options are: "
+                f"{', '.join(f'{one} = {default}' for one, default in known.items())}"
+            )
+    given = {option: _value(f"{setting}.{option}", option, value) for option, value in options.items()}
+    try:
+        made: nn.Module = kind(**given)
+    except Exception as error:  # the library asserts, and raises what comes
+        raise SettingsError(f"{setting} = {options!r} cannot be used with {name}: {error or type(error).__name__}") from None
+    return made
+
+
+def _value(setting: str, option: str, value: Any) -> Any:
+    option = _SAME.get(option, option)
+    if option == "reducers" and isinstance(value, dict):
+        return {of: _value(f"{setting}.{of}", "reducer", one) for of, one in value.items()}
+    if option not in PARTS or value is None:
+        return value
+    known = PARTS[option][1]
+    spec = {"name": value} if isinstance(value, str) else value
+    name = spec.get("name") if isinstance(spec, dict) else None
+    if name not in known:
+        near = did_you_mean(name, known) if isinstance(name, str) else ""
+        raise SettingsError(
+            f"{setting} = {value!r} is not known{near}. Give a name, or a name with options such as "
+            f"{{'name': {known[0]!r}}}; one of: {', '.join(known)}"
+        )
+    return make_part(setting, name, {key: inner for key, inner in spec.items() if key != "name"})
+
+
+def _class_of(name: str) -> type[nn.Module]:
+    if name == "DynamicSoftMarginLoss":
+        return DynamicSoftMargin
+    modules = [(losses, LOSSES), (miners, MINERS), *PARTS.values()]
+    found: type[nn.Module] = next(getattr(module, name) for module, names in modules if name in names)
+    return found
+
+
+def _options_of(kind: type[nn.Module]) -> dict[str, Any]:
+    """Arguments of a class and of those that it is made from, with their defaults."""
+    found: dict[str, Any] = {}
+    for ancestor in kind.__mro__:
+        if "__init__" in vars(ancestor) and ancestor is not nn.Module:
+            for parameter in inspect.signature(ancestor).parameters.values():
+                if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in NOT_OPTIONS:
+                    found.setdefault(parameter.name, parameter.default)
+    return {name: "required" if default is inspect.Parameter.empty else default for name, default in found.items()}

@@ -1,0 +1,296 @@
+import inspect
+import math
+from typing import Any
+
+import pytest
+import torch
+from pytorch_metric_learning import losses, miners
+from torch import nn
+
+from attune.config import check_settings
+from attune.errors import SettingsError
+from attune.losses.contrastive import Loss, clip_loss
+from attune.losses.make import make_loss
+from attune.losses.table import (
+    ALIASES,
+    LOSSES,
+    MINERS,
+    REFUSED_LOSSES,
+    REFUSED_MINERS,
+    check_loss,
+    check_miner,
+)
+
+OPTIONS = {
+    "MultipleLosses": {"losses": ["CLIPLoss", {"name": "IntraPairVarianceLoss", "pos_eps": 0.1}], "weights": [1, 0.5]}
+}
+PICKERS = [name for name, kind in LOSSES.items() if kind.picks and name != "MultipleLosses"]
+SCALE, BIAS = torch.tensor(10.0), torch.tensor(-10.0)
+
+
+def batch(pictures: int = 12, captions: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images, texts = (nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=-1) for n in (pictures, captions))
+    return images.requires_grad_(), texts.requires_grad_()
+
+
+def classes_in(module: Any) -> set[str]:
+    return {name for name, found in vars(module).items() if inspect.isclass(found) and issubclass(found, nn.Module)}
+
+
+def test_each_class_of_the_library_is_either_there_or_refused_with_a_reason() -> None:
+    ours = {name for name, kind in LOSSES.items() if kind.ours}
+
+    assert classes_in(losses) <= (set(LOSSES) - ours) | set(REFUSED_LOSSES)
+    assert set(LOSSES) - ours <= classes_in(losses)
+    assert classes_in(miners) <= set(MINERS) | set(REFUSED_MINERS)
+    assert set(MINERS) <= classes_in(miners)
+    assert not set(LOSSES) & set(REFUSED_LOSSES)
+    assert set(ALIASES.values()) <= set(LOSSES)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "IntraPairVarianceLoss"])  # which is for company only
+@pytest.mark.parametrize("captions", [1, 3])
+def test_every_loss_brings_pairs_together(name: str, captions: int) -> None:
+    """Two kinds of items, far apart at first, with nothing but this loss to bring those that belong together near."""
+    if LOSSES[name].one_each and captions > 1:
+        pytest.skip("takes one caption a picture")
+    torch.manual_seed(0)
+    pictures, texts = (torch.randn(n, 8, requires_grad=True) for n in (8, 8 * captions))
+    owners = torch.arange(8).repeat_interleave(captions)
+    positives = None if captions == 1 else owners == torch.arange(8)[:, None]
+    loss = make_loss(name, OPTIONS.get(name, {}))
+    optimizer = torch.optim.Adam([pictures, texts], 0.05)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        found = loss(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, BIAS, positives)
+        found.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return found.item()
+
+    def found_first() -> float:
+        with torch.no_grad():
+            similar = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+        return (similar.argmax(0) == owners).float().mean().item()
+
+    before = found_first()
+    values = [step() for _ in range(150)]
+
+    assert all(map(math.isfinite, values))
+    assert found_first() >= max(0.9, before + 0.3)
+
+
+@pytest.mark.parametrize("miner", MINERS)
+@pytest.mark.parametrize("name", PICKERS)
+def test_every_miner_serves_every_loss_that_picks(name: str, miner: str) -> None:
+    images, texts = batch()
+    ignored = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.1
+    torch.manual_seed(0)
+
+    for _ in range(2):
+        value = make_loss(name, {}, miner, {})(images, texts, SCALE, None, None, ignored)
+        value.backward()  # type: ignore[no-untyped-call]
+
+    for leaf in (images, texts):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("miner", MINERS)
+def test_every_miner_finds_something_in_a_batch(miner: str) -> None:
+    images, texts = batch()
+    torch.manual_seed(0)
+
+    make_loss("ContrastiveLoss", {}, miner, {})(images, texts, SCALE).backward()  # type: ignore[no-untyped-call]
+
+    assert images.grad is not None
+    assert images.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_temperature_losses_are_clips_where_each_picture_has_one_caption(name: str, masked: bool) -> None:
+    images, texts = batch()
+    ignored = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.3 if masked else None
+
+    found = make_loss(name, {"temperature": 0.1})(images, texts, torch.tensor(1.0), None, None, ignored)
+
+    torch.testing.assert_close(found, clip_loss(images, texts, SCALE, ignored=ignored))
+
+
+def test_supervised_contrast_is_clips_with_several_captions() -> None:
+    images, texts = batch(5, 11)
+    positives = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4]) == torch.arange(5)[:, None]
+
+    found = make_loss("SupConLoss", {"temperature": 0.1})(images, texts, SCALE, None, positives)
+
+    torch.testing.assert_close(found, clip_loss(images, texts, SCALE, positives=positives))
+
+
+def triplets_by_hand(images: torch.Tensor, texts: torch.Tensor, ignored: torch.Tensor, margin: float) -> float:
+    total = []
+    for queries, answers, left_out in ((images, texts, ignored), (texts, images, ignored.T)):
+        costs = [
+            (queries[i] - answers[i]).norm().item() - (queries[i] - answers[j]).norm().item() + margin
+            for i in range(len(queries))
+            for j in range(len(answers))
+            if i != j and not left_out[i, j]
+        ]
+        above = [cost for cost in costs if cost > 0]
+        total.append(sum(above) / len(above))
+    return sum(total) / 2
+
+
+@pytest.mark.parametrize("miner", [None, "TripletMarginMiner"])
+def test_triplets_leave_out_what_is_no_negative(miner: str | None) -> None:
+    images, texts = (each.detach() for each in batch(6, 6))
+    ignored = torch.zeros(6, 6, dtype=torch.bool)
+    ignored[0, 3] = ignored[3, 0] = ignored[2, 5] = ignored[1, 4] = True
+    options = {"margin": 0.3}
+
+    found = make_loss("TripletMarginLoss", options, miner, options if miner else None)(
+        images, texts, SCALE, None, None, ignored
+    )
+
+    assert found.item() == pytest.approx(triplets_by_hand(images, texts, ignored, 0.3), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_computed_in_float32(name: str) -> None:
+    images, texts = (each.detach().bfloat16() for each in batch())
+    loss: Loss = make_loss(name, OPTIONS.get(name, {}))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(images, texts, SCALE, BIAS)
+
+    torch.testing.assert_close(found, make_loss(name, OPTIONS.get(name, {}))(images.float(), texts.float(), SCALE, BIAS))
+
+
+def test_a_running_histogram_goes_on_where_it_was() -> None:
+    first, second = batch(seed=1), batch(seed=2)
+    unbroken, before, resumed = (make_loss("DynamicSoftMarginLoss", {}) for _ in range(3))
+    assert isinstance(before, nn.Module)
+    assert isinstance(resumed, nn.Module)
+
+    unbroken(*first, SCALE)
+    before(*first, SCALE)
+    resumed.load_state_dict(before.state_dict())
+
+    assert resumed(*second, SCALE).item() == unbroken(*second, SCALE).item()
+    assert resumed(*second, SCALE).item() != make_loss("DynamicSoftMarginLoss", {})(*second, SCALE).item()
+
+
+def test_the_running_histogram_takes_the_worst_of_pairs() -> None:
+    images = torch.eye(2)
+
+    found = make_loss("DynamicSoftMarginLoss", {})(images, -images.flip(0) - images * 0.99, SCALE)
+
+    assert found.isfinite()
+
+
+def test_several_losses_are_their_weighted_sum() -> None:
+    images, texts = batch()
+    miner = ("TripletMarginMiner", {"margin": 0.3})
+    options = {"losses": ["CLIPLoss", {"name": "TripletMarginLoss", "margin": 0.3}], "weights": [1, 0.5]}
+
+    both = make_loss("MultipleLosses", options, *miner)(images, texts, SCALE)
+
+    one, other = (
+        clip_loss(images, texts, SCALE),
+        make_loss("TripletMarginLoss", {"margin": 0.3}, *miner)(images, texts, SCALE),
+    )
+    torch.testing.assert_close(both, one + 0.5 * other)
+
+
+def test_several_losses_keep_the_state_of_each() -> None:
+    options = {"losses": ["CLIPLoss", "DynamicSoftMarginLoss"]}
+    before, after = (make_loss("MultipleLosses", options) for _ in range(2))
+    assert isinstance(before, nn.Module)
+    assert isinstance(after, nn.Module)
+
+    before(*batch(seed=1), SCALE)
+    after.load_state_dict(before.state_dict())
+
+    assert after(*batch(seed=2), SCALE).item() == before(*batch(seed=2), SCALE).item()
+
+
+def test_parts_have_options_of_their_own() -> None:
+    options = {
+        "margin": 0.2,
+        "distance": {"name": "LpDistance", "p": 1},
+        "reducer": {"name": "MultipleReducers", "reducers": {"loss": {"name": "ThresholdReducer", "low": 0.1}}},
+        "embedding_regularizer": "LpRegularizer",
+    }
+
+    loss = make_loss("TripletMarginLoss", options)
+
+    assert isinstance(loss, nn.Module)
+    made: Any = loss.loss
+    assert (made.margin, made.distance.p, made.reducer.reducers["loss"].low) == (0.2, 1, 0.1)
+    assert type(made.embedding_regularizer).__name__ == "LpRegularizer"
+    assert loss(*batch(), SCALE).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("TripletMarginLoss", {"margn": 1}, "takes no 'margn' (did you mean 'margin'?). Its options are: margin = 0.05"),
+        ("TripletMarginLoss", {"distance": "Euclid"}, "loss_options.distance = 'Euclid' is not known"),
+        ("TripletMarginLoss", {"distance": {"p": 2}}, "Give a name, or a name with options"),
+        (
+            "TripletMarginLoss",
+            {"distance": {"name": "LpDistance", "q": 1}},
+            "loss_options.distance: LpDistance takes no 'q'",
+        ),
+        ("TupletMarginLoss", {"distance": "LpDistance"}, "cannot be used with TupletMarginLoss"),
+        ("CLIPLoss", {"temperature": 1}, "Its options are: label_smoothing = 0.0"),
+        ("CLIPLoss", {"label_smoothing": "much"}, "give a number from 0 to below 1"),
+        ("SigLIPLoss", {"label_smoothing": 0.1}, "Its options are: none"),
+        ("MultipleLosses", {}, "takes `losses`, a list of names"),
+        ("MultipleLosses", {"losses": ["CLIPLoss"], "weights": [1, 2]}, "for each of the 1 losses"),
+        ("MultipleLosses", {"losses": ["Triplet"]}, "loss_options.losses: 'Triplet' is not known"),
+        ("MultipleLosses", {"losses": ["MultipleLosses"]}, "Name all losses in one list"),
+        ("MultipleLosses", {"losses": [{"name": "CircleLoss", "n": 1}]}, "CircleLoss takes no 'n'"),
+    ],
+)
+def test_what_a_loss_does_not_take_is_said(name: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make_loss(name, options)
+
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*REFUSED_LOSSES, "Nonsense", "cliploss"])
+def test_other_losses_are_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match="Use one of: CLIPLoss, SigLIPLoss, AngularLoss"):
+        check_loss(name)
+
+
+@pytest.mark.parametrize("name", [*REFUSED_MINERS, "Nonsense"])
+def test_other_miners_are_refused_with_those_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match="Use one of: AngularMiner"):
+        check_miner(name)
+
+
+@pytest.mark.parametrize(("given", "meant"), ALIASES.items())
+def test_other_spellings_are_understood(given: str, meant: str) -> None:
+    assert check_settings({"model": "starter", "train_data": "data", "loss": given}).loss == meant
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"miner": "BatchHardMiner"}, "loss = 'auto' looks at all of a batch"),
+        ({"loss": "CLIPLoss", "miner": "BatchHardMiner"}, "use one of: CircleLoss, ContrastiveLoss"),
+        ({"loss": "TripletMarginLoss", "miner_options": {"margin": 1}}, "no miner. Name one"),
+        ({"loss_options": {"margin": 1}}, "Name the loss that they are for"),
+        ({"loss": "VICRegLoss", "multi_positive": True}, "takes one caption a picture"),
+        ({"loss": "ArcFaceLoss"}, "it compares each item with its class"),
+    ],
+)
+def test_what_does_not_fit_together_is_said(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_settings({"model": "starter", "train_data": "data", **settings})
+
+    assert says in str(caught.value)
