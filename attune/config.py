@@ -259,6 +259,8 @@ def _describe(error: Any) -> str:
         return f"{place} = {error['input']!r}: there is no such setting{hint}"
     if error["type"] == "missing":
         return f"{place} is missing: {description}"
+    if error["type"] == "tuple_type":
+        return f"{place} = {repr(error['input'])[:200]}: give a list of {field}. {description}"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{place} = {error['input']!r} {message}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from attune.errors import RunError
+from attune.errors import EvaluationError, RunError
 from client.display import compared_table
 from client.files import read_file
 from client.transport import Transport
@@ -47,12 +47,19 @@ class RunComparison:
                 found.setdefault(name, {}).update({row.metric: value} if value is not None else {})
         return found
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know of the figures: why classification is left out, if it is, and each run's warnings after its name."""
+        from attune.evaluation.two_runs import notes
+
+        return notes(self.one, self.other)
+
     def table(self) -> Table:
-        """Both runs' figures and their differences, for rich."""
-        return compared_table(self.one, self.other, self.section)
+        """Both runs' figures and their differences, with the notes below, for rich."""
+        return compared_table(self.one, self.other, self.section, self.notes)
 
     def display(self) -> None:
-        """Prints the table."""
+        """Prints the table and the notes."""
         Console().print(self.table())
 
 
@@ -60,10 +67,14 @@ def compare_runs(transport: Transport, one: "FinetuningRun", other: "FinetuningR
     """Two evaluated runs, with intervals where both kept the ranks of their queries.
 
     Raises:
-        EvaluationError: if they were not measured alike.
+        EvaluationError: if they were not measured alike, or are one and the same.
     """
     from attune.evaluation.two_runs import compare, refuse_unlike
 
+    if one.reference == other.reference:
+        raise EvaluationError(
+            f"{one.reference!r} cannot be compared with itself: name two runs. Its own before and after are in its figures"
+        )
     refuse_unlike(one, other)
     left, right = (_ranks(transport, run.reference) for run in (one, other))
     return RunComparison(one, other, compare(one, other, (left, right) if left and right else None))

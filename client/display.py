@@ -33,14 +33,21 @@ def metrics_table(run: "FinetuningRun") -> Table:
     return table
 
 
-def compared_table(one: "FinetuningRun", other: "FinetuningRun", section: "Section") -> Table:
-    """Two evaluated runs side by side; the section is that of `attune.evaluation.two_runs.compare`."""
+def compared_table(one: "FinetuningRun", other: "FinetuningRun", section: "Section", notes: Sequence[str]) -> Table:
+    """Two evaluated runs side by side, with notes below.
+
+    Args:
+        one: the first run.
+        other: the second.
+        section: of `attune.evaluation.two_runs.compare`.
+        notes: of `attune.evaluation.two_runs.notes`.
+    """
     names = (one.reference, other.reference)
     sure = any(row.low is not None for row in section.rows)
     table = _section_table(section, [*names, "difference", *["p"] * sure])
     table.title = Text(f"{one.evaluation.images} held-out pictures, {one.evaluation.captions} captions")
     models = "; ".join(f"{run.reference} is {_model(run)}" for run in (one, other))
-    table.caption = Text(f"{models}\n{_note(names) if sure else section.definition}")
+    table.caption = Text("\n".join([models, _note(names) if sure else section.definition, *notes]))
     return table
 
 

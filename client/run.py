@@ -12,6 +12,7 @@ from client.display import examples_tables, metrics_table
 from client.events import follow_events, get_events, get_run
 from client.files import download_file, download_folder, read_file
 from client.progress import TrainingBar, download_bar
+from client.settings import check_count
 from client.transport import Transport, call_one
 
 if TYPE_CHECKING:
@@ -189,9 +190,14 @@ class Run:
 
         Args:
             k: queries of each kind, at most.
+
+        Raises:
+            SettingsError: if `k` is no whole number from 1 on.
+            RunError: if the run is not evaluated yet.
         """
         from attune.evaluation.comparison import sides
 
+        check_count("k", k)
         Console().print(examples_tables(self.example_results(), sides(self.evaluated()), k))
 
     def report(self, to: str | Path | None = None) -> Path:

@@ -4,10 +4,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from attune.characters import shortened
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError
 from attune.settings import FinetuningSettings
+
+SHOWN = 5
+"""Shared pictures or groups that are named."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,17 @@ def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: in
 
 
 def _refuse_leak(train: Pairs, test: Pairs, settings: FinetuningSettings) -> None:
-    shared = (set(train.images) & set(test.images)) | (set(train.groups) & set(test.groups))
+    images, groups = set(train.images), set(train.groups)
+    shared: dict[str, str] = {}
+    for image, group, captions in zip(test.images, test.groups, test.captions, strict=True):
+        if image in images:
+            shared[image] = f"picture {image[:12]} ({shortened(captions[0], 60)!r})"
+        elif group in groups:
+            shared[group] = f"group {shortened(group, 60)!r}"
     if shared:
+        named = ", ".join(list(shared.values())[:SHOWN])
+        more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
         raise DataError(
             f"eval_data {settings.eval_data!r} and train_data {settings.train_data!r} share {len(shared)} pictures or "
-            "groups: a model would be measured on what it learnt. Remove them from one of the two"
+            f"groups: {named}{more}. A model would be measured on what it learnt. Remove them from one of the two"
         )

@@ -4,13 +4,13 @@ from attune.errors import EvaluationError
 from attune.evaluation.comparison import ZERO_SHOT, Row, Section, comparison
 from attune.evaluation.kept_ranks import Ranks, query_values
 from attune.evaluation.tables import query_rows
-from attune.schemas import EvaluationResult, FinetuningRun
+from attune.schemas import FinetuningRun
 
 
 def compare(one: FinetuningRun, other: FinetuningRun, ranks: tuple[Ranks, Ranks] | None = None) -> Section:
     """The headline of two runs: `before` is the one run's model, `after` the other's.
 
-    Classification is among it only if both runs told the same classes apart, by the same prompts.
+    Classification is among it only if both runs told the same classes apart, by the same prompts; `notes` say why not.
 
     Args:
         one: an evaluated run.
@@ -21,13 +21,13 @@ def compare(one: FinetuningRun, other: FinetuningRun, ranks: tuple[Ranks, Ranks]
         EvaluationError: if they were not measured alike, see `refuse_unlike`.
     """
     refuse_unlike(one, other)
-    left, right = one.evaluation, other.evaluation
+    left_out = ZERO_SHOT if _why_left_out(one, other) else ()
     rows = [
-        Row(metric=row.metric, before=row.after, after=right.after.get(row.metric))
-        for row in comparison(left).rows
-        if row.metric not in ZERO_SHOT or _same_classes(left, right)
+        Row(metric=row.metric, before=row.after, after=other.evaluation.after.get(row.metric))
+        for row in comparison(one.evaluation).rows
+        if row.metric not in left_out
     ]
-    sure = _sure(*ranks) if ranks else {}
+    sure = _sure(*ranks, {row.metric for row in rows}) if ranks else {}
     said = (
         "Differences are the second minus the first, with their 95 % intervals (paired bootstrap over pictures)."
         if ranks
@@ -39,6 +39,19 @@ def compare(one: FinetuningRun, other: FinetuningRun, ranks: tuple[Ranks, Ranks]
         definition=f"Figures of the models of two runs on one held-out part with one preprocessing. {said}",
         rows=[sure.get(row.metric, row) for row in rows],
     )
+
+
+def notes(one: FinetuningRun, other: FinetuningRun) -> list[str]:
+    """What a reader of `compare` should know: why classification is left out, if it is, and what each run warns of."""
+    why = _why_left_out(one, other)
+    warned: dict[str, list[str]] = {}
+    for run in (one, other):
+        for warning in run.evaluation.warnings:
+            warned.setdefault(warning, []).append(run.reference)
+    return [
+        *([f"classification is left out: {why}"] if why else []),
+        *(f"{' and '.join(names)}: {warning}" for warning, names in warned.items()),
+    ]
 
 
 def refuse_unlike(one: FinetuningRun, other: FinetuningRun) -> None:
@@ -71,18 +84,31 @@ def refuse_unlike(one: FinetuningRun, other: FinetuningRun) -> None:
         raise EvaluationError(f"These two evaluations must not be compared: {'; '.join(problems)}")
 
 
-def _sure(one: Ranks, other: Ranks) -> dict[str, Row]:
-    """By metric, figures with the interval of their difference."""
+def _sure(one: Ranks, other: Ranks, metrics: set[str]) -> dict[str, Row]:
+    """By metric, figures with the interval of their difference. Others than `metrics` may not be of the same queries."""
     right = query_values(other)
     found: dict[str, Row] = {}
     for kind, (values, pictures) in query_values(one).items():
-        if kind in right:
+        if kind in right and values.keys() & metrics:
             found |= {row.metric: row for row in query_rows(values, right[kind][0], pictures)}
     return found
 
 
-def _same_classes(one: EvaluationResult, other: EvaluationResult) -> bool:
-    return one.fingerprints.get("classes") == other.fingerprints.get("classes")
+def _why_left_out(one: FinetuningRun, other: FinetuningRun) -> str:
+    """Why the two must not be compared in classification; empty if they may be, or neither has any."""
+    without = [run.reference for run in (one, other) if not run.evaluation.after.keys() & set(ZERO_SHOT)]
+    if without:
+        return f"{without[0]} has none" if len(without) == 1 else ""
+    codes = [run.evaluation.fingerprints.get("classes") for run in (one, other)]
+    unknown = [run.reference for run, code in zip((one, other), codes, strict=True) if not code]
+    if unknown:
+        return f"the classes of {' and '.join(unknown)} are not known (evaluate again with this version)"
+    if codes[0] == codes[1]:
+        return ""
+    prompts = [run.settings.get("prompt_templates") for run in (one, other)]
+    if prompts[0] != prompts[1]:
+        return f"other prompts ({prompts[0]!r} in {one.reference}, {prompts[1]!r} in {other.reference})"
+    return "other labels or classes, or prompts that have changed"
 
 
 def _measured_on(run: FinetuningRun) -> str:

@@ -75,10 +75,15 @@ class Watch:
     index: Items
     relevance: Relevance
 
+    @property
+    def limit(self) -> int:
+        """How many of the first answers count: what was asked for, but no more than there are."""
+        return min(self.callback.limit, self.relevance.answers - self.callback.exclude_self)
+
     def figures(self, queries: np.ndarray, index: np.ndarray) -> dict[str, float]:
         """Finetuner's figures of the first `limit` answers, each the mean over the queries that have a right one."""
         found = places(queries, index, self.relevance, exclude_self=self.callback.exclude_self)
-        return {name: float(np.nanmean(values)) for name, values in finetuner(found, self.callback.limit).items()}
+        return {name: float(np.nanmean(values)) for name, values in finetuner(found, self.limit).items()}
 
     def examples(self, queries: np.ndarray, index: np.ndarray) -> list[dict[str, Any]]:
         """Some queries, the same each time, with their first answers."""
@@ -123,8 +128,10 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
     """What each query and each of the index belongs to: its label if all have one, else its picture.
 
     Raises:
-        DataError: if no query has a right answer, or there are more of them than `MOST_PAIRS`.
+        DataError: if no query has a right answer, a query has only one answer to choose from, or there are more pairs of a
+            query and a right answer than `MOST_PAIRS`.
     """
+    searched = callback.index_data or callback.query_data
     labelled = all(queries.labels) and all(index.labels)
     asked, there = (
         [
@@ -138,9 +145,15 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
     if not set(asked) & {name for name, count in Counter(there).items() if count >= enough}:
         raise DataError(
             f"callbacks: no query of {callback.query_data!r} has a right answer in "
-            f"{callback.index_data or callback.query_data!r} (the same {'label' if labelled else 'picture'}"
+            f"{searched!r} (the same {'label' if labelled else 'picture'}"
             f"{', besides itself' if callback.exclude_self else ''}). Give every picture of both a label, or use data that "
             "holds the same pictures"
+        )
+    if len(there) - callback.exclude_self < 2:
+        kind = "caption" if callback.encoders[1] == "clip-text" else "picture"
+        raise DataError(
+            f"callbacks: {searched!r} has one {kind} to search{', besides the query' if callback.exclude_self else ''}: it "
+            f"comes first whatever the model. Give data with more {kind}s"
         )
     right = Counter(there)
     pairs = sum(right[name] for name in asked)
@@ -162,11 +175,11 @@ def watch(job: "Job", epoch: int) -> None:
         name = callback.caption or f"{callback.query_data} in {callback.index_data or callback.query_data}"
         said = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in values.items())
         job.log(
-            f"{name}, epoch {epoch}, first {callback.limit}: {said}",
+            f"{name}, epoch {epoch}, first {one.limit}: {said}",
             kind="callback",
             number=number,
             epoch=epoch,
-            limit=callback.limit,
+            limit=one.limit,
             **values,
         )
         if callback.gather_examples:

@@ -82,6 +82,32 @@ def test_data_without_right_answers_is_refused(given: dict[str, object], queries
         belonging(EvaluationCallback(query_data="q", **given), queries, index)
 
 
+@pytest.mark.parametrize(
+    ("given", "queries", "index", "said"),
+    [
+        ({"index_data": "i"}, pairs("ab"), pairs("a"), r"'i' has one picture to search: .* Give data with more pictures"),
+        (
+            {"model": "clip-vision"},
+            pairs("a"),
+            replace(pairs("a"), captions=[["an a"]]),
+            r"'q' has one caption to search: .* Give data with more captions",
+        ),
+        (
+            {"model": "clip-vision", "index_model": "clip-vision", "exclude_self": True},
+            pairs("ab", "xx"),
+            pairs("ab", "xx"),
+            "'q' has one picture to search, besides the query: it comes first whatever the model",
+        ),
+    ],
+    ids="picture caption besides-itself".split(),
+)
+def test_an_index_with_nothing_to_choose_from_is_refused(
+    given: dict[str, object], queries: Pairs, index: Pairs, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        belonging(EvaluationCallback(query_data="q", **given), queries, index)
+
+
 def test_a_run_is_checked_with_its_callbacks_data(others: DatasetReport, shapes: DatasetReport, tiny_model: Path) -> None:
     settings = {"model": str(tiny_model), "train_data": "shapes"}
 
@@ -145,6 +171,20 @@ def by_hand(scores: np.ndarray, right: np.ndarray, k: int) -> dict[str, float]:
         found["recall"].append(first.sum() / is_right.sum())
         found["hit"].append(float(first.any()))
     return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def test_no_more_first_answers_are_told_of_than_there_are(others: DatasetReport, tiny_model: Path) -> None:
+    texts = {"model": "clip-text", "index_model": "clip-text", "exclude_self": True}
+    callbacks = [{"query_data": "others", "limit": 100_000, **more} for more in ({}, texts)]
+    folder = start("watched", tiny_model, epochs=1, callbacks=callbacks)
+    run_stage("train", "watched")
+
+    first, second, *_ = of_kind(folder, "callback")
+
+    assert first.message.startswith("others in others, epoch 0, first 12: ")  # pictures
+    assert second.message.startswith("others in others, epoch 0, first 23: ")  # captions, less the query
+    assert (first.values["limit"], second.values["limit"]) == (12, 23)
+    assert second.values["recall"] == 1
 
 
 def test_a_run_trains_to_the_same_weights_with_callbacks_and_without_broken_off_and_not(

@@ -328,6 +328,11 @@ def test_a_callback_that_cannot_be_is_named_by_its_place(callback: object, said:
     assert lines[0].startswith(f"- {said}")
 
 
+def test_callbacks_are_a_list() -> None:
+    with pytest.raises(SettingsError, match=r"\n- callbacks = \{'query_data': 'shapes'\}: give a list of callbacks\. "):
+        check_settings({**NEEDED, "callbacks": {"query_data": "shapes"}})
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

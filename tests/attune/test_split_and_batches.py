@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -260,8 +261,27 @@ def test_refuses_to_measure_on_what_was_learnt(attune_home: Path, make_examples:
         examples[15].group = examples[3].group = "the same thing"
     train, other = push("shapes", examples[:12]).fingerprint, push("other", examples[12:]).fingerprint
 
-    with pytest.raises(DataError, match="'other' and train_data 'shapes' share 1 pictures or groups"):
+    known = {"picture": rf"picture {sha256(examples[3].image).hexdigest()[:12]} \('", "group": "group 'the same thing'"}[
+        what
+    ]
+    with pytest.raises(DataError, match=f"'other' and train_data 'shapes' share 1 pictures or groups: {known}"):
         load_parts(settings(eval_data="other"), train, other)
+
+
+def test_of_many_shared_pictures_and_groups_the_first_few_are_named(
+    attune_home: Path, make_examples: Make, push: Push
+) -> None:
+    examples = make_examples(30)
+    for example in [examples[0], *examples[20:23]]:
+        example.group = "g" * 100
+    train, other = push("shapes", examples[:20]).fingerprint, push("other", examples[13:]).fingerprint
+
+    with pytest.raises(DataError, match="share 8 pictures or groups: ") as caught:  # 7 pictures, and 3 in one group
+        load_parts(settings(eval_data="other"), train, other)
+
+    named = str(caught.value).split(": ")[1].split(". ")[0]
+    assert named.count("picture ") + named.count("group 'ggg") == 5
+    assert named.endswith(" and 3 more")
 
 
 def test_a_dataset_of_one_pair_is_refused(attune_home: Path, make_examples: Make, push: Push) -> None:

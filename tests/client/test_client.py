@@ -1,3 +1,4 @@
+import re
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from client import AttuneClient, EvaluationCallback
 from client.display import examples_tables, metrics_table, runs_table
 from client.progress import TrainingBar
 from client.pushes import Pushes
+from client.run import Run
+from client.transport import connect
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -92,6 +95,16 @@ def test_evaluate_reports_all_bad_settings_before_it_pushes_data(free_port: int,
 
 def test_a_callback_has_the_fields_that_its_settings_have() -> None:
     assert {field.name for field in fields(EvaluationCallback)} | {"kind"} == set(CallbackSettings.model_fields)
+
+
+def test_a_callback_that_is_not_in_a_list_is_told_so(free_port: int) -> None:
+    said = r"callbacks = EvaluationCallback\(query_data='queries'.*: give a list of callbacks\. `EvaluationCallback`s: other"
+    with pytest.raises(SettingsError, match=said):
+        AttuneClient(f"grpc://localhost:{free_port}").fit(
+            "starter",
+            "emoji",
+            callbacks=EvaluationCallback("queries"),  # type: ignore[arg-type]
+        )
 
 
 def test_data_that_is_not_pushed_yet_gets_names_of_the_runs_own() -> None:
@@ -175,6 +188,14 @@ def test_examples_without_a_before_have_one_rank_and_one_list_of_hits() -> None:
     assert "the cat" in shown
     assert "before" not in shown
     assert "->" not in shown
+
+
+@pytest.mark.parametrize("k", [0, -1, "3", True, None])
+def test_examples_are_shown_in_a_whole_number_of_at_least_one(k: object, free_port: int) -> None:
+    run = Run(connect(f"grpc://localhost:{free_port}", "flows/finetune.yml"), FinetuningRun(name="alone"))
+
+    with pytest.raises(SettingsError, match=re.escape(f"k = {k!r}: give a whole number from 1 to ")):
+        run.display_examples(k)  # type: ignore[arg-type]
 
 
 def test_the_bar_of_a_run_that_trains_nothing_is_full_in_the_end() -> None:

@@ -189,10 +189,15 @@ def test_the_report_is_one_page(run: Run, measured: Run, tmp_path: Path, monkeyp
 
 
 def test_two_runs_are_shown_side_by_side_if_they_were_measured_alike(
-    attune: AttuneClient, run: Run, measured: Run, capsys: pytest.CaptureFixture[str]
+    attune: AttuneClient, run: Run, measured: Run, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    compare(run.name, run.name, url=attune._transport.address.url)
-    assert capsys.readouterr().out.count(run.name) >= 1
+    start = attune.evaluate(str(tiny_model), measured.config["eval_data"], wait=True)
+    compare(start.name, measured.name, url=attune._transport.address.url)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"difference: {measured.name} minus {start.name}" in printed
+    leak, *_ = measured.document.evaluation.warnings
+    assert f"{measured.name}: {leak}" in attune.compare(start, measured).notes
+    assert f"{measured.name}: Held-out pictures that are training pictures" in printed
     with pytest.raises(EvaluationError, match=f"the held-out part is .* in {run.name} and .* in {measured.name}"):
         compare(run.name, measured.name, url=attune._transport.address.url)
 

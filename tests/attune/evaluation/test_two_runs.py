@@ -10,24 +10,36 @@ import pytest
 from attune.errors import EvaluationError
 from attune.evaluation.comparison import ZERO_SHOT, comparison
 from attune.evaluation.kept_ranks import Ranks, pack, unpack
-from attune.evaluation.two_runs import compare, refuse_unlike
+from attune.evaluation.two_runs import compare, notes, refuse_unlike
 from attune.schemas import EvaluationResult, FinetuningRun
 
 SPLIT, OTHER = "5" * 64, "7" * 64
 PICTURES = np.repeat(np.arange(40), 2)
 
 
-def run(name: str, recall: float, split: str = SPLIT, preprocessing: str = "9" * 64, **more: Any) -> FinetuningRun:
+def run(
+    name: str,
+    recall: float,
+    split: str = SPLIT,
+    preprocessing: str = "9" * 64,
+    classes: str | None = "c" * 64,
+    prompts: str = "openai",
+    **more: Any,
+) -> FinetuningRun:
     result = EvaluationResult(split_fingerprint=split, before={"text_to_image_recall@1": 0.25}, **more)
     result.after = {"text_to_image_recall@1": recall, "zero_shot_acc1": 0.5}
-    result.fingerprints |= {"preprocessing": preprocessing, "after": name * 64}
-    return FinetuningRun(name=name, settings={"train_data": "emoji"}, evaluation=result)
+    result.fingerprints = {"preprocessing": preprocessing, "after": name * 64, **({"classes": classes} if classes else {})}
+    return FinetuningRun(name=name, settings={"train_data": "emoji", "prompt_templates": prompts}, evaluation=result)
 
 
-def ranks(found: int) -> Ranks:
-    """Of two captions of each of 40 pictures: the first `found` captions have the first rank, the others the third."""
+def ranks(found: int, labelled: int = 0) -> Ranks:
+    """Of two captions of each of 40 pictures: the first `found` captions have the first rank, the others the third.
+
+    The first `labelled` pictures have a label, and the right class first.
+    """
     rank = np.where(np.arange(80) < found, 1, 3)
-    return unpack(pack({"text_to_image_after": rank, "text_to_image_picture": PICTURES}))
+    of_classes = {"zero_shot_after": np.ones(labelled), "zero_shot_picture": np.arange(labelled)} if labelled else {}
+    return unpack(pack({"text_to_image_after": rank, "text_to_image_picture": PICTURES, **of_classes}))
 
 
 def test_each_run_has_a_column_with_the_figure_of_its_own_model() -> None:
@@ -56,11 +68,58 @@ def test_with_the_ranks_of_both_the_difference_has_an_interval_and_a_p_value() -
     assert section.rows[1].p_value == 1.0  # recall@5 is the same of both
 
 
-def test_classes_are_compared_only_if_they_and_the_prompts_are_the_same() -> None:
-    one, other = (run(name, 0.5, fingerprints={"classes": code}) for name, code in (("a", "c" * 64), ("b", "d" * 64)))
+def test_classes_are_compared_if_they_and_the_prompts_are_the_same() -> None:
+    one, other = run("a", 0.5), run("b", 0.75)
 
-    assert not {row.metric for row in compare(one, other).rows} & set(ZERO_SHOT)
-    assert "zero_shot_acc1" in {row.metric for row in compare(one, one).rows}
+    rows = {row.metric: row for row in compare(one, other, (ranks(40, labelled=30), ranks(60, labelled=30))).rows}
+
+    assert rows["zero_shot_acc1"].low is not None
+    assert notes(one, other) == []
+
+
+def without_classes(name: str) -> FinetuningRun:
+    found = run(name, 0.5, classes=None)
+    del found.evaluation.after["zero_shot_acc1"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "why"),
+    [
+        (
+            run("a", 0.5),
+            run("b", 0.5, classes="d" * 64, prompts="simple"),
+            "other prompts ('openai' in a, 'simple' in b)",
+        ),
+        (run("a", 0.5), run("b", 0.5, classes="d" * 64), "other labels or classes, or prompts that have changed"),
+        (run("a", 0.5), without_classes("b"), "b has none"),
+        (without_classes("a"), run("b", 0.5), "a has none"),
+        (
+            run("a", 0.5, classes=None),
+            run("b", 0.5, classes=None),
+            "the classes of a and b are not known (evaluate again with this version)",
+        ),
+    ],
+    ids="prompts labels other-none one-none unknown".split(),
+)
+def test_where_classification_is_left_out_a_note_says_why_and_retrieval_is_there(
+    one: FinetuningRun, other: FinetuningRun, why: str
+) -> None:
+    rows = {row.metric: row for row in compare(one, other, (ranks(40, labelled=30), ranks(60, labelled=20))).rows}
+
+    assert not rows.keys() & set(ZERO_SHOT)
+    assert rows["text_to_image_recall@1"].low is not None
+    assert notes(one, other) == [f"classification is left out: {why}"]
+
+
+def test_nothing_is_said_of_classes_where_neither_run_has_any() -> None:
+    assert notes(without_classes("a"), without_classes("b")) == []
+
+
+def test_each_runs_warnings_are_noted_by_its_name() -> None:
+    one, other = run("a", 0.5, warnings=["3 leak", "few pictures"]), run("b", 0.5, warnings=["few pictures", "5 leak"])
+
+    assert notes(one, other) == ["a: 3 leak", "a and b: few pictures", "b: 5 leak"]
 
 
 @pytest.mark.parametrize(
