@@ -1,6 +1,6 @@
 """The Evaluator's work: a run's model before and after on the held-out split, and the report.
 
-report/metrics.json   every figure with its interval, in every mode, and what the figures depend on
+report/metrics.json   every figure in every mode, means over queries with an interval, and what the figures depend on
 report/ranks.npz      the rank of every query, see `attune.evaluation.kept_ranks`
 report/index.html     the figures for people, with the rest of what `attune.report.page` writes
 """
@@ -16,8 +16,9 @@ from attune.data.pairs import Pairs, joined
 from attune.data.parts import Parts, load_parts
 from attune.device import choose_device
 from attune.errors import EvaluationError
+from attune.evaluation.cautions import cautions
 from attune.evaluation.class_figures import class_figures, zero_shot_facts, zero_shot_ranks
-from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
+from attune.evaluation.classes import Classes, classes_fingerprint, find_classes, why_no_probe
 from attune.evaluation.comparison import Row, Section, sides
 from attune.evaluation.effects import effects
 from attune.evaluation.kept_ranks import FILE, pack
@@ -68,13 +69,18 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         difference_low=_known(rows, "low"),
         difference_high=_known(rows, "high"),
         p_values=_known(rows, "p_value"),
+        after_low=_known(rows, "after_low"),
+        after_high=_known(rows, "after_high"),
         fingerprints={
             "preprocessing": after.preprocessing,
             **({"before": before.weights} if before else {}),
             "after": after.weights,
             **({"classes": classes_fingerprint(classes, prompts)} if classes else {}),
         },
-        warnings=[leaks.describe()] if leaks.rows else [],
+        warnings=[
+            *([leaks.describe()] if leaks.rows else []),
+            *cautions(parts, [row for one in others for row in one.rows]),
+        ],
     )
     facts = result.model_dump(exclude={"id"}) | {
         "sections": [section.model_dump() for section in others],
@@ -180,8 +186,9 @@ def _sections(
     def figures(one: Look, name: str) -> list[Figures]:
         of_classes = ""
         if classes is not None:
-            probe = f", linear probe and neighbours from {len(classes.train)} pictures" if one.train is not None else ""
-            of_classes = f"; {len(classes.names)} classes by their names{probe}"
+            missing = why_no_probe(classes, parts)
+            probe = f"no probe: {missing}" if missing else f"linear probe and neighbours from {len(classes.train)} pictures"
+            of_classes = f"; {len(classes.names)} classes by their names, {probe}"
         _say(folder, f"figures, {name}: retrieval{of_classes}")
         return [
             headline(one.test, owner),

@@ -121,6 +121,12 @@ class EvaluationResult(Document):
     difference_low: dict[str, float] = Field(default_factory=dict, description="2.5 % end of after minus before.")
     difference_high: dict[str, float] = Field(default_factory=dict, description="97.5 % end of after minus before.")
     p_values: dict[str, float] = Field(default_factory=dict, description="Two-sided p-value of no difference, by metric.")
+    after_low: dict[str, float] = Field(
+        default_factory=dict, description="2.5 % end of `after` itself, if there is no `before`."
+    )
+    after_high: dict[str, float] = Field(
+        default_factory=dict, description="97.5 % end of `after` itself, if there is no `before`."
+    )
     fingerprints: dict[str, str] = Field(
         default_factory=dict,
         description="SHA-256 of what the figures depend on besides the split: `preprocessing`, `before`, `after` (weights).",

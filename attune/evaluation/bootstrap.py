@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from attune.errors import EvaluationError
+
 BLOCK = 1_000_000
 """Numbers drawn at a time: 8 MB, and about three times that at work."""
 
@@ -52,10 +54,14 @@ def interval(
         The 2.5 % and the 97.5 % point by metric; NaN where fewer than two clusters have a value, since one picture does
         not show how pictures differ.
 
+    Raises:
+        EvaluationError: if there are not as many values as clusters, or no resamples.
+
     Example:
         Two pictures, all of the one's captions hits (1) and all of the other's misses (0): a quarter of the draws has the
         one twice, a quarter the other, so the interval is 0 to 1, however many captions they have.
     """
+    _check(values, clusters, resamples)
     table = _by_cluster(values, clusters)
     low, high = _percentiles(*table, resamples, seed)
     return dict(zip(values, zip(low.tolist(), high.tolist(), strict=True), strict=True))
@@ -89,15 +95,35 @@ def paired_difference(
     Returns:
         By metric; NaN where fewer than two clusters count.
 
+    Raises:
+        EvaluationError: as `interval`, and if the two are not of the same metrics.
+
     Example:
         All of 5 pictures gain 0.1. Of the 32 ways to choose signs, 2 give a mean as far from 0: the p-value is about
         2/32, and not lower, although the interval is 0.1 to 0.1.
     """
+    if before.keys() != after.keys():
+        raise EvaluationError(
+            f"There are values of {', '.join(before)} before, and of {', '.join(after)} after. Give both of the same metrics"
+        )
+    for values in (before, after):
+        _check(values, clusters, resamples)
     table = _by_cluster({name: np.subtract(after[name], before[name], dtype=np.float64) for name in before}, clusters)
     low, high = _percentiles(*table, resamples, seed)
     p_value = _sign_flips(*table, resamples, seed)
     found = zip(low.tolist(), high.tolist(), p_value.tolist(), strict=True)
     return {name: Difference(*three) for name, three in zip(before, found, strict=True)}
+
+
+def _check(values: Mapping[str, np.ndarray], clusters: np.ndarray, resamples: int) -> None:
+    if resamples < 1:
+        raise EvaluationError(f"resamples = {resamples}: an interval is read off the resamples. Use 1 or more, such as 2000")
+    for name, value in values.items():
+        if np.shape(value) != np.shape(clusters):
+            raise EvaluationError(
+                f"{name} has values of shape {np.shape(value)}, and clusters are of shape {np.shape(clusters)}. Give each "
+                "query a value and the number of its cluster"
+            )
 
 
 def _by_cluster(values: Mapping[str, np.ndarray], clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -48,18 +48,37 @@ def find_classes(parts: Parts, seed: int) -> Classes | None:
         parts: of the run's data.
         seed: decides which training pictures a probe learns from, where there are more than `PROBE_PICTURES`.
     """
+    if not any(parts.test.labels) or why_no_classes(parts):
+        return None
     rows, train, validation = (_labelled(pairs) for pairs in (parts.test, parts.train, parts.validation))
     test = parts.test.take(rows)
-    seen = set(map(_name, test.labels))
-    if len(seen) < 2 or 2 * len(seen) > len(test):
-        return None
     rng = np.random.default_rng(seed)
     learnt, chosen = (
         pairs.take(np.sort(rng.choice(few, PROBE_PICTURES, replace=False)) if len(few) > PROBE_PICTURES else few)
         for pairs, few in ((parts.train, train), (parts.validation, validation))
     )
-    names = sorted(seen.union(map(_name, learnt.labels), map(_name, chosen.labels)))
+    names = sorted({_name(label) for pairs in (test, learnt, chosen) for label in pairs.labels})
     return Classes(names, rows, test, learnt, chosen)
+
+
+def why_no_classes(parts: Parts) -> str:
+    """Why the labels of the held-out pictures are no classes, for a warning; empty if they are, or if there are none."""
+    labels = [_name(label) for label in parts.test.labels if label]
+    seen = len(set(labels))
+    said = f"{seen} label{'s' * (seen > 1)} on {len(labels)} labelled picture{'s' * (len(labels) > 1)}"
+    if seen == 1:
+        return f"{said}: there is nothing to tell apart, so nothing is classified"
+    if 2 * seen > len(labels):
+        return f"{said}: more than half, taken for names and not for classes, so nothing is classified"
+    return ""
+
+
+def why_no_probe(classes: Classes, parts: Parts) -> str:
+    """Why nothing can be learnt from labelled pictures; empty if it can."""
+    if not len(parts.train):
+        return "nothing was trained"
+    without = [name for name, some in (("training", classes.train), ("validation", classes.validation)) if not len(some)]
+    return f"no labels in the {' and the '.join(without)} part" if without else ""
 
 
 def classes_fingerprint(classes: Classes, prompts: Sequence[str]) -> str:

@@ -5,6 +5,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from attune.metrics import DIRECTIONS, KS
 from attune.schemas import EvaluationResult, FinetuningRun
 
+FEWEST = 20
+"""Pictures to judge by: with fewer, 95 % intervals leave 0 out by chance more often than once in twenty."""
+
+SIGNIFICANT = 0.05
+"""The largest p-value of a difference that is called one."""
+
 ZERO_SHOT = ("zero_shot_acc1", "zero_shot_acc5", "zero_shot_mean_per_class_recall")
 
 
@@ -19,6 +25,8 @@ class Row(BaseModel):
     low: float | None = Field(default=None, description="2.5 % end of after minus before.")
     high: float | None = Field(default=None, description="97.5 % end of after minus before.")
     p_value: float | None = Field(default=None, description="Two-sided, of no difference.")
+    after_low: float | None = Field(default=None, description="2.5 % end of `after` itself, if there is no `before`.")
+    after_high: float | None = Field(default=None, description="97.5 % end of `after` itself, if there is no `before`.")
 
     @property
     def label(self) -> str:
@@ -34,9 +42,16 @@ class Row(BaseModel):
         return text if self.low is None or self.high is None else f"{text} ({self.low:+.3f} to {self.high:+.3f})"
 
     @property
+    def interval(self) -> str:
+        """The interval of `after` itself: `0.500 to 0.625`; empty if there is none."""
+        return "" if self.after_low is None or self.after_high is None else f"{self.after_low:.3f} to {self.after_high:.3f}"
+
+    @property
     def verdict(self) -> str:
-        """`better` or `worse` only where the whole interval is on one side of zero, else empty."""
+        """`better` or `worse` only where the whole interval is on one side of zero and the p-value agrees, else empty."""
         low, high = self.low or 0.0, self.high or 0.0
+        if self.p_value is not None and self.p_value > SIGNIFICANT:
+            return ""
         return "better" if low > 0 else "worse" if high < 0 else ""
 
 
@@ -66,12 +81,13 @@ def comparison(result: EvaluationResult) -> Section:
         "zero shot acc1 and acc5 are the shares of labelled pictures whose class's name is first, or among the first five; "
         "mean per class recall weighs all classes alike. "
     )
+    of_what = "of the difference, by paired" if result.before else "by"
     return Section(
         name="headline",
         title="Retrieval",
         definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and "
         f"CLIP_benchmark compute it (hit@k elsewhere). {of_classes if classes else ''}"
-        "Intervals are 95 %, by paired bootstrap over pictures.",
+        f"Intervals are 95 %, {of_what} bootstrap over pictures.",
         rows=[
             Row(
                 metric=name,
@@ -80,6 +96,8 @@ def comparison(result: EvaluationResult) -> Section:
                 low=result.difference_low.get(name),
                 high=result.difference_high.get(name),
                 p_value=result.p_values.get(name),
+                after_low=result.after_low.get(name),
+                after_high=result.after_high.get(name),
             )
             for name in (*names, *classes)
         ],

@@ -1,10 +1,13 @@
 """Weighted k-nearest-neighbour classification: how well like pictures lie together, with nothing trained."""
 
 import logging
+import math
 
 import numpy as np
 
+from attune.errors import EvaluationError
 from attune.evaluation.classification import check_targets
+from attune.evaluation.embeddings import checked
 from attune.evaluation.top_k import top_k
 
 _log = logging.getLogger(__name__)
@@ -36,12 +39,19 @@ def neighbours(
 
     Raises:
         DataError: if there are no training pictures, or their targets are not a class for each of them.
+        EvaluationError: if the temperature is not above 0, an embedding is no number, or they are otherwise not as
+            `attune.evaluation.embeddings.checked` wants them.
 
     Example:
         Neighbours of cosine 0.9 (class 0), 0.9 and 0.83 (class 1) vote with e^0, e^0 and e^-1 times one number: class 0 has
         1 / 2.368 = 0.422.
     """
     check_targets(train_targets, len(train), classes)
+    if not 0 < temperature < math.inf:
+        raise EvaluationError(
+            f"temperature = {temperature}: votes are weighed by exp(cosine / temperature). Use one above 0"
+        )
+    train, queries = checked(broken=False, train=train, queries=queries)
     if k > len(train):
         _log.warning("k = %d neighbours, but there are only %d training pictures: all of them vote", k, len(train))
     cosines, nearest = top_k(queries, train, min(k, len(train)), device=device)

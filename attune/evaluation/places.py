@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attune.errors import DataError
+from attune.evaluation.embeddings import checked
 from attune.evaluation.ranking import NO_NUMBER, NOWHERE, TIED, exact_scores, exact_scores_within, margin, tiles
 from attune.evaluation.relevance import Relevance, counted_out
 
@@ -83,11 +84,13 @@ def places(
     Raises:
         DataError: if there are not as many embeddings as `relevance` says, or if an item is right for itself although
             `exclude_self` leaves it out.
+        EvaluationError: if embeddings are not as `attune.evaluation.embeddings.checked` wants them.
 
     Example:
         A query scores its answers 0.9 (wrong), 0.8 (right), 0.5 (right) and 0.5 (wrong): the places are 2 and 4, since the
         wrong one of the two last stands first, and the query is tied.
     """
+    queries, answers = checked(queries=queries, answers=answers)
     _check(queries, answers, relevance, exclude_self)
     asked, line = np.unique(relevance.query, return_inverse=True)  # queries without a right answer are left out
     counts = np.bincount(line)

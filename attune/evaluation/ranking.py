@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attune.errors import EvaluationError
+from attune.evaluation.embeddings import LENGTH, checked
+
 ROUNDING = 2.0**-24
 """Of one float32 operation. A product of unit vectors is off by no more than this times their length, in whatever order it
 is summed (Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1)."""
@@ -40,14 +43,20 @@ def ranks(images: np.ndarray, texts: np.ndarray, image_of_text: np.ndarray) -> d
     model that embeds everything alike scores nothing. Beside the embeddings it holds two tiles of scores.
 
     Args:
-        images: unit-length embeddings, float32 (images, dim).
+        images: unit-length embeddings, float32 (images, dim); of other numbers the nearest float32 is taken.
         texts: unit-length embeddings, float32 (texts, dim).
         image_of_text: for each text the row of the picture it describes, int64 (texts,). Each picture has at least one.
 
     Returns:
         ``text_to_image``: ranks from 1, int64 (texts,); ``image_to_text``: int64 (images,). Embeddings that are no numbers
         are last as queries, and as answers they count against the model.
+
+    Raises:
+        EvaluationError: if embeddings are not as `attune.evaluation.embeddings.checked` wants them, a text's picture is none
+            of them, or a picture has no text.
     """
+    images, texts = checked(images=images, texts=texts)
+    image_of_text = _owners(image_of_text, len(images), len(texts))
     exact = exact_scores(texts, images, np.arange(len(texts)), image_of_text)
     best = np.full(len(images), np.nan)  # of each picture's own texts
     with np.errstate(invalid="ignore"):  # what is no number stays so, without a warning
@@ -101,7 +110,7 @@ def tiles(
 
 def margin(dim: int) -> float:
     """By how much a float32 product of two unit vectors of `dim` numbers may be off."""
-    return (dim + 8) * ROUNDING  # 8: the vectors' own lengths, and the bounds, are rounded too
+    return (1 + LENGTH) ** 2 * (dim + 8) * ROUNDING  # 8: the bounds are rounded too
 
 
 def exact_scores(queries: np.ndarray, answers: np.ndarray, query: np.ndarray, answer: np.ndarray) -> np.ndarray:
@@ -121,6 +130,30 @@ def exact_scores_within(queries: np.ndarray, answers: np.ndarray, query: np.ndar
     columns = slice(answer.min(), answer.max() + 1)
     whole = queries[lines].astype(np.float64) @ answers[columns].astype(np.float64).T
     return np.asarray(whole[line, answer - columns.start])
+
+
+def _owners(image_of_text: np.ndarray, images: int, texts: int) -> np.ndarray:
+    """The row of each text's picture, int64 (texts,), if all are there and each picture has one."""
+    owner = np.asarray(image_of_text)
+    if owner.dtype.kind not in "iu" or owner.shape != (texts,):
+        raise EvaluationError(
+            f"image_of_text must be a picture's row for each of the {texts} texts, but it is {owner.dtype} of shape "
+            f"{owner.shape}. Give int64 ({texts},)"
+        )
+    outside = np.flatnonzero((owner < 0) | (owner >= images))
+    if len(outside):
+        raise EvaluationError(
+            f"image_of_text: {len(outside)} of {texts} texts are of no picture; the first, text {outside[0]}, is of row "
+            f"{owner[outside[0]]}. Pictures have the rows 0 to {images - 1}"
+        )
+    owner = owner.astype(np.int64, copy=False)
+    without = np.flatnonzero(np.bincount(owner, minlength=images) == 0)
+    if len(without):
+        raise EvaluationError(
+            f"image_of_text: {len(without)} of {images} pictures have no text; the first is row {without[0]}. Leave them "
+            "out, or use `attune.evaluation.places`, where a query may have no right answer"
+        )
+    return owner
 
 
 class _Side:

@@ -1,4 +1,7 @@
-"""The tables of an evaluation: metrics before and after with how sure each difference is, one definition a table."""
+"""The tables of an evaluation: metrics before and after with how sure each difference is, one definition a table.
+
+Of one model alone: its metrics, with how sure each is.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from attune.evaluation.bootstrap import paired_difference
+from attune.evaluation.bootstrap import interval, paired_difference
 from attune.evaluation.comparison import Row, Section
 
 Values = Mapping[str, np.ndarray]
@@ -55,18 +58,20 @@ def tables(before: Sequence[Figures] | None, after: list[Figures]) -> list[Secti
 def query_rows(before: Values | None, after: Values, clusters: np.ndarray) -> list[Row]:
     """A row for each metric: its means over queries, and interval and p-value of their difference.
 
+    Of one model alone, its mean and the interval of that.
+
     Args:
         before: values of each query; None if there is nothing to compare with.
         after: of the same queries with the other model.
         clusters: the picture of each query: captions of one picture are not independent.
     """
     rows = figure_rows(_means(before) if before is not None else None, _means(after))
+    sure: dict[str, dict[str, float]]
     if before is None:
-        return rows
-    sure = paired_difference(before, after, clusters)
-    return [
-        row.model_copy(update={name: _defined(value) for name, value in sure[row.metric]._asdict().items()}) for row in rows
-    ]
+        sure = {name: {"after_low": low, "after_high": high} for name, (low, high) in interval(after, clusters).items()}
+    else:
+        sure = {name: found._asdict() for name, found in paired_difference(before, after, clusters).items()}
+    return [row.model_copy(update={name: _defined(value) for name, value in sure[row.metric].items()}) for row in rows]
 
 
 def figure_rows(before: Mapping[str, float] | None, after: Mapping[str, float]) -> list[Row]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from attune.errors import DataError
+from attune.evaluation.embeddings import checked
 from attune.evaluation.places import TILE, passing, take_out, tied_groups
 from attune.evaluation.ranking import NO_NUMBER, TIED, exact_scores_within, margin, tiles
 from attune.evaluation.relevance import counted_out
@@ -30,10 +31,12 @@ def top_k(
 
     Raises:
         DataError: if there are not k answers to each query, or `exclude_self` is asked for of different items.
+        EvaluationError: if embeddings are not as `attune.evaluation.embeddings.checked` wants them.
 
     Example:
         Of the scores 0.2, 0.9, 0.5 and 0.9, the best three are 0.9, 0.9 and 0.5, in rows 1, 3 and 2.
     """
+    queries, answers = checked(queries=queries, answers=answers)
     gallery = len(answers) - exclude_self
     if not 1 <= k <= gallery:
         raise DataError(f"k = {k}, but each query has {gallery} answers to choose from. Use a k from 1 to {gallery}")

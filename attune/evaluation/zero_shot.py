@@ -21,7 +21,8 @@ def templates(name: str = "openai", roots: Sequence[Path] | None = None) -> list
 
     Args:
         name: ``simple`` (one prompt), ``openai`` (seven; good where pictures are of many kinds), or the path of a text file
-            with a prompt a line. Empty lines and those that start with ``#`` are passed over.
+            (UTF-8) with a prompt a line, on the machine where this runs: the service's. Empty lines and those that start
+            with ``#`` are passed over.
         roots: folders that such a file must lie in, see `attune.service.roots`; None is anywhere.
 
     Raises:
@@ -37,11 +38,12 @@ def templates(name: str = "openai", roots: Sequence[Path] | None = None) -> list
             content = file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise OSError(f"the file has more than {MAX_BYTES:,} bytes")
-        lines = content.decode("utf-8").splitlines()
+        lines = content.decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(shipped)
         raise DataError(
-            f"prompt_templates = {name!r}: {error}. Give {known}, or a text file with a prompt a line"
+            f"prompt_templates = {name!r}: {error}. Give {known}, or a text file on the service's machine with a "
+            "prompt a line"
         ) from error
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     found = [(number, line) for number, line in numbered if line and not line.startswith("#")]

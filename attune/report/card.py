@@ -7,7 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from open_clip.pretrained import get_pretrained_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
-from attune.figures import figure
+from attune.figures import MISSING, figure
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
 
@@ -35,10 +35,11 @@ tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
 
 
 def comparison_table(run: FinetuningRun) -> str:
-    """Both models' figures and their difference for every metric, as a Markdown table; of one model its figures alone."""
+    """Figures of both models and their difference, as a Markdown table; of one model, its figures with intervals."""
     rows = [row for row in comparison(run.evaluation).rows if row.after is not None]
     if not run.evaluation.before:
-        return "\n".join(["| metric | value |", "|---|---:|", *(f"| {row.label} | {figure(row.after)} |" for row in rows)])
+        lines = [f"| {row.label} | {figure(row.after)} | {row.interval or MISSING} |" for row in rows]
+        return "\n".join(["| metric | value | 95 % interval |", "|---|---:|---:|", *lines])
     lines = [f"| {row.label} | {figure(row.before)} | {figure(row.after)} | {row.difference} |" for row in rows]
     heading = f"| metric | {' | '.join(sides(run))} | difference |"
     return "\n".join([heading, "|---|---:|---:|---:|", *lines])
@@ -110,13 +111,14 @@ def _figures(run: FinetuningRun) -> str:
     result = run.evaluation
     headline, sentences = verdict(result, bool(run.training.device))
     title = " and ".join(sides(run)).capitalize() if result.before else "Evaluation"
-    interval = " The difference has a 95 % interval (paired bootstrap over\npictures)." if result.before else ""
+    of_what = "of the difference, by paired" if result.before else "by"
     parts = [
         f"## {title}",
         " ".join([f"{headline}." if headline else "", *sentences]).strip(),
         *(f"> **Note:** {warning}" for warning in result.warnings),
         f"On {result.images} held-out pictures with {result.captions} captions. recall@k is the share of queries\n"
-        f"with a right answer among the first k, as in CLIP_benchmark.{interval}",
+        f"with a right answer among the first k, as in CLIP_benchmark. Intervals are 95 %,\n"
+        f"{of_what} bootstrap over pictures.",
         comparison_table(run),
     ]
     return "\n\n".join(parts)

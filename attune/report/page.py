@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from attune.characters import shortened
-from attune.evaluation.comparison import Row, Section, comparison
+from attune.evaluation.comparison import FEWEST, Row, Section, comparison
 from attune.files import whole_file, write_text
 from attune.metrics import DIRECTIONS
 from attune.report.card import chosen_weights, model_card
@@ -78,6 +78,8 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
     page = TEMPLATES.get_template("page.html").render(
         run=run,
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
+        fewest=FEWEST,
+        too_few=run.evaluation.images < FEWEST,
         sides=dict(zip(("before", "after"), material.sides, strict=True)),
         headline=headline,
         sentences=sentences,

@@ -202,7 +202,7 @@ def recall_curve(direction: str, sides: list[Side]) -> Plot:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("k")
     if len(sides) > 1:
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")  # curves may be high or low
     title = f"recall@k, {direction.replace('_', ' ')}"
     return Plot(f"recall_{direction}", title, f"{title}: {'; '.join(said)}.", figure)
 
@@ -232,6 +232,7 @@ def similarities(image_of_text: np.ndarray, sides: list[Side], seed: int = 0) ->
                 said.append(f"{name} have a mean of {values.mean():.3f}")
         axes.set_xlim(bins[0], bins[-1])
         axes.set_yticks([])
+        axes.xaxis.set_major_locator(MaxNLocator(5))  # numbers of a narrow range are long
         axes.spines.left.set_visible(False)
         axes.set_xlabel("cosine similarity")
         if said:

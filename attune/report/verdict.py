@@ -1,9 +1,10 @@
 """What an evaluation came to, in sentences written from its figures."""
 
-from attune.evaluation.comparison import Row, comparison
+from attune.evaluation.comparison import FEWEST, Row, comparison
 from attune.metrics import DIRECTIONS, KS
 from attune.schemas import EvaluationResult
 
+TOO_FEW = "too few pictures to judge"
 WORDS = {"better": "Better", "worse": "Worse", "": "No clear difference"}
 
 
@@ -11,7 +12,8 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
     """A headline such as `Better in both directions`, and a sentence with the figures for each direction.
 
     It goes by recall@5, and on fewer than 50 pictures, where that is easily had, by recall@1. Better and worse are said
-    only where the whole 95 % interval is on one side of zero. The headline is empty if nothing was compared.
+    only where the whole 95 % interval is on one side of zero and the p-value agrees, and on `FEWEST` pictures at least. The
+    headline is empty if nothing was compared.
 
     Args:
         result: the figures.
@@ -20,29 +22,33 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
     k = KS[1] if result.images >= 50 else KS[0]
     rows = {row.metric: row for row in comparison(result).rows}
     chosen = [rows[f"{direction}_recall@{k}"] for direction in DIRECTIONS]
-    return _headline(chosen), [_sentence(row, trained) for row in chosen]
+    few = result.images < FEWEST
+    return _headline(chosen, few), [_sentence(row, trained, few) for row in chosen]
 
 
-def _headline(rows: list[Row]) -> str:
+def _headline(rows: list[Row], few: bool) -> str:
     if any(row.before is None or row.after is None for row in rows):
         return ""
+    if few:
+        return TOO_FEW.capitalize()
     first, second = (WORDS[row.verdict] for row in rows)
     if first == second:
         return f"{first} in both directions"
     return f"{first} from text to image, {second[0].lower()}{second[1:]} from image to text"
 
 
-def _sentence(row: Row, trained: bool) -> str:
+def _sentence(row: Row, trained: bool, few: bool) -> str:
     name = row.label[0].upper() + row.label[1:]
     if row.after is None:
         return f"{name} was not measured."
     if row.before is None:
-        return f"{name} is {row.after:.3f}."
-    moved = {"better": "rose", "worse": "fell", "": "went"}[row.verdict]
+        return f"{name} is {row.after:.3f}{f' (95 % interval {row.interval})' if row.interval else ''}."
+    word = "" if few else row.verdict
+    moved = {"better": "rose", "worse": "fell", "": "went"}[word]
     text = f"{name} {moved} from {row.before:.3f} to {row.after:.3f}"
     if not trained:
         text = f"{name} is {row.after:.3f}, and {row.before:.3f} with the baseline"
     if row.low is None or row.high is None:
         return f"{text} ({row.after - row.before:+.3f}); there is no interval to judge that by."
     text += f" ({row.after - row.before:+.3f}, 95 % interval {row.low:+.3f} to {row.high:+.3f})"
-    return f"{text}." if row.verdict else f"{text}: no clear difference."
+    return f"{text}." if word else f"{text}: {TOO_FEW if few else 'no clear difference'}."

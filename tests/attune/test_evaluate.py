@@ -1,5 +1,6 @@
 """The evaluate stage on a real run of a tiny model, with labels and tags."""
 
+import html
 import io
 import json
 import subprocess
@@ -108,6 +109,7 @@ def test_intervals_hold_their_difference(facts: dict[str, Any]) -> None:
     assert len(found) > 50
     for row in found:
         assert row["low"] - 1e-9 <= row["after"] - row["before"] <= row["high"] + 1e-9
+        assert row["after_low"] is row["after_high"] is None
         assert 0 < row["p_value"] <= 1
 
 
@@ -248,10 +250,56 @@ def test_a_model_alone_has_figures_without_a_comparison(folder: RunFolder, model
 
     assert run.state == "FINISHED"
     assert "slices" not in facts
-    assert all(row["before"] is None for section in facts["sections"] for row in section["rows"])
+    found = [row for section in facts["sections"] for row in section["rows"]]
+    assert {(row["before"], row["low"], row["high"], row["p_value"]) for row in found} == {(None, None, None, None)}
     assert "linear_probe" not in [section["name"] for section in facts["sections"]]
     assert rows(facts, "zero_shot")["acc1"]["after"] is not None
     assert run.evaluation.captions == 72
+    told = [event.message for event in RunFolder.open("alone").events() if event.kind == "evaluation"]
+    assert "figures, model: retrieval; 8 classes by their names, no probe: nothing was trained" in told
+
+
+def test_the_figures_of_a_model_alone_have_intervals_of_their_own(folder: RunFolder, model: Path) -> None:
+    result = evaluated("sure", model=str(model)).evaluation
+    facts = json.loads((RunFolder.open("sure").report / "metrics.json").read_text())
+
+    known = [row for section in facts["sections"] for row in section["rows"] if row["after_low"] is not None]
+    assert len(known) > 50
+    assert all(row["after_low"] - 1e-9 <= row["after"] <= row["after_high"] + 1e-9 for row in known)
+    assert rows(facts, "retrieval")["text_to_image_median_rank"]["after_low"] is None
+    assert result.difference_low == result.difference_high == result.p_values == {}
+    assert (
+        result.after_low.keys()
+        == result.after_high.keys()
+        == result.after.keys()
+        - {*("text_to_image_median_rank", "image_to_text_median_rank", "zero_shot_mean_per_class_recall")}
+    )
+    assert facts["after_low"] == result.after_low
+    page = (RunFolder.open("sure").report / "index.html").read_text()
+    name = "text_to_image_recall@1"
+    assert f"<td>{result.after_low[name]:.3f} to {result.after_high[name]:.3f}</td>" in page
+
+
+def test_what_figures_tell_little_of_is_warned_of(
+    folder: RunFolder, model: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., object]
+) -> None:
+    examples = make_examples(12, captions=1)
+    for number, example in enumerate(examples):
+        example.label = f"thing {number}"
+    examples[1].captions = [examples[0].captions[0].upper()]
+    push("few", examples)
+
+    few, shared, *ties, labels = evaluated("doubtful", model=str(model), eval_data="few").evaluation.warnings
+
+    assert few.startswith("Too few pictures to judge: 12 are held out")
+    assert shared.startswith("Held-out captions that other held-out pictures have too: 2 of 12.")
+    assert [said for said in ties if "scores exactly as high" not in said] == []
+    assert (
+        labels
+        == "12 labels on 12 labelled pictures: more than half, taken for names and not for classes, so nothing is classified"
+    )
+    page = html.unescape((RunFolder.open("doubtful").report / "index.html").read_text())
+    assert all(warning in page for warning in (few, shared, *ties, labels))
 
 
 def test_a_finished_runs_model_is_not_measured_on_what_it_learnt_without_a_word(folder: RunFolder, model: Path) -> None:

@@ -87,6 +87,7 @@ def test_a_baseline_is_measured_on_the_same_data(alone: RunFolder, tiny_model: P
     assert evaluation.split_fingerprint == alone.load().evaluation.split_fingerprint
     assert evaluation.before.keys() == evaluation.after.keys()
     assert evaluation.before != evaluation.after
+    assert evaluation.after_low == {}
     for name, low in evaluation.difference_low.items():
         assert low <= evaluation.after[name] - evaluation.before[name] <= evaluation.difference_high[name]
 

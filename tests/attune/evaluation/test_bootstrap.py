@@ -4,6 +4,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from attune.errors import EvaluationError
 from attune.evaluation import bootstrap
 from attune.evaluation.bootstrap import Difference, interval, paired_difference
 from attune.metrics import query_values
@@ -226,3 +227,22 @@ def test_the_names_of_clusters_do_not_matter() -> None:
     values, owner = clustered(9, clusters=30, metrics=1)
 
     assert interval(values, owner * 1_000_003 - 7) == interval(values, owner)
+
+
+def test_what_gives_no_interval_is_refused() -> None:
+    three, four = np.zeros(3), np.zeros(4)
+
+    for resamples in (0, -1):
+        with pytest.raises(EvaluationError, match=f"resamples = {resamples}: .* Use 1 or more"):
+            paired_difference({"x": three}, {"x": three}, np.arange(3), resamples)
+        with pytest.raises(EvaluationError, match=f"resamples = {resamples}"):
+            interval({"x": three}, np.arange(3), resamples)
+    for before, after in ((three, four), (four, three), (np.zeros(1), three), (three, np.zeros(1))):
+        with pytest.raises(
+            EvaluationError, match=r"x has values of shape \([14],\), and clusters are of shape \(3,\)\. Give each"
+        ):
+            paired_difference({"x": before}, {"x": after}, np.arange(3))
+    with pytest.raises(EvaluationError, match=r"x has values of shape \(3,\), and clusters are of shape \(4,\)"):
+        interval({"x": three}, np.arange(4))
+    with pytest.raises(EvaluationError, match="values of x, y before, and of x after"):
+        paired_difference({"x": three, "y": three}, {"x": three}, np.arange(3))

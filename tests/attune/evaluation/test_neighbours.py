@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from attune.errors import DataError
+from attune.errors import DataError, EvaluationError
 from attune.evaluation.neighbours import neighbours
 
 
@@ -74,11 +74,18 @@ def test_no_training_pictures_are_refused() -> None:
         neighbours(np.empty((0, 8), dtype=np.float32), np.empty(0, dtype=np.int64), np.eye(8, dtype=np.float32), 3)
 
 
-def test_a_query_that_is_no_number_has_no_votes_to_show() -> None:
+@pytest.mark.parametrize("which", ["train", "queries"])
+def test_what_is_no_number_has_no_votes_and_is_refused(which: str) -> None:
     train, targets, queries = random_problem(0, train=30, queries=3, classes=5)
-    queries[1] = np.nan
+    {"train": train, "queries": queries}[which][1] = np.nan
 
-    found = neighbours(train, targets, queries, 5)
+    with pytest.raises(EvaluationError, match=rf"{which}: 1 of \d+ embeddings .* the first is row 1, of length nan"):
+        neighbours(train, targets, queries, 5)
 
-    assert np.isnan(found[1]).all()
-    assert np.isfinite(found[[0, 2]]).all()
+
+@pytest.mark.parametrize("temperature", [0, -0.1, math.inf, math.nan])
+def test_a_temperature_that_is_not_above_0_is_refused(temperature: float) -> None:
+    train, targets, queries = random_problem(0, train=30, queries=3, classes=5)
+
+    with pytest.raises(EvaluationError, match=rf"temperature = {temperature}: .* Use one above 0"):
+        neighbours(train, targets, queries, 5, temperature=temperature)

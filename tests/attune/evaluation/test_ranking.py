@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from attune.errors import EvaluationError
 from attune.evaluation import ranking
 from attune.evaluation.ranking import ranks
 from attune.metrics import DIRECTIONS
@@ -130,3 +131,29 @@ def test_a_model_whose_embeddings_are_no_numbers_is_last_everywhere() -> None:
 
     assert found["text_to_image"].tolist() == [6] * 6
     assert found["image_to_text"].tolist() == [6] * 6
+
+
+UNIT = np.eye(3, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("owner", "said"),
+    [
+        ([0, 1, 5], r"1 of 3 texts are of no picture; the first, text 2, is of row 5\. Pictures have the rows 0 to 2"),
+        ([-1, 1, 2], "the first, text 0, is of row -1"),
+        ([0, 1, 1], r"1 of 3 pictures have no text; the first is row 2\. Leave them out"),
+        ([0, 1], r"row for each of the 3 texts, but it is int64 of shape \(2,\)"),
+        ([0.0, 1.0, 2.0], r"but it is float64 of shape \(3,\)"),
+    ],
+    ids="above below without-text too-few no-integers".split(),
+)
+def test_texts_whose_pictures_are_not_there_are_refused(owner: list[float], said: str) -> None:
+    with pytest.raises(EvaluationError, match=said):
+        ranks(UNIT, UNIT, np.asarray(owner))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.uint64])
+def test_rows_of_pictures_may_be_whole_numbers_of_any_kind(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "WIDEST", 2)
+
+    assert ranks(UNIT, UNIT, np.arange(3, dtype=kind))["text_to_image"].tolist() == [1, 1, 1]

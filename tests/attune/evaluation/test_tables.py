@@ -24,10 +24,22 @@ def test_means_have_an_interval_and_totals_have_none() -> None:
     assert (section.name, section.title, section.definition) == ("name", "Title", "What it means.")
 
 
-def test_without_a_model_before_there_is_one_column() -> None:
+def test_a_model_alone_has_one_column_with_the_interval_of_each_mean() -> None:
     [section] = tables(None, [figures(HITS, 4.0)])
 
-    assert [(row.before, row.after, row.low) for row in section.rows] == [(None, 0.75, None), (None, 4.0, None)]
+    assert [(row.before, row.after) for row in section.rows] == [(None, 0.75), (None, 4.0)]
+    # Pictures 0, 1 and 2 have hits 1 of 2, 1 of 1 and 1 of 1: of 27 draws one is all of picture 0, with a mean of 1/2, and
+    # 8 have none of it, with a mean of 1. That is 4 % and 30 %, more than 2.5 % at either end.
+    assert [(row.after_low, row.after_high) for row in section.rows] == [(0.5, 1.0), (None, None)]
+
+
+def test_the_interval_of_a_model_alone_does_not_pass_for_that_of_a_difference() -> None:
+    [alone], [both] = tables(None, [figures(HITS, 4.0)]), tables([figures(HITS, 4.0)], [figures(BETTER, 2.0)])
+
+    assert {(row.low, row.high, row.p_value, row.difference, row.verdict) for row in alone.rows} == {
+        (None, None, None, "", "")
+    }
+    assert {(row.after_low, row.after_high, row.interval) for row in both.rows} == {(None, None, "")}
 
 
 def test_queries_without_a_value_do_not_count_and_a_figure_without_any_is_none() -> None:

@@ -107,3 +107,15 @@ def test_an_error_does_not_show_what_is_in_the_file(tmp_path: Path) -> None:
     assert "1234" not in str(caught.value)
     with pytest.raises(DataError, match="there is no such file"):
         templates("/dev/zero")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a photo of a {c}.\n{c}\n", encoding="utf-8-sig")
+
+    assert templates(str(path)) == ["a photo of a {c}.", "{c}"]
+
+
+def test_a_file_that_is_not_there_is_looked_for_on_the_services_machine() -> None:
+    with pytest.raises(DataError, match=r"'prompts\.txt': .* or a text file on the service's machine with a prompt a line"):
+        templates("prompts.txt")

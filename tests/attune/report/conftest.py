@@ -50,7 +50,15 @@ def material(knowing: tuple[Path, RunFolder]) -> Material:
 def evaluated_only(material: Material) -> Material:
     """The same figures as of a model that was measured as it is, with nothing to compare it with."""
     run = FinetuningRun(name="as-it-is", settings={"model": "starter", "train_data": None, "eval_data": "shapes"})
-    run.evaluation = material.run.evaluation.model_copy(
-        update={"before": {}, "difference_low": {}, "difference_high": {}, "p_values": {}}
+    result = material.run.evaluation
+    run.evaluation = result.model_copy(
+        update={
+            "before": {},
+            "difference_low": {},
+            "difference_high": {},
+            "p_values": {},
+            "after_low": {name: result.after[name] - 0.0625 for name in result.p_values},
+            "after_high": {name: result.after[name] + 0.0625 for name in result.p_values},
+        }
     )
     return Material(run, {}, [], material.test, material.cache, None, material.after)

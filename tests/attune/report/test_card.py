@@ -68,14 +68,20 @@ def test_a_card_of_a_trained_model_tells_before_and_after_and_how_it_was_made() 
     assert "| text to image recall@1 | 0.250 | 0.250 | +0.000 |" in text
     assert "the weights of epoch 2 of 2. 8 steps in 3 s" in text
     assert "> **Note:** Mind this." in text
+    assert "Intervals are 95 %,\nof the difference, by paired bootstrap over pictures." in text
 
 
 def test_a_card_of_a_model_that_was_only_measured_has_no_before_and_no_training() -> None:
-    text = model_card(run(trained=False, compared=False, eval_data="others", train_data=None))
+    alone, name = run(trained=False, compared=False, eval_data="others", train_data=None), "text_to_image_recall@1"
+    alone.evaluation.after_low[name], alone.evaluation.after_high[name] = 0.125, 0.375
+
+    text = model_card(alone)
 
     assert "starter, evaluated by Attune on `others`." in text
-    assert "| metric | value |" in text
-    assert "| text to image recall@1 | 0.250 |\n" in text
+    assert "| metric | value | 95 % interval |" in text
+    assert "| text to image recall@1 | 0.250 | 0.125 to 0.375 |\n" in text
+    assert "| text to image median rank | 4.000 | – |\n" in text
+    assert "Intervals are 95 %,\nby bootstrap over pictures." in text
     assert "before" not in text.lower()
     assert "Made with" not in text
     assert {result.dataset_name for result in ModelCard(text).data.eval_results} == {"others"}

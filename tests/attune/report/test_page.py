@@ -88,7 +88,9 @@ def hostile(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Loo
     """A page with everything on it, and with captions that are no plain text."""
     path = tmp_path_factory.mktemp("hostile")
     captions = [HOSTILE, "word " * 500, "unbroken" * 90, "שלום עולם", "🙂👩‍👩‍👧"]
-    write_report(path, dataclasses.replace(texts(material, captions), facts=FACTS))
+    enough = material.run.evaluation.model_copy(update={"images": 60})
+    run = material.run.model_copy(update={"evaluation": enough})
+    write_report(path, dataclasses.replace(texts(material, captions), facts=FACTS, run=run))
     return look((path / "index.html").read_text(), path)
 
 
@@ -177,14 +179,25 @@ def test_the_page_shows_the_figures_of_the_run(seen: Look, material: Material) -
     assert [cells[:6] for cells in seen.found["cells"] if cells[0] == "recall@5"] == expected
     assert seen.found["title"] == "teacher: before and after"
     assert verdict(result)[0] in seen.found["text"]
+    assert "Intervals are 95 %, of the difference, by paired bootstrap over pictures." in seen.found["text"]
+
+
+def test_of_few_pictures_nothing_is_called_better_or_worse(seen: Look, material: Material) -> None:
+    assert material.run.evaluation.images < 20
+    assert "Too few pictures to judge" in seen.found["text"]
+    assert not {"▲ better", "▼ worse"} & {cell for cells in seen.found["cells"] for cell in cells}
 
 
 def test_a_model_that_was_only_measured_has_no_before_and_no_training(bare: Look, evaluated_only: Material) -> None:
-    after = evaluated_only.run.evaluation.after
+    result, name = evaluated_only.run.evaluation, "text_to_image_recall@1"
+    interval = f"{result.after_low[name]:.3f} to {result.after_high[name]:.3f}"
 
     assert bare.found["title"] == "as-it-is: evaluation"
-    assert ["recall@1", f"{after['text_to_image_recall@1']:.3f}"] in bare.found["cells"]
-    assert ["metric", "value"] in bare.found["cells"]
+    assert ["recall@1", f"{result.after[name]:.3f}", interval] in bare.found["cells"]
+    assert ["median rank", f"{result.after['text_to_image_median_rank']:.3f}", "–"] in bare.found["cells"]
+    assert ["metric", "value", "95 % interval"] in bare.found["cells"]
+    assert "Intervals are 95 %, by bootstrap over pictures." in bare.found["text"]
+    assert "paired" not in bare.found["text"]
     assert "Training" not in [text for _, text in bare.found["headings"]]
     assert "Better, text to image" not in [text for _, text in bare.found["headings"]]
     assert "python -m client evaluate --model starter --eval-data shapes" in bare.found["text"]
@@ -195,7 +208,10 @@ def test_what_users_wrote_is_shown_and_never_run(hostile: Look) -> None:
     assert f"Watch out for {HOSTILE}" in hostile.found["text"]
     assert hostile.found["text"].count(HOSTILE) >= 4
     assert "שלום עולם" in hostile.found["text"]
-    assert "word " * 60 not in hostile.found["text"]
+    assert "word " * 20 not in hostile.found["text"]
+    assert "unbroken" * 12 in hostile.found["text"]
+    assert "unbroken" * 13 not in hostile.found["text"]
+    assert "Labels, in lower case and with spaces for underscores, stand in 1 prompt" in hostile.found["text"]
 
 
 def test_sections_slices_wins_and_classes_are_tables(hostile: Look) -> None:
@@ -259,12 +275,41 @@ def test_the_verdict_follows_from_the_interval(result: EvaluationResult, headlin
 def test_the_verdict_can_differ_by_direction_and_goes_by_the_first_hit_on_few_pictures() -> None:
     result = row(0.5, 0.75, 0.125, 0.375, images=20)
     result.difference_low["image_to_text_recall@1"] = -0.125
+    result.p_values["image_to_text_recall@1"] = 0.2
 
     headline, sentences = verdict(result)
 
     assert headline == "Better from text to image, no clear difference from image to text"
     assert sentences[1].startswith("Image to text recall@1 went from")
     assert verdict(result, trained=False)[1][0].startswith("Text to image recall@1 is 0.750, and 0.500 with the baseline")
+
+
+def test_the_verdict_is_that_of_the_interval_only_if_the_p_value_agrees() -> None:
+    result = row(0.5, 0.75, 0.125, 0.375)
+    result.p_values |= {"text_to_image_recall@5": 0.06, "image_to_text_recall@5": 0.05}
+
+    headline, sentences = verdict(result)
+
+    assert headline == "No clear difference from text to image, better from image to text"
+    assert sentences[0].endswith("95 % interval +0.125 to +0.375): no clear difference.")
+
+
+def test_few_pictures_have_figures_and_no_verdict() -> None:
+    headline, sentences = verdict(row(0.5, 0.75, 0.125, 0.375, images=19))
+
+    assert headline == "Too few pictures to judge"
+    assert sentences[0].startswith("Text to image recall@1 went from 0.500 to 0.750 (+0.250, 95 % interval")
+    assert sentences[0].endswith("): too few pictures to judge.")
+
+
+def test_a_figure_of_a_model_alone_is_told_with_its_interval() -> None:
+    result = row(-1, 0.75, None, None)
+    result.after_low["text_to_image_recall@5"], result.after_high["text_to_image_recall@5"] = 0.5, 0.875
+
+    assert verdict(result) == (
+        "",
+        ["Text to image recall@5 is 0.750 (95 % interval 0.500 to 0.875).", "Image to text recall@5 is 0.750."],
+    )
 
 
 def test_the_command_gives_the_settings_of_the_run_again() -> None:

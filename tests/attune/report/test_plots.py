@@ -1,11 +1,16 @@
 """Plots: the numbers that are drawn, and the SVG that goes into a page."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from attune.evaluation.measure import Measurement, image_of_text
@@ -110,6 +115,42 @@ def test_names_of_classes_are_shown_as_they_are_however_much_they_look_like_svg(
 
     shown = ["".join(element.itertext()) for element in ET.fromstring(svg.replace("xlink:", "")).iter("text")]
     assert [shown.count(name) for name in names] == [2, 2, 2]
+
+
+def boxes(texts: Iterable[Text]) -> list[Bbox]:
+    """Where texts stand, from left to right, in pixels."""
+    found = [text.get_window_extent() for text in texts if text.get_text()]
+    return sorted(found, key=lambda box: box.x0)
+
+
+@pytest.mark.parametrize("alike", [0.0, 1e-6, 0.003, 0.03, 0.3, 1.0])
+def test_numbers_below_similarities_do_not_overlap_however_much_alike_embeddings_are(alike: float) -> None:
+    turned = np.linspace(0, alike, 4)
+    images = np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
+
+    [plot] = similarities(np.arange(4), [side([1, 1, 1, 1], images)])
+
+    plot.figure.draw_without_rendering()
+    ticks = boxes(plot.figure.axes[0].get_xticklabels())
+    assert len(ticks) > 2
+    assert all(one.x1 + 2 < other.x0 for one, other in pairwise(ticks))
+
+
+@pytest.mark.parametrize("worst", [1, 10, 200, 500, 1000])
+def test_the_legend_of_recall_is_where_no_curve_is(worst: int) -> None:
+    pictures = np.zeros((1000, 2), dtype=np.float32)
+    evenly = [list(range(1, last + 1)) for last in (worst, max(1, worst * 3 // 4))]
+    sides = [replace(side(ranks, pictures), label=label) for ranks, label in zip(evenly, ("before", "after"), strict=True)]
+
+    axes = recall_curve("text_to_image", sides).figure.axes[0]
+
+    axes.figure.draw_without_rendering()
+    legend = axes.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    for line in axes.get_lines():
+        points = axes.transData.transform(line.get_xydata())
+        assert not box.count_contains(points)
 
 
 @pytest.fixture(scope="module")

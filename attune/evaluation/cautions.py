@@ -1,0 +1,64 @@
+"""What a reader of an evaluation's figures is warned of, besides pictures that leak."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from attune.data.duplicates import caption_keys
+from attune.data.parts import Parts
+from attune.evaluation.classes import why_no_classes
+from attune.evaluation.comparison import FEWEST, Row
+from attune.metrics import DIRECTIONS
+
+TIES = 0.1
+"""Share of queries that may tie before anything is said of it."""
+
+
+def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
+    """Sentences on few pictures, on captions that several pictures have, on ties, and on labels that are no classes.
+
+    Args:
+        parts: of the run's data.
+        rows: of the figures, with the tie rates among them.
+    """
+    found = []
+    if len(parts.test) < FEWEST:
+        found.append(
+            f"Too few pictures to judge: {len(parts.test)} are held out. With fewer than {FEWEST} a difference may well be "
+            "chance. Hold out more, or give more as eval_data"
+        )
+    shared = shared_captions(parts.test.captions)
+    if shared:
+        found.append(
+            f"Held-out captions that other held-out pictures have too: {shared} of {len(parts.test.texts)}. No model can "
+            "tell which of the pictures is meant, so recall has a ceiling, and recall@1 cannot reach 1. Give them captions "
+            "that tell them apart"
+        )
+    tied = [
+        f"{row.after:.0%} of the queries from {direction.replace('_', ' ')}"
+        for direction in DIRECTIONS
+        for row in rows
+        if row.metric == f"{direction}_tie_rate" and row.after is not None and row.after > TIES
+    ]
+    if tied:
+        found.append(
+            f"In {' and '.join(tied)} a wrong answer scores exactly as high as a right one, and stands before it: captions "
+            "are the same, or the model's embeddings are all alike"
+        )
+    unclassified = why_no_classes(parts)
+    return [*found, unclassified] if unclassified else found
+
+
+def shared_captions(captions: Sequence[Sequence[str]]) -> int:
+    """How many captions another picture has too, but for case, punctuation and spaces.
+
+    Args:
+        captions: all captions of each picture.
+
+    Example:
+        Of `[["A dog.", "a dog"], ["a dog", "Rex"], ["a cat", "a cat"]]` three: one picture alone has the cat.
+    """
+    keys = caption_keys(captions)
+    pictures = np.repeat(np.arange(len(captions)), [len(own) for own in captions])
+    once_a_picture = np.unique(np.stack([keys, pictures], axis=1), axis=0)[:, 0]
+    return int(np.count_nonzero(np.bincount(once_a_picture)[keys] > 1))
