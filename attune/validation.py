@@ -41,7 +41,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     check_options(settings.optimizer, settings.optimizer_options)
     if settings.loss != "auto":
         make_loss(settings.loss, settings.loss_options, settings.miner, settings.miner_options)
-    if settings.trains and (earlier := origin(settings)):
+    earlier = origin(settings) if settings.trains else None
+    if earlier and locate(settings.model) == str(earlier.artifact):  # not the path of a copy
         complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
     templates(settings.prompt_templates, request_roots())
     train, evaluation, retention = map(_fingerprint, (settings.train_data, settings.eval_data, settings.retention_data))

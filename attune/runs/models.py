@@ -8,7 +8,8 @@ from pathlib import Path
 
 from attune.choices import did_you_mean
 from attune.errors import ModelError, RunNotFound
-from attune.models.clip import Clip, load_clip
+from attune.files import sha256
+from attune.models.clip import WEIGHTS, Clip, load_clip
 from attune.models.source import find_model
 from attune.names import reference_of
 from attune.runs.folder import NAMES_SHOWN, RunFolder, runs_folder
@@ -43,6 +44,8 @@ def load_named(model: str, device: str = "cpu", seed: int = 0) -> Clip:
 def ancestors(model: str, of: str = "") -> list[RunFolder]:
     """The finished runs that a model comes from: the one whose artifact it is, the one that began with, and so on.
 
+    A copy of an artifact, wherever it lies, is known by its weights.
+
     Args:
         model: as in `locate`.
         of: when the run that begins with it was created, ISO 8601; an older run of that name is meant then, not one that
@@ -50,15 +53,27 @@ def ancestors(model: str, of: str = "") -> list[RunFolder]:
     """
     try:
         path = Path(locate(model)).expanduser().resolve()
-        if path.parents[2:3] != (runs_folder(),) or path.name != "artifact":  # the folder of something else
+        if path.parents[2:3] == (runs_folder(),) and path.name == "artifact":
+            folder: RunFolder | None = RunFolder.open(reference_of(path.parent.parent.name, path.parent.name))
+        else:
+            folder = _original_of(path)
+        if folder is None:
             return []
-        folder = RunFolder.open(reference_of(path.parent.parent.name, path.parent.name))
         run = folder.load()
     except (ModelError, RunNotFound, OSError, RuntimeError):  # an ancestor that was deleted, or no path at all
         return []
     if of and run.created_at >= of:
         return []
     return [folder, *ancestors(str(run.settings.get("model", "")), run.created_at)]
+
+
+def _original_of(copy: Path) -> RunFolder | None:
+    """The run whose artifact was copied to a folder, if it is still here."""
+    if not (copy / "settings.json").is_file():  # every artifact has one
+        return None
+    weights = sha256(copy / WEIGHTS)
+    finished = (one.folder for one in listed_runs() if one.state == "FINISHED")
+    return next((folder for folder in finished if folder.load().artifact.checksums.get(WEIGHTS) == weights), None)
 
 
 def _without_model(folder: RunFolder) -> str:

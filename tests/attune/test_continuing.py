@@ -118,6 +118,18 @@ def test_held_out_pictures_that_an_earlier_run_trained_on_are_told_of(first: Run
     assert "Those of the runs that the model comes from count as well: middle, first" in warning
 
 
+def test_a_copy_of_an_artifact_is_known_by_its_weights(first: RunFolder, tmp_path: Path) -> None:
+    copy = shutil.copytree(first.artifact, tmp_path / "copy")
+    folder = RunFolder.create(FinetuningRun(name="copied", settings={"model": str(copy), "eval_data": "first-half"}))
+    for stage in STAGES:
+        run_stage(stage, "copied")
+
+    (warning,) = [one for one in folder.load().evaluation.warnings if "training pictures" in one]
+
+    assert "(41 the same file, " in warning
+    assert folder.load().settings["model"] == str(copy)
+
+
 def test_the_same_data_is_no_leak_for_a_model_that_never_saw_it(first: RunFolder, tiny_vit: Path) -> None:
     folder = make("fresh", model=f"{tiny_vit}#scratch", train_data="second-half", eval_data="first-half", epochs=1)
     for stage in ("validate", "train", "evaluate"):
