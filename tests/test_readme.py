@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from attune.errors import AttuneError
+from attune.losses.table import LOSSES
 from attune.schemas import ENDPOINTS
 from attune.service.settings import PREFIX, ServiceSettings
 from attune.settings import FinetuningSettings
@@ -36,6 +37,11 @@ def blocks(language: str, *texts: str) -> list[str]:
 def test_settings_are_those_of_the_code() -> None:
     assert settings_table(FinetuningSettings) in DOCS["settings"]
     assert settings_table(ServiceSettings, PREFIX) in DOCS["service"]
+
+
+def test_every_loss_is_told_of() -> None:
+    table = DOCS["training"].partition("## Losses")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(\w+Loss(?:es)?)`", table)) >= set(LOSSES)
 
 
 def test_errors_are_those_of_the_code() -> None:
