@@ -17,9 +17,13 @@ from attune.schemas import FinetuningRun
 
 
 def _validate(folder: RunFolder) -> dict[str, Any]:
+    from attune.room import check_fits
     from attune.validation import validate
 
-    return validate(folder.load())
+    run = folder.load()
+    found = validate(run)
+    check_fits(run)  # of those that are submitted, the queue has asked before
+    return found
 
 
 def _train(folder: RunFolder) -> dict[str, Any]:

@@ -156,13 +156,16 @@ def test_the_service_ends_after_its_training_has_written_a_checkpoint(
     with running(Path("flows/finetune.yml"), tmp_path / "home", tmp_path / "service.log") as service:
         attune = AttuneClient(service.grpc)
         attune.push("shapes", make_examples(60), progress=False)
-        settings = {"epochs": 5000, "learning_rate": 1e-6, "early_stopping_patience": 0}
+        settings = {"epochs": 5000, "learning_rate": 1e-6, "early_stopping_patience": 0, "processes": 2}
         run = attune.fit(str(tiny_model), "shapes", run_name="mine", **settings)
         assert wait_until(lambda: run.refresh().progress.get("step", 0) > 0, 200)
-        [training] = [pid for pid in descendants(service.process.pid) if "train" in psutil.Process(pid).cmdline()[-2:]]
+        pids = descendants(service.process.pid)
+        training = [pid for pid in pids if psutil.Process(pid).cmdline()[-1] == "mine"]
+        assert len(training) == 4  # the stage's, the launcher, and two that train
+        assert {port: where for port, where in listening(pids).items() if not is_loopback(where)} == {}
         service.process.terminate()
         assert service.process.wait(120) == 0
-        assert not is_alive(training)
+        assert not any(map(is_alive, training))
         checkpoints = tmp_path / "home" / "runs" / "default" / "mine" / "checkpoints"
         assert (checkpoints / "within.pt").exists()
         log = (tmp_path / "service.log").read_text()
