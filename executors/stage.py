@@ -27,6 +27,8 @@ from executors.base import AttuneExecutor
 POLL_SECONDS = 0.25
 KILL_SECONDS = 90.0
 """A child that is asked to stop ends after the step it is at, with a checkpoint; one that hangs is killed after so long."""
+LOCK_SECONDS = 2.0
+"""After a child is gone: another process that waits for the run's lock has it by then, and goes on with the run."""
 STOPPED = (os.EX_TEMPFAIL, -signal.SIGTERM)
 """Exit codes of a child that was asked to stop."""
 BUCKETS = (0.1, 1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600)
@@ -90,6 +92,7 @@ class StageExecutor(AttuneExecutor):
         if stage.is_done(run):
             return run
         if not self.closing and code not in STOPPED:
+            await asyncio.sleep(LOCK_SECONDS)
             end_failed(folder, f"{self.stage} ended without a result: {_how_it_ended(code, self.stage)}")
         end_cancelled(folder)
         if folder.load().state == "FAILED":
