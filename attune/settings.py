@@ -188,6 +188,14 @@ class FinetuningSettings(BaseModel):
         description="Its other options, by torch's names: `{'betas': [0.9, 0.99]}`. `layer_wise_lr_decay` may be among "
         "them.",
     )
+    loss_optimizer: str = Field(
+        default="AdamW",
+        description="Optimizer of the loss's own weights, such as a direction for each class, if it has any.",
+    )
+    loss_optimizer_options: dict[str, Any] = Field(default_factory=dict, description="Its options, as `optimizer_options`.")
+    loss_learning_rate: float = Field(
+        default=0.01, gt=0, le=10, description="Peak learning rate of the loss's own weights; it follows the scheduler too."
+    )
     scheduler: str = Field(
         default="cosine",
         description=f"Learning rate after warm-up, one of: {', '.join(SCHEDULERS)}; `constant` has no warm-up.",
@@ -203,6 +211,15 @@ class FinetuningSettings(BaseModel):
         default="auto",
         description="Pictures per optimizer step, at most one of each group; `auto` is a quarter of the groups, "
         "between 16 and 256.",
+    )
+    sampler: Literal["auto", "random", "class"] = Field(
+        default="auto",
+        description="Which pictures meet in a batch: `random`, or `num_items_per_class` of each of some classes (`class`); "
+        "`auto` is `class` for losses that need it: "
+        f"{', '.join(name for name, kind in LOSSES.items() if kind.meets)}.",
+    )
+    num_items_per_class: int = Field(
+        default=4, ge=2, le=1024, description="Pictures of a class in a batch, if there are as many."
     )
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         default=None,
@@ -325,7 +342,7 @@ class FinetuningSettings(BaseModel):
     def _known_miner(cls, value: str | None) -> str | None:
         return value if value is None else check_miner(value)
 
-    @field_validator("optimizer")
+    @field_validator("optimizer", "loss_optimizer")
     @classmethod
     def _known_optimizer(cls, value: str) -> str:
         return check_optimizer(value)

@@ -5,10 +5,11 @@ from typing import Any
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import load_parts
+from attune.data.parts import check_labels, load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
 from attune.losses.make import make_loss
+from attune.losses.table import needs_classes
 from attune.runs.folder import LONGEST_DESCRIPTION
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
@@ -39,6 +40,7 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         if model is not None:
             locate(model)
     check_options(settings.optimizer, settings.optimizer_options)
+    check_options(settings.loss_optimizer, settings.loss_optimizer_options, "loss_optimizer_options")
     if settings.loss != "auto":
         make_loss(settings.loss, settings.loss_options, settings.miner, settings.miner_options)
     earlier = origin(settings) if settings.trains else None
@@ -46,7 +48,9 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
     templates(settings.prompt_templates, request_roots())
     train, evaluation, retention = map(_fingerprint, (settings.train_data, settings.eval_data, settings.retention_data))
-    load_parts(settings, train, evaluation, retention)
+    parts = load_parts(settings, train, evaluation, retention)
+    if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
+        check_labels(parts.train, settings)
     watched: dict[str, str] = {}
     for callback in settings.callbacks:
         names = (callback.query_data, callback.index_data or callback.query_data)

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from attune.characters import visible
-from attune.errors import AttuneError
+from attune.errors import AttuneError, SettingsError
+from attune.models.catalog import describe_models
 from client.client import DEFAULT_SEARCH_URL, DEFAULT_URL, AttuneClient
 from client.display import (
     datasets_table,
@@ -23,6 +24,7 @@ from client.display import (
 )
 from client.login import login as keep_token
 from client.login import logout as forget_token
+from client.models import models_table
 from client.run import Run
 from client.settings import MOST
 from client.text import Text
@@ -87,6 +89,18 @@ def problems(name: Annotated[str, typer.Argument(help="A pushed dataset.")], url
     """Show every problem that was found in a dataset, one a line."""
     for problem in AttuneClient(url).problems(name):
         typer.echo(visible(f"{problem.source}: {problem.advice}"))
+
+
+@app.command()
+def models(
+    task: Annotated[str | None, typer.Option(help="Only those for a task, such as text-to-image.")] = None,
+    like: Annotated[str, typer.Option(help="Only those with this in their names: SigLIP.")] = "",
+) -> None:
+    """List the models that `fit --model` takes by name: size, dimension, where their weights come from."""
+    known = [model for model in describe_models(task) if like.lower() in " ".join((model.name, *model.aliases)).lower()]
+    if not known:
+        raise SettingsError(f"No model has {like!r} in its name. `models` alone lists all")
+    Console().print(models_table(known))
 
 
 @app.command()

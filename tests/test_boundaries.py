@@ -11,7 +11,10 @@ MAY_IMPORT = {
     "attune": {"attune"},
     "client": {
         "client",
-        *(f"attune.{name}" for name in "characters config data.keys data.read errors figures files names schemas".split()),
+        *(
+            f"attune.{name}"
+            for name in "characters config data.keys data.read errors figures files models.catalog names schemas".split()
+        ),
         *(f"attune.evaluation.{name}" for name in "comparison kept_ranks two_runs".split()),
     },
     "executors": {"executors", "attune"},

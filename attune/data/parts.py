@@ -60,6 +60,25 @@ def load_parts(
     return Parts(pairs.take(train), pairs.take(validation), test, retention)
 
 
+def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
+    """Passes if every training picture has a label, and there are two at least.
+
+    Raises:
+        DataError: with what is missing.
+    """
+    what = f"sampler = {settings.sampler!r}" if settings.sampler == "class" else f"loss = {settings.loss!r}"
+    without = sum(not label for label in train.labels)
+    if without:
+        raise DataError(
+            f"{what} takes a label for every picture, and {without} of the {len(train)} training pictures of "
+            f"{settings.train_data!r} have none. Push them with a column `label`, or choose another"
+        )
+    if len(set(train.labels)) < 2:
+        raise DataError(
+            f"{what}: all pictures of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed"
+        )
+
+
 def _load_test(fingerprint: str, settings: FinetuningSettings) -> Pairs:
     test = load_pairs(fingerprint)
     if len(test) < 2:

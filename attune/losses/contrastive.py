@@ -21,6 +21,7 @@ class Loss(Protocol):
         logit_bias: Tensor | None = None,
         positives: Tensor | None = None,
         ignored: Tensor | None = None,
+        classes: Tensor | None = None,
     ) -> Tensor:
         """The loss of one batch, a float32 scalar."""
 
@@ -32,6 +33,7 @@ def clip_loss(
     logit_bias: Tensor | None = None,
     positives: Tensor | None = None,
     ignored: Tensor | None = None,
+    classes: Tensor | None = None,
     *,
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -49,6 +51,7 @@ def clip_loss(
             and column, else the loss is not a number. Left out: caption i belongs to picture i and to no other.
         ignored: bool (pictures, captions), True where the pair is neither positive nor a fair negative: it is left out
             of the denominators. Where it says so of a positive, the positive stays.
+        classes: not used; see `attune.losses.class_loss`.
         label_smoothing: share (0 to 1) of the target that goes evenly to all pairs that are not ignored.
 
     Returns:
@@ -57,7 +60,7 @@ def clip_loss(
     Raises:
         ValueError: if there are no `positives` and not as many captions as pictures.
     """
-    del logit_bias
+    del logit_bias, classes
     positives = _check_positives(images, texts, positives)
     counted = _counted(positives, ignored)
     logits = _logits(images, texts, logit_scale).masked_fill(~counted, _LEFT_OUT)
@@ -73,6 +76,7 @@ def siglip_loss(
     logit_bias: Tensor | None = None,
     positives: Tensor | None = None,
     ignored: Tensor | None = None,
+    classes: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid loss of SigLIP (Zhai et al. 2023, arXiv:2303.15343, equation 1): each pair is a yes or no of its own.
 
@@ -85,6 +89,7 @@ def siglip_loss(
         logit_bias: scalar added to all logits, the model's own; about -10 where training starts.
         positives: bool (pictures, captions); see `clip_loss`.
         ignored: bool (pictures, captions); see `clip_loss`.
+        classes: not used.
 
     Returns:
         float32 scalar: sum over all pairs that are not ignored, divided by the number of pictures. It grows with the
@@ -93,6 +98,7 @@ def siglip_loss(
     Raises:
         ValueError: if there is no `logit_bias`, or no `positives` and not as many captions as pictures.
     """
+    del classes
     if logit_bias is None:
         raise ValueError("The sigmoid loss needs the model's logit_bias, and this model has none. Use CLIPLoss with it")
     positives = _check_positives(images, texts, positives)

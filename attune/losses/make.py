@@ -2,10 +2,11 @@
 
 import inspect
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
+from attune.losses.class_loss import ClassLoss
 from attune.losses.contrastive import CONTRASTIVE, Loss
 from attune.losses.metric_learning import MetricLoss
 from attune.losses.parts import make_part
@@ -13,8 +14,24 @@ from attune.losses.sum import SumOfLosses
 from attune.losses.table import LOSSES, check_loss
 
 
+class Scope(NamedTuple):
+    """What a loss over classes has to know of data and model.
+
+    Attributes:
+        classes: how many there are.
+        dimension: of the embeddings.
+    """
+
+    classes: int = 2
+    dimension: int = 2
+
+
 def make_loss(
-    name: str, options: dict[str, Any], miner: str | None = None, miner_options: dict[str, Any] | None = None
+    name: str,
+    options: dict[str, Any],
+    miner: str | None = None,
+    miner_options: dict[str, Any] | None = None,
+    scope: Scope | None = None,
 ) -> Loss:
     """A loss over pictures and captions.
 
@@ -23,20 +40,24 @@ def make_loss(
         options: its own, by the names of the library it comes from.
         miner: in `attune.losses.table.MINERS`, for losses that pick.
         miner_options: of the miner.
+        scope: for losses over classes.
 
     Raises:
         SettingsError: with the options there are, or with what the library says of their values.
     """
-    kind = LOSSES[name]
+    kind, scope = LOSSES[name], scope or Scope()
     if name == "MultipleLosses":
-        return _sum(options, miner, miner_options)
+        return _sum(options, miner, miner_options, scope)
     if kind.ours:
         return _contrastive(name, options)
+    if kind.classes:
+        counts = {"num_classes": scope.classes, "embedding_size": scope.dimension, "descriptors_dim": scope.dimension}
+        return ClassLoss(make_part("loss_options", name, options, counts))
     loss = make_part("loss_options", name, options)
     return MetricLoss(loss, kind, None if miner is None else make_part("miner_options", miner, miner_options or {}))
 
 
-def _sum(options: dict[str, Any], miner: str | None, miner_options: dict[str, Any] | None) -> Loss:
+def _sum(options: dict[str, Any], miner: str | None, miner_options: dict[str, Any] | None, scope: Scope) -> Loss:
     given = options.get("losses")
     specs = [{"name": one} if isinstance(one, str) else one for one in given] if isinstance(given, list) else []
     if (
@@ -60,7 +81,7 @@ def _sum(options: dict[str, Any], miner: str | None, miner_options: dict[str, An
         if name == "MultipleLosses":
             raise SettingsError("loss_options.losses: MultipleLosses within MultipleLosses. Name all losses in one list")
         own = {option: value for option, value in spec.items() if option != "name"}
-        made.append(make_loss(name, own, miner if LOSSES[name].picks else None, miner_options))
+        made.append(make_loss(name, own, miner if LOSSES[name].picks else None, miner_options, scope))
     return SumOfLosses(made, weights)
 
 

@@ -35,13 +35,14 @@ class MetricLoss(nn.Module):
         logit_bias: Tensor | None = None,
         positives: Tensor | None = None,
         ignored: Tensor | None = None,
+        classes: Tensor | None = None,
     ) -> Tensor:
         """See `attune.losses.contrastive.clip_loss`; float32 throughout, as mining needs it.
 
         Raises:
             ValueError: if several captions of a picture come to a loss that takes one.
         """
-        del logit_scale, logit_bias
+        del logit_scale, logit_bias, classes
         with torch.autocast(images.device.type, enabled=False):
             images, texts = images.float(), texts.float()
             pictures = torch.arange(len(images), device=images.device)

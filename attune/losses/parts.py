@@ -4,6 +4,7 @@ A part of a part is its name, or a name with options: `{"distance": {"name": "Lp
 """
 
 import inspect
+import warnings
 from typing import Any
 
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
@@ -17,6 +18,10 @@ from attune.losses.table import LOSSES, MINERS
 PARTS = {
     "distance": (distances, ("CosineSimilarity", "DotProductSimilarity", "LpDistance", "SNRDistance")),
     "embedding_regularizer": (regularizers, ("LpRegularizer", "ZeroMeanRegularizer")),
+    "weight_regularizer": (
+        regularizers,
+        ("CenterInvariantRegularizer", "LpRegularizer", "RegularFaceRegularizer", "ZeroMeanRegularizer"),
+    ),
     "reducer": (
         reducers,
         (
@@ -32,17 +37,20 @@ PARTS = {
 }
 """Options that are parts of their own, and what they may be."""
 _SAME = {"default_reducer": "reducer"}
-NOT_OPTIONS = ("collect_stats", "mat_based_loss", "num_classes", "aggregation_func")
-"""Of the library's own affairs, or no JSON."""
+COUNTED = ("num_classes", "embedding_size", "descriptors_dim")
+"""Arguments that follow from the data and the model."""
+NOT_OPTIONS = (*COUNTED, "collect_stats", "mat_based_loss", "aggregation_func", "weight_init_func")
+"""The others are of the library's own affairs, or no JSON."""
 
 
-def make_part(setting: str, name: str, options: dict[str, Any]) -> nn.Module:
+def make_part(setting: str, name: str, options: dict[str, Any], counts: dict[str, int] | None = None) -> nn.Module:
     """A loss, a miner or a part of one.
 
     Args:
         setting: where the options were given, for messages: `loss_options`.
         name: of the class, a known one.
         options: its arguments.
+        counts: those that follow from the data and the model, by their names in `COUNTED`.
 
     Raises:
         SettingsError: if it has no such option, or takes no such value.
@@ -55,9 +63,12 @@ def make_part(setting: str, name: str, options: dict[str, Any]) -> nn.Module:
                 f"{setting}: {name} takes no {option!r}{did_you_mean(option, known)}. Its options are: "
                 f"{', '.join(f'{one} = {default}' for one, default in known.items())}"
             )
-    given = {option: _value(f"{setting}.{option}", option, value) for option, value in options.items()}
+    given: dict[str, Any] = {name: count for name, count in (counts or {}).items() if name in _arguments(kind)}
+    given |= {option: _value(f"{setting}.{option}", option, value) for option, value in options.items()}
     try:
-        made: nn.Module = kind(**given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of numpy's, for the library to mend
+            made: nn.Module = kind(**given)
     except Exception as error:  # the library asserts, and raises what comes
         raise SettingsError(f"{setting} = {options!r} cannot be used with {name}: {error or type(error).__name__}") from None
     return made
@@ -90,11 +101,17 @@ def _class_of(name: str) -> type[nn.Module]:
 
 
 def _options_of(kind: type[nn.Module]) -> dict[str, Any]:
+    """What users may set of a class, with its defaults."""
+    found = {name: default for name, default in _arguments(kind).items() if name not in NOT_OPTIONS}
+    return {name: "required" if default is inspect.Parameter.empty else default for name, default in found.items()}
+
+
+def _arguments(kind: type[nn.Module]) -> dict[str, Any]:
     """Arguments of a class and of those that it is made from, with their defaults."""
     found: dict[str, Any] = {}
     for ancestor in kind.__mro__:
         if "__init__" in vars(ancestor) and ancestor is not nn.Module:
             for parameter in inspect.signature(ancestor).parameters.values():
-                if parameter.kind is not parameter.VAR_KEYWORD and parameter.name not in NOT_OPTIONS:
+                if parameter.kind is not parameter.VAR_KEYWORD:
                     found.setdefault(parameter.name, parameter.default)
-    return {name: "required" if default is inspect.Parameter.empty else default for name, default in found.items()}
+    return found

@@ -3,7 +3,8 @@
 Those of pytorch-metric-learning (Musgrave et al. 2020, arXiv:2008.09164) have its class names; a test compares the two.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from attune.choices import did_you_mean
 
@@ -16,12 +17,16 @@ class Kind(NamedTuple):
         picks: it looks at those pairs or triplets alone that it is given: a miner can choose them, and look-alikes can be
             left out. The others look at the whole batch.
         one_each: it takes one caption a picture.
+        classes: it compares pictures and captions alike with the classes that the pictures are labelled with.
+        meets: of those, one to which classes show only where several items of them meet in a batch.
         temperature: it divides similarities by an option of that name, for which the starting model's own is the default.
     """
 
     ours: bool = False
     picks: bool = True
     one_each: bool = False
+    classes: bool = False
+    meets: bool = False
     temperature: bool = False
 
 
@@ -45,6 +50,25 @@ LOSSES = {
     "TripletMarginLoss": Kind(),
     "TupletMarginLoss": Kind(),
     "VICRegLoss": Kind(picks=False, one_each=True),
+    **dict.fromkeys(
+        (
+            "ArcFaceLoss",
+            "CosFaceLoss",
+            "LargeMarginSoftmaxLoss",
+            "NormalizedSoftmaxLoss",
+            "P2SGradLoss",
+            "ProxyAnchorLoss",
+            "ProxyNCALoss",
+            "SoftTripleLoss",
+            "SphereFaceLoss",
+            "SubCenterArcFaceLoss",
+        ),
+        Kind(picks=False, classes=True),
+    ),
+    **dict.fromkeys(
+        ("FastAPLoss", "HistogramLoss", "NPairsLoss", "PNPLoss", "RankedListLoss"),
+        Kind(picks=False, classes=True, meets=True),
+    ),
 }
 
 MINERS = (
@@ -68,40 +92,13 @@ ALIASES = {
 }
 """Other spellings: Finetuner's documents, open_clip's classes."""
 
-_CLASSES = "it compares each item with its class, and pictures with captions are told apart one by one"
-_ONE_KIND = "it compares items of one kind with each other, not pictures with captions"
+_EQUAL = "it takes batches with as many items of each class, and pictures have different numbers of captions"
 _WRAPPER = "it wraps another loss. Name that one"
 _GONE = "pytorch-metric-learning has it no more"
 REFUSED_LOSSES = {
-    **dict.fromkeys(
-        (
-            "ArcFaceLoss",
-            "CosFaceLoss",
-            "InstanceLoss",
-            "LargeMarginSoftmaxLoss",
-            "NormalizedSoftmaxLoss",
-            "P2SGradLoss",
-            "ProxyAnchorLoss",
-            "ProxyNCALoss",
-            "SoftTripleLoss",
-            "SphereFaceLoss",
-            "SubCenterArcFaceLoss",
-        ),
-        _CLASSES,
-    ),
-    **dict.fromkeys(
-        (
-            "FastAPLoss",
-            "HistogramLoss",
-            "ManifoldLoss",
-            "NPairsLoss",
-            "PNPLoss",
-            "RankedListLoss",
-            "SmoothAPLoss",
-            "ThresholdConsistentMarginLoss",
-        ),
-        _ONE_KIND,
-    ),
+    **dict.fromkeys(("ManifoldLoss", "SmoothAPLoss"), _EQUAL),
+    "InstanceLoss": "in the library it takes the number of a class for a place in the batch",
+    "ThresholdConsistentMarginLoss": "it looks at items of one kind alone, not at pictures with captions",
     **dict.fromkeys(("CrossBatchMemory", "SelfSupervisedLoss"), _WRAPPER),
     **dict.fromkeys(("BaseLossWrapper", "BaseMetricLossFunction", "GenericPairLoss"), "it is a base class"),
     "CentroidTripletLoss": _GONE,
@@ -130,6 +127,20 @@ def check_miner(name: str) -> str:
         ValueError: if there is not, with those that there are.
     """
     return _known(name, MINERS, REFUSED_MINERS)
+
+
+def names_of(loss: str, options: Mapping[str, Any]) -> list[str]:
+    """The losses that a loss is made of: itself, or those of `MultipleLosses`."""
+    if loss != "MultipleLosses":
+        return [loss]
+    parts = options.get("losses")
+    names = [part.get("name") if isinstance(part, dict) else part for part in parts] if isinstance(parts, list) else []
+    return [ALIASES.get(name, name) for name in names if isinstance(name, str)]
+
+
+def needs_classes(loss: str, options: Mapping[str, Any]) -> bool:
+    """Whether every picture has to be labelled for a loss."""
+    return any(name in LOSSES and LOSSES[name].classes for name in names_of(loss, options))
 
 
 def _known(name: str, known: tuple[str, ...], refused: dict[str, str]) -> str:

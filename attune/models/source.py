@@ -5,6 +5,7 @@ path/to/folder               an Attune artifact, or any folder open_clip opens (
 ViT-B-32#openai              an open_clip model and its pre-trained weights, fetched from the hub and cached
 ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
 ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
+clip-base-en                 names of Jina Finetuner and others, see `attune.models.catalog.ALIASES`
 """
 
 import difflib
@@ -16,6 +17,7 @@ import open_clip
 
 from attune.errors import ModelError
 from attune.models.architecture import CONFIG, read_config
+from attune.models.catalog import ALIASES
 from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
@@ -54,6 +56,8 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
         ModelError: with the nearest known names, or the tags the model has; or if a folder's configuration is not safe.
     """
     base, _, weights = name.partition("#")
+    base, _, tag = ALIASES.get(base, base).partition("#")
+    weights = weights or tag
     folder = STARTER if base == "starter" else local_path(base, roots)
     hint = "" if roots is None else _ROOTS
     if folder and (folder / CONFIG).is_file():

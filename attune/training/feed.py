@@ -10,9 +10,12 @@ from torch import Tensor
 
 from attune.data.batches import epoch_batches, hard_batches
 from attune.data.captions import Captions, Change
+from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
+from attune.data.labels import Labels
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
+from attune.losses.table import needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
 from attune.settings import FinetuningSettings
@@ -30,6 +33,7 @@ class Batch:
         texts: of this process's pictures, tokens int64 (share of m, context_length), or embeddings (share of m, dim).
         positives: bool (n, m), True where caption j is of picture i; None if both come one by one.
         ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
+        classes: number of each picture's class, int64 (n,); None if the loss has no use for them.
         image_counts: pictures of each process.
         text_counts: captions of each process.
     """
@@ -39,6 +43,7 @@ class Batch:
     texts: Tensor
     positives: Tensor | None
     ignored: Tensor | None
+    classes: Tensor | None
     image_counts: list[int]
     text_counts: list[int]
 
@@ -55,6 +60,7 @@ class Feed:
     Attributes:
         image_table: embeddings (rows, dim) of all training pictures, if the image tower is locked.
         text_table: embeddings (captions, dim) of all captions, if the text tower is locked.
+        classes: of all training pictures, for losses over classes.
         look_alikes: the starting model's embeddings (rows, dim) of all training pictures, for hard negatives.
     """
 
@@ -82,11 +88,14 @@ class Feed:
         self.image_table: Tensor | None = None
         self.text_table: Tensor | None = None
         self.look_alikes: np.ndarray | None = None
+        self.classes = Labels.of(pairs) if needs_classes(recipe.loss, recipe.loss_options) else None
         self._rows = cache.rows(pairs.images)
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of an epoch, from 1."""
         rng = np.random.default_rng((self.settings.seed, epoch))
+        if self.recipe.sampler == "class":
+            return class_batches(self.pairs.labels, self.recipe.batch_size, self.settings.num_items_per_class, rng)
         if self.look_alikes is not None and self._is_hard(epoch):
             return hard_batches(
                 self.look_alikes,
@@ -131,6 +140,7 @@ class Feed:
             texts=self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last])),
             positives=None if positives is None else self._move(positives),
             ignored=self._move(ignored) if ignored is not None and ignored.any() else None,
+            classes=self._move(torch.from_numpy(self.classes.numbers[rows])) if self.classes else None,
             image_counts=[part.stop - part.start for part in slices],
             text_counts=[int(end - begin) for begin, end in bounds],
         )

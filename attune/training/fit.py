@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import torch
@@ -108,6 +107,8 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
         number = (position.epoch - 1) * recipe.steps_per_epoch + position.step
         learning_rate = recipe.learning_rate_at(number) * position.rate
         set_learning_rate(job.optimizer, learning_rate)
+        if job.loss_optimizer is not None:
+            set_learning_rate(job.loss_optimizer, job.settings.loss_learning_rate * recipe.share_at(number) * position.rate)
         # All chance in a step follows from the seed and its number: a resumed run repeats an unbroken one.
         torch.manual_seed((job.settings.seed * 1_000_003 + number) * job.world.size + job.world.rank)
         train_mode(job.clip.model)
@@ -121,6 +122,8 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
                 return False
             if action == "step":
                 job.optimizer.step()
+                if job.loss_optimizer is not None:
+                    job.loss_optimizer.step()
                 with torch.no_grad():
                     job.clip.model.logit_scale.clamp_(0, math.log(max(MAX_LOGIT_SCALE, job.guards.scale.start_scale)))
                 if job.average is not None:
@@ -159,13 +162,18 @@ def compute_gradients(job: Job, batch: Batch) -> float:
                 model=model,
             )
 
-    clear = partial(job.optimizer.zero_grad, set_to_none=True)
+    weights = [*model.parameters(), *(job.criterion.parameters() if isinstance(job.criterion, torch.nn.Module) else ())]
+
+    def clear() -> None:
+        for weight in weights:
+            weight.grad = None
+
     if job.world.size == 1:
         loss, position.micro_batch_size = with_enough_memory(attempt, position.micro_batch_size, len(batch), job.log, clear)
     else:  # processes wait for each other in every step: one that tried again alone would leave the others waiting
         clear()
         loss = attempt(position.micro_batch_size)
-    average_gradients(model.parameters(), job.world)
+    average_gradients(weights, job.world)
     return loss.item()
 
 
@@ -293,5 +301,5 @@ def start_over(job: Job, after: Candidate) -> None:
 def _parts(job: Job) -> dict[str, Stateful]:
     parts = {"model": job.clip.model, "optimizer": job.optimizer, "guards": job.guards, "average": job.average}
     if isinstance(job.criterion, torch.nn.Module):
-        parts["loss"] = job.criterion
+        parts |= {"loss": job.criterion, "loss_optimizer": job.loss_optimizer}
     return {name: part for name, part in parts.items() if part is not None}

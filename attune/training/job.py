@@ -15,7 +15,7 @@ from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_images
 from attune.losses.contrastive import Loss
-from attune.losses.make import make_loss
+from attune.losses.make import Scope, make_loss
 from attune.models.clip import Clip
 from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
@@ -30,7 +30,7 @@ from attune.training.distributed import World, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.history import History
-from attune.training.optimizer import make_optimizer
+from attune.training.optimizer import make_loss_optimizer, make_optimizer
 from attune.training.position import Position
 from attune.training.progress import Progress
 from attune.training.recipe import Recipe, choose_recipe
@@ -58,6 +58,7 @@ class Job:
     towers: Towers
     criterion: Loss
     optimizer: torch.optim.Optimizer
+    loss_optimizer: torch.optim.Optimizer | None
     average: WeightAverage | None
     guards: Guards
     checkpoints: Checkpoints
@@ -95,6 +96,7 @@ class Job:
             getattr(model, "logit_bias", None),
             batch.positives,
             batch.ignored,
+            batch.classes,
         )
 
 
@@ -128,6 +130,8 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     feed = Feed(parts.train, cache, captions, duplicates, _change(settings), settings, recipe, world, clip)
     _embed_once(clip, feed, settings, recipe)
 
+    criterion = _criterion(recipe, settings, clip, world, len(feed.classes.names) if feed.classes else 0)
+
     retention = parts.retention
     return Job(
         folder=folder,
@@ -139,8 +143,9 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         retention_cache=open_pixels(retention.fingerprint, clip.preprocess, clip.resize) if retention else None,
         feed=feed,
         towers=Towers(clip, recipe.augmentation, precision, settings.compile),
-        criterion=make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options),
+        criterion=criterion,
         optimizer=make_optimizer(clip.model, recipe, settings.optimizer_options),
+        loss_optimizer=make_loss_optimizer(criterion, settings),
         average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
         guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch),
         checkpoints=Checkpoints(folder),
@@ -153,6 +158,17 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         stop=stop,
         position=Position(micro_batch_size=settings.micro_batch_size),
     )
+
+
+def _criterion(recipe: Recipe, settings: FinetuningSettings, clip: Clip, world: World, classes: int) -> Loss:
+    """The loss; where it has weights of its own, they are the same in all processes."""
+    torch.manual_seed(settings.seed)
+    scope = Scope(classes, clip.config["embed_dim"])
+    criterion = make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options, scope)
+    if isinstance(criterion, torch.nn.Module):
+        criterion.to(clip.device)
+        broadcast(criterion.parameters(), world)
+    return criterion
 
 
 def _change(settings: FinetuningSettings) -> Change | None:

@@ -11,6 +11,7 @@ from attune.choices import did_you_mean
 from attune.errors import SettingsError
 from attune.models.layers import layer_scales
 from attune.optimizers import OPTIMIZERS
+from attune.settings import FinetuningSettings
 from attune.training.recipe import Recipe
 
 SCALES = ("logit_scale", "logit_bias")
@@ -24,8 +25,13 @@ NOT_OPTIONS = {
 """torch's arguments that are no options here, and the settings that stand for them, if any do."""
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
+def check_options(name: str, options: dict[str, Any], setting: str = "optimizer_options") -> None:
     """Passes if an optimizer takes these options.
+
+    Args:
+        name: of the optimizer.
+        options: by torch's names.
+        setting: which they are, for messages.
 
     Raises:
         SettingsError: with the options there are, or with what torch says of their values.
@@ -37,11 +43,11 @@ def check_options(name: str, options: dict[str, Any]) -> None:
             instead = f". It is a setting of its own, {NOT_OPTIONS[option]}" if NOT_OPTIONS.get(option) else ""
             instead = instead or did_you_mean(option, own)
             there = ", ".join(f"{name} = {default}" for name, default in own.items()) or "none"
-            raise SettingsError(f"optimizer_options: {name} takes no {option!r} here{instead}. Its options are: {there}")
+            raise SettingsError(f"{setting}: {name} takes no {option!r} here{instead}. Its options are: {there}")
     try:
         _of_torch(name, [{"params": [nn.Parameter(torch.zeros(2, 2))]}], 1e-3, options).step()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"optimizer_options = {options} cannot be used with {name}: {error}") from None
+        raise SettingsError(f"{setting} = {options} cannot be used with {name}: {error}") from None
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, options: dict[str, Any]) -> torch.optim.Optimizer:
@@ -75,6 +81,15 @@ def make_optimizer(model: nn.Module, recipe: Recipe, options: dict[str, Any]) ->
         recipe.learning_rate,
         options,
     )
+
+
+def make_loss_optimizer(criterion: object, settings: FinetuningSettings) -> torch.optim.Optimizer | None:
+    """An optimizer of the weights that the loss has of its own; None if it has none."""
+    weights = list(criterion.parameters()) if isinstance(criterion, nn.Module) else []
+    if not weights:
+        return None
+    group = {"params": weights, "rate": 1.0}
+    return _of_torch(settings.loss_optimizer, [group], settings.loss_learning_rate, settings.loss_optimizer_options)
 
 
 def _of_torch(name: str, groups: list[dict[str, Any]], rate: float, options: dict[str, Any]) -> torch.optim.Optimizer:

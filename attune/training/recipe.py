@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from attune.losses.table import LOSSES
+from attune.losses.table import LOSSES, names_of
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
 from attune.training.schedule import CYCLES, POWER, SHARES, Shape
@@ -27,6 +27,7 @@ class Recipe:
     Attributes:
         loss: name in `attune.losses.table.LOSSES`.
         loss_options: its own.
+        sampler: which pictures meet in a batch, `random` or `class`.
         batch_size: pictures a step, over all processes.
         epochs: passes over the training pictures.
         steps_per_epoch: optimizer steps of each.
@@ -47,6 +48,7 @@ class Recipe:
 
     loss: str
     loss_options: dict[str, Any]
+    sampler: str
     batch_size: int
     epochs: int
     steps_per_epoch: int
@@ -72,6 +74,10 @@ class Recipe:
     def record(self) -> dict[str, Any]:
         """All values by name, as the run keeps them."""
         return {**asdict(self), "total_steps": self.total_steps}
+
+    def share_at(self, step: int) -> float:
+        """Of the peak learning rate; see `learning_rate_at`."""
+        return self.learning_rate_at(step) / self.learning_rate
 
     def learning_rate_at(self, step: int) -> float:
         """Linear warm-up from 0, then what the scheduler says; `constant` has no warm-up.
@@ -112,6 +118,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
     return Recipe(
         loss=loss,
         loss_options=_loss_options(settings, loss, model),
+        sampler=_sampler(settings, loss),
         batch_size=batch_size,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -136,6 +143,13 @@ def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[s
         return settings.loss_options
     # The library's own, 0.1 or 0.07, is far above that of a trained CLIP, 0.01, whose similarities all lie close together.
     return {"temperature": float(f"{1 / model.logit_scale.exp().item():.4g}"), **settings.loss_options}
+
+
+def _sampler(settings: FinetuningSettings, loss: str) -> str:
+    if settings.sampler != "auto":
+        return settings.sampler
+    meets = any(LOSSES[name].meets for name in names_of(loss, settings.loss_options) if name in LOSSES)
+    return "class" if meets else "random"
 
 
 def _batch_size(settings: FinetuningSettings, groups: int) -> int:

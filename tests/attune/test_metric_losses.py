@@ -1,3 +1,4 @@
+import copy
 import inspect
 import math
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 from attune.config import check_settings
 from attune.errors import SettingsError
 from attune.losses.contrastive import Loss, clip_loss
-from attune.losses.make import make_loss
+from attune.losses.make import Scope, make_loss
 from attune.losses.table import (
     ALIASES,
     LOSSES,
@@ -21,10 +22,16 @@ from attune.losses.table import (
     check_miner,
 )
 
-OPTIONS = {
-    "MultipleLosses": {"losses": ["CLIPLoss", {"name": "IntraPairVarianceLoss", "pos_eps": 0.1}], "weights": [1, 0.5]}
+OPTIONS: dict[str, Any] = {
+    "RankedListLoss": {"margin": 0.4, "Tn": 1, "Tp": 1},
+    "SoftTripleLoss": {"centers_per_class": 1},
+    "SubCenterArcFaceLoss": {"sub_centers": 1},
+    "MultipleLosses": {"losses": ["CLIPLoss", {"name": "IntraPairVarianceLoss", "pos_eps": 0.1}], "weights": [1, 0.5]},
 }
 PICKERS = [name for name, kind in LOSSES.items() if kind.picks and name != "MultipleLosses"]
+CLASSED = [name for name, kind in LOSSES.items() if kind.classes]
+PAIRED = [name for name in LOSSES if name not in (*CLASSED, "IntraPairVarianceLoss")]  # the last is for company only
+pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")  # in the library's HistogramLoss
 SCALE, BIAS = torch.tensor(10.0), torch.tensor(-10.0)
 
 
@@ -49,7 +56,7 @@ def test_each_class_of_the_library_is_either_there_or_refused_with_a_reason() ->
     assert set(ALIASES.values()) <= set(LOSSES)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "IntraPairVarianceLoss"])  # which is for company only
+@pytest.mark.parametrize("name", PAIRED)
 @pytest.mark.parametrize("captions", [1, 3])
 def test_every_loss_brings_pairs_together(name: str, captions: int) -> None:
     """Two kinds of items, far apart at first, with nothing but this loss to bring those that belong together near."""
@@ -79,6 +86,55 @@ def test_every_loss_brings_pairs_together(name: str, captions: int) -> None:
 
     assert all(map(math.isfinite, values))
     assert found_first() >= max(0.9, before + 0.3)
+
+
+@pytest.mark.parametrize("name", CLASSED)
+@pytest.mark.parametrize("captions", [1, 3])
+def test_every_loss_over_classes_brings_classes_together(name: str, captions: int) -> None:
+    """Three classes of four pictures, and their captions: at first as far from their own as from others."""
+    torch.manual_seed(0)
+    pictures, texts = (torch.randn(n, 8, requires_grad=True) for n in (12, 12 * captions))
+    classes = torch.arange(12) // 4
+    owners = torch.arange(12).repeat_interleave(captions)
+    loss = make_loss(name, OPTIONS.get(name, {}), scope=Scope(3, 8))
+    assert isinstance(loss, nn.Module)
+    optimizer = torch.optim.Adam([pictures, texts, *loss.parameters()], 0.05)
+
+    def nearness() -> float:
+        """Mean similarity of items of one class, less that of items of different ones."""
+        with torch.no_grad():
+            items = nn.functional.normalize(torch.cat([pictures, texts]), dim=-1)
+        labels = torch.cat([classes, classes[owners]])
+        same, similar = labels[:, None] == labels, items @ items.T
+        return (similar[same & ~torch.eye(len(items), dtype=torch.bool)].mean() - similar[~same].mean()).item()
+
+    before = nearness()
+    for _ in range(150):
+        optimizer.zero_grad()
+        order = torch.randperm(12)  # some look at the first items of each class alone
+        images, captions_of = (nn.functional.normalize(each, dim=-1) for each in (pictures[order], texts))
+        found = loss(images, captions_of, SCALE, BIAS, owners == order[:, None], None, classes[order])
+        found.backward()
+        optimizer.step()
+        assert found.isfinite()
+
+    assert nearness() > before + 0.1
+
+
+@pytest.mark.parametrize("name", CLASSED)
+def test_the_weights_of_a_loss_are_kept_and_put_back(name: str) -> None:
+    options, scope = OPTIONS.get(name, {}), Scope(3, 8)
+    classes = torch.arange(12) // 4
+    first, other = (make_loss(name, options, scope=scope) for _ in range(2))
+    assert isinstance(first, nn.Module)
+    assert isinstance(other, nn.Module)
+
+    other.load_state_dict(first.state_dict())
+
+    torch.manual_seed(1)
+    found = first(*batch(), SCALE, BIAS, None, None, classes)
+    torch.manual_seed(1)
+    assert other(*batch(), SCALE, BIAS, None, None, classes).item() == found.item()
 
 
 @pytest.mark.parametrize("miner", MINERS)
@@ -159,12 +215,15 @@ def test_triplets_leave_out_what_is_no_negative(miner: str | None) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_is_computed_in_float32(name: str) -> None:
     images, texts = (each.detach().bfloat16() for each in batch())
-    loss: Loss = make_loss(name, OPTIONS.get(name, {}))
+    loss: Loss = make_loss(name, OPTIONS.get(name, {}), scope=Scope(3, 8))
+
+    classes = torch.arange(12) // 4
+    same = copy.deepcopy(loss)  # with the same weights, if it has any
 
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss(images, texts, SCALE, BIAS)
+        found = loss(images, texts, SCALE, BIAS, None, None, classes)
 
-    torch.testing.assert_close(found, make_loss(name, OPTIONS.get(name, {}))(images.float(), texts.float(), SCALE, BIAS))
+    torch.testing.assert_close(found, same(images.float(), texts.float(), SCALE, BIAS, None, None, classes))
 
 
 def test_a_running_histogram_goes_on_where_it_was() -> None:
@@ -286,7 +345,10 @@ def test_other_spellings_are_understood(given: str, meant: str) -> None:
         ({"loss": "TripletMarginLoss", "miner_options": {"margin": 1}}, "no miner. Name one"),
         ({"loss_options": {"margin": 1}}, "Name the loss that they are for"),
         ({"loss": "VICRegLoss", "multi_positive": True}, "takes one caption a picture"),
-        ({"loss": "ArcFaceLoss"}, "it compares each item with its class"),
+        ({"loss": "SmoothAPLoss"}, "as many items of each class"),
+        ({"sampler": "class", "hard_negatives": 0.5}, "two ways to choose which pictures meet"),
+        ({"sampler": "class", "images_per_epoch": 10}, "passes over all pictures"),
+        ({"loss_optimizer": "LBFGS"}, "computes the loss of one batch many times a step"),
     ],
 )
 def test_what_does_not_fit_together_is_said(settings: dict[str, Any], says: str) -> None:

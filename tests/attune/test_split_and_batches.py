@@ -8,6 +8,7 @@ import pytest
 
 from attune.config import check_settings
 from attune.data.batches import bisect, epoch_batches, hard_batches
+from attune.data.class_batches import class_batches
 from attune.data.parts import load_parts
 from attune.data.split import split_by_group
 from attune.errors import DataError
@@ -292,3 +293,20 @@ def test_a_dataset_of_one_pair_is_refused(attune_home: Path, make_examples: Make
     ten = push("others", make_examples(11)[1:]).fingerprint
     with pytest.raises(DataError, match="eval_data 'shapes' has 1 picture; at least 2"):
         load_parts(check_settings({"model": "starter", "train_data": "others", "eval_data": "shapes"}), ten, one)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("batch_size", "items"), [(12, 4), (8, 2), (16, 4), (4, 8)])
+def test_classes_meet_in_batches_and_every_row_comes_once(seed: int, batch_size: int, items: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = [f"class {number}" for number in rng.integers(0, 9, 90)] + ["alone"]
+
+    batches = class_batches(labels, batch_size, items, rng)
+
+    assert sorted(row for batch in batches for row in batch) == list(range(91))
+    assert len(batches) == len(epoch_batches([str(row) for row in range(91)], batch_size, rng))
+    if items < batch_size:
+        sizes = [len(batch) for batch in batches]
+        assert max(sizes) - min(sizes) <= items
+        several = [max(Counter(labels[row] for row in batch).values()) for batch in batches]
+        assert all(2 <= most <= 2 * items for most in several)

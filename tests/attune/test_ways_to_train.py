@@ -10,14 +10,17 @@ import torch
 from safetensors.torch import load_file
 
 from attune.config import check_settings
+from attune.errors import DataError, TrainingStopped
 from attune.losses.table import LOSSES
 from attune.models.clip import WEIGHTS, load_clip
 from attune.models.layers import locate
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import STAGES, run_stage
+from attune.training.fit import fit
 from attune.training.job import Job, prepare
 from tests.attune.trained import of_kind, start, validations
+from tests.conftest import coloured_examples
 
 
 @pytest.fixture
@@ -291,3 +294,55 @@ def test_the_temperature_of_a_loss_is_the_models_own(pairs: DatasetReport, tiny_
 
     assert chosen["temperature"] == pytest.approx(own, rel=1e-3)
     assert given == {"temperature": 0.5}
+
+
+@pytest.fixture
+def coloured(attune_home: Path, push: Callable[..., DatasetReport]) -> DatasetReport:
+    """40 pictures whose colour is their label, pushed as `shapes`."""
+    examples = [each.model_copy(update={"label": each.captions[0].split()[0]}) for each in coloured_examples()]
+    return push("shapes", examples)
+
+
+@pytest.mark.parametrize(("name", "sampler"), [("ArcFaceLoss", "random"), ("ProxyNCALoss", "class"), ("FastAPLoss", "auto")])
+def test_a_loss_over_classes_trains_both_towers_and_its_own_weights(
+    coloured: DatasetReport, tiny_vit: Path, name: str, sampler: str
+) -> None:
+    folder = train(name, tiny_vit, loss=name, sampler=sampler, precision="fp32")
+
+    moved = {place.tower for name, place in locate(load_clip(str(tiny_vit)).model).items() if name in changed(folder)}
+
+    assert {"image", "text"} <= moved
+    state = torch.load(folder.checkpoints / "last.pt", weights_only=True)
+    own = set(state["loss"])
+    assert bool(own) == (name != "FastAPLoss")
+    assert ("loss_optimizer" in state) == bool(own)
+    assert load_file(folder.chosen_weights).keys() == load_file(folder.start_weights).keys()  # nothing of the loss's
+
+
+def test_classes_meet_where_the_loss_needs_it(coloured: DatasetReport, tiny_vit: Path) -> None:
+    job = job_of(start("meeting", tiny_vit, loss="FastAPLoss", num_items_per_class=3))
+
+    plan = job.feed.plan(1)
+
+    assert len(plan) == job.recipe.steps_per_epoch
+    assert sorted(row for batch in plan for row in batch) == list(range(len(job.parts.train)))
+    assert all(len({job.parts.train.labels[row] for row in batch}) < len(batch) for batch in plan)
+
+
+def test_a_loss_over_classes_goes_on_as_if_it_had_not_stopped(coloured: DatasetReport, tiny_vit: Path) -> None:
+    settings = {"loss": "ArcFaceLoss", "precision": "fp32", "epochs": 2}
+    unbroken = train("unbroken", tiny_vit, **settings)
+    folder = start("broken", tiny_vit, **{"learning_rate": 3e-4, "ema_decay": 0, **settings})
+    job = prepare(folder, check_settings(folder.load().settings), stop=lambda: job.position.step >= 2)
+
+    with pytest.raises(TrainingStopped):
+        fit(job)
+    run_stage("train", "broken")
+
+    assert all(torch.equal(value, last(folder)[name]) for name, value in last(unbroken).items())
+
+
+@pytest.mark.parametrize("asked", [{"loss": "ArcFaceLoss"}, {"sampler": "class"}])
+def test_pictures_without_labels_have_no_classes(pairs: DatasetReport, tiny_vit: Path, asked: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="takes a label for every picture, and 35 of the 35 training pictures of 'shapes'"):
+        start("unlabelled", tiny_vit, **asked)

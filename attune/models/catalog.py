@@ -1,0 +1,112 @@
+"""The models that there are by name: what each is, how large, and where its weights come from. Loads no torch.
+
+`python -m attune.models.catalog` writes the table anew from open_clip's own lists, in some minutes.
+"""
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from attune.choices import one_of
+from attune.errors import SettingsError
+
+FILE = Path(__file__).parent / "catalog.json"
+TASKS = ("text-to-image",)
+
+ALIASES = {
+    "clip-base-en": "ViT-B-32#openai",
+    "clip-large-en": "ViT-L-14#openai",
+    "clip-base-multi": "xlm-roberta-base-ViT-B-32#laion5b_s13b_b90k",
+    "openai/clip-vit-base-patch32": "ViT-B-32#openai",
+    "openai/clip-vit-base-patch16": "ViT-B-16#openai",
+    "openai/clip-vit-large-patch14": "ViT-L-14#openai",
+    "openai/clip-vit-large-patch14-336": "ViT-L-14-336#openai",
+}
+"""Names of Jina Finetuner and of OpenAI on the Hugging Face hub, and what they are here."""
+
+
+class ModelDescription(NamedTuple):
+    """A model and its weights.
+
+    Attributes:
+        name: what `fit(model=...)` takes.
+        task: one of `TASKS`.
+        dimension: of its embeddings.
+        image_size: side in pixels of the pictures that it takes.
+        context_length: tokens of a text that it reads at most.
+        parameters: of both towers; None where the text tower is fetched from the hub before its size is known.
+        weights: where they come from: a repository on the Hugging Face hub, an address, or this package.
+        licence: of the weights, as far as it is known here; what their own page says counts.
+        aliases: other names of it.
+    """
+
+    name: str
+    task: str
+    dimension: int
+    image_size: int
+    context_length: int
+    parameters: int | None
+    weights: str
+    licence: str
+    aliases: tuple[str, ...]
+
+
+def describe_models(task: str | None = None) -> list[ModelDescription]:
+    """All models by name, the smallest first. Besides these, folders, checkpoints and finished runs are models.
+
+    Args:
+        task: only those for it.
+
+    Raises:
+        SettingsError: if there is no such task.
+    """
+    try:
+        wanted = TASKS if task is None else (one_of(task, TASKS),)
+    except ValueError as error:
+        raise SettingsError(f"task = {task!r} {error}") from None
+    return [model for model in _catalog() if model.task in wanted]
+
+
+@cache
+def _catalog() -> tuple[ModelDescription, ...]:
+    rows: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
+    others = {row["name"]: tuple(alias for alias, name in ALIASES.items() if name == row["name"]) for row in rows}
+    return tuple(ModelDescription(**row, aliases=others[row["name"]]) for row in rows)
+
+
+def _described() -> list[dict[str, Any]]:
+    """The rows of the table, from open_clip and the model in this package."""
+    import open_clip
+
+    from attune.models.source import STARTER
+
+    found = [_row("starter", open_clip.get_model_config(f"local-dir:{STARTER}"), "this package", "CC BY-SA 4.0")]
+    configs = {architecture: open_clip.get_model_config(architecture) for architecture in open_clip.list_models()}
+    for architecture, tag in open_clip.list_pretrained():
+        source = open_clip.get_pretrained_cfg(architecture, tag)
+        weights = source.get("hf_hub", "").strip("/") or source.get("url", "")
+        found.append(_row(f"{architecture}#{tag}", configs[architecture], weights, "see the page of the weights"))
+    return sorted(found, key=lambda row: (row["parameters"] or math.inf, row["name"]))
+
+
+def _row(name: str, config: dict[str, Any], weights: str, licence: str) -> dict[str, Any]:
+    from attune.models.shell import shell
+
+    side = config["vision_cfg"].get("image_size", 224)
+    model = shell(config)
+    return {
+        "name": name,
+        "task": "text-to-image",
+        "dimension": config["embed_dim"],
+        "image_size": side[0] if isinstance(side, list) else side,
+        "context_length": config["text_cfg"].get("context_length", 77),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()) if model is not None else None,
+        "weights": weights,
+        "licence": licence,
+    }
+
+
+if __name__ == "__main__":
+    FILE.write_text("[\n" + ",\n".join(json.dumps(row) for row in _described()) + "\n]\n", encoding="utf-8")
