@@ -1,6 +1,6 @@
 """The models that there are by name, as a table."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -8,20 +8,20 @@ from attune.models.catalog import ModelDescription
 from client.text import Text
 
 
-def models_table(models: Iterable[ModelDescription]) -> Table:
-    """One a row: name, task, dimension, picture size, text length, size, where its weights come from."""
+def models_table(models: Sequence[ModelDescription]) -> Table:
+    """One a row: name and other names, dimension, pixels of a picture's side, parameters, where its weights come from."""
     table = Table(
-        caption="Besides these: a folder, NAME#path/to/checkpoint, NAME#scratch, and every finished run by its name."
+        title=", ".join(sorted({model.task for model in models})),
+        caption="Besides these: a folder, NAME#path/to/checkpoint, NAME#scratch, and every finished run by its name. The "
+        "licence of weights is on their page on the Hugging Face hub.",
     )
-    for title in ("model", "task"):
-        table.add_column(title, overflow="fold")
-    for title in ("dimension", "pixels", "tokens", "parameters"):
-        table.add_column(title, justify="right")
-    for title in ("weights from", "licence"):
-        table.add_column(title, overflow="fold")
+    table.add_column("model", overflow="fold", ratio=3)
+    for title in ("dim", "pixels", "size"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("weights from", overflow="fold", ratio=2)
     for model in models:
-        name = "\n".join((model.name, *model.aliases))
-        numbers = (model.dimension, model.image_size, model.context_length)
         size = f"{model.parameters / 1e6:,.0f} M" if model.parameters else "?"
-        table.add_row(Text(name), model.task, *map(str, numbers), size, Text(model.weights), model.licence)
+        licence = f" ({model.licence})" if model.licence else ""
+        names = "\n".join((model.name, *(f"= {alias}" for alias in model.aliases)))
+        table.add_row(Text(names), str(model.dimension), str(model.image_size), size, Text(f"{model.weights}{licence}"))
     return table

@@ -38,7 +38,7 @@ class ModelDescription(NamedTuple):
         context_length: tokens of a text that it reads at most.
         parameters: of both towers; None where the text tower is fetched from the hub before its size is known.
         weights: where they come from: a repository on the Hugging Face hub, an address, or this package.
-        licence: of the weights, as far as it is known here; what their own page says counts.
+        licence: of the weights in this package; empty for others, whose own page says it.
         aliases: other names of it.
     """
 
@@ -87,7 +87,7 @@ def _described() -> list[dict[str, Any]]:
     for architecture, tag in open_clip.list_pretrained():
         source = open_clip.get_pretrained_cfg(architecture, tag)
         weights = source.get("hf_hub", "").strip("/") or source.get("url", "")
-        found.append(_row(f"{architecture}#{tag}", configs[architecture], weights, "see the page of the weights"))
+        found.append(_row(f"{architecture}#{tag}", configs[architecture], weights, ""))
     return sorted(found, key=lambda row: (row["parameters"] or math.inf, row["name"]))
 
 

@@ -136,3 +136,15 @@ def test_fit_refuses_options_that_make_no_sense(arguments: list[str], message: s
     result = run_client("fit", "--model", "starter", *arguments)
     assert result.returncode == 2
     assert message in result.stderr
+
+
+def test_models_are_listed_by_name_and_no_match_is_said() -> None:
+    found = run_client("models", "--like", "CLIP-base-EN")
+    assert found.returncode == 0, found.stderr
+    assert "ViT-B-32#openai" in found.stdout
+    assert "= clip-base-en" in found.stdout
+    assert "151 M" in found.stdout
+
+    none = run_client("models", "--like", "no-such-model")
+    assert none.returncode == 1
+    assert "No model has 'no-such-model' in its name" in none.stderr
