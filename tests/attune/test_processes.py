@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import torch
 
 from attune.errors import DataError, TrainingStopped
 from attune.runs.folder import RunFolder
+from attune.schemas import DatasetReport
 from attune.stages import run_stage
 from tests.attune.trained import of_kind, start, validations
+from tests.conftest import coloured_examples
 
 SETTINGS = {
     "batch_size": 15,  # 66 or so pictures are 5 batches of 13 or 14: shares are unequal
@@ -71,6 +74,22 @@ def test_two_processes_train_as_one_and_stop_when_asked_to(model: Path) -> None:
         "optimizer.safetensors",
         "start.safetensors",
     ]
+
+
+def test_two_processes_train_the_weights_of_a_loss_as_one(
+    attune_home: Path, tiny_vit: Path, push: Callable[..., DatasetReport]
+) -> None:
+    push("shapes", [each.model_copy(update={"label": each.captions[0].split()[0]}) for each in coloured_examples()])
+    settings = {"loss": "ArcFaceLoss", "learning_rate": 3e-4, "epochs": 2, "ema_decay": 0}
+
+    runs = [start(f"in-{count}", tiny_vit, processes=count, **settings) for count in (1, 2)]
+    for run in runs:
+        run_stage("train", run.reference)
+
+    alone, together = (torch.load(run.checkpoints / "last.pt", weights_only=True) for run in runs)
+    for part in ("model", "loss"):
+        for name, value in alone[part].items():
+            torch.testing.assert_close(together[part][name], value, rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
