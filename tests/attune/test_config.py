@@ -113,7 +113,7 @@ def test_all_problems_come_together_each_with_its_field_and_value() -> None:
         "- model is missing: `starter`",
         "- train_data = 'no/slash' is not a valid name. Use 1 to 100 letters",
         "- epoch = 3: there is no such setting (did you mean 'epochs'?)",
-        "- loss = 'ClipLos' is not known (did you mean 'CLIPLoss'?). Use one of: auto, CLIPLoss",
+        "- loss = 'ClipLos' is not known (did you mean 'CLIPLoss'?). Use one of: CLIPLoss",
         "- batch_size = 1: input should be greater than or equal to 2. Pictures per optimizer step",
         "- precision = 'fp8': input should be 'auto', 'bf16' or 'fp32'. Arithmetic",
         "- learning_rate = 'fast': input should be a valid number",
