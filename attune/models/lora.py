@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class LowRank(nn.Module):
         """The corrected weight."""
         # The sum is rounded once, by whoever uses it: under autocast the product would be rounded to bf16 here, but not
         # in the merged weights.
-        with torch.autocast(weight.device.type, enabled=False):
+        with nullcontext() if weight.is_meta else torch.autocast(weight.device.type, enabled=False):
             change: Tensor = self.scale * (self.B @ self.A)
             return weight + change.view_as(weight).to(weight.dtype)
 

@@ -220,7 +220,7 @@ def test_the_record_has_every_decision_with_a_plain_value() -> None:
 
     assert record["total_steps"] == record["epochs"] * record["steps_per_epoch"]
     assert "auto" not in record.values()
-    assert all(isinstance(value, int | float | str) for value in record.values())
+    assert all(isinstance(value, int | float | str | dict) for value in record.values())
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,14 @@ def test_what_is_not_trained_needs_no_gradients() -> None:
     assert whole.pixels == 3 * 224 * 224
 
 
+def test_low_rank_changes_are_few() -> None:
+    few, whole = (count(check_settings({**CROWD, "processes": 1, **more})) for more in ({"lora_rank": 8}, {}))
+
+    assert few is not None
+    assert whole is not None
+    assert few.trainable < whole.trainable / 20
+
+
 def test_a_containers_memory_is_its_limit(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     assert memory_of("cpu", tmp_path) == 1_000_000
