@@ -140,7 +140,8 @@ class FinetuningSettings(BaseModel):
         default="openai",
         min_length=1,
         description="Sentences that class names are put in, to tell labelled pictures apart with nothing trained: `openai` "
-        "(seven), `simple` (one), or the path of a text file with a sentence a line, such as `a photo of a {c}.`.",
+        "(seven), `simple` (one), or the path, on the service's machine, of a text file with a sentence a line, such as "
+        "`a photo of a {c}.`.",
     )
     eval_split: float = Field(
         default=0.1,

@@ -26,7 +26,7 @@ def metrics_table(run: "FinetuningRun") -> Table:
     from attune.evaluation.comparison import comparison, sides
 
     result, names = run.evaluation, sides(run)
-    table = _section_table(comparison(result), [*names, "difference"] if result.before else names[1:])
+    table = _section_table(comparison(result), [*names, "difference"] if result.before else [names[1], "95 % interval"])
     notes = [_note(names)] if result.before else []
     table.title = Text(f"{run.reference}: {result.images} held-out pictures, {result.captions} captions")
     table.caption = Text("\n".join([*notes, *result.warnings]))
@@ -61,7 +61,8 @@ def _note(names: tuple[str, str]) -> str:
 
 
 def _section_table(section: "Section", headings: Sequence[str]) -> Table:
-    """The columns before, after, difference and p, as far as there are headings; of one heading, after alone."""
+    """The columns before, after, difference and p, as far as there are headings; of a model alone, it and its interval."""
+    alone = all(row.before is None for row in section.rows)
     table = Table("metric", caption_justify="left")
     for heading in headings:
         table.add_column(Text(heading), justify="right")
@@ -69,7 +70,7 @@ def _section_table(section: "Section", headings: Sequence[str]) -> Table:
         style = {"better": "green", "worse": "red"}.get(row.verdict, "")
         p = "" if row.p_value is None else p_value(row.p_value)
         cells: list[str | Text] = [figure(row.before), figure(row.after), Text(row.difference, style), p]
-        shown = cells[: len(headings)] if len(headings) > 1 else cells[1:2]
+        shown = [figure(row.after), row.interval] if alone else cells[: len(headings)]
         table.add_row(row.label, *shown, end_section=row.metric.endswith("median_rank"))
     return table
 

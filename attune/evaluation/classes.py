@@ -82,8 +82,9 @@ def why_no_probe(classes: Classes, parts: Parts) -> str:
 
 
 def classes_fingerprint(classes: Classes, prompts: Sequence[str]) -> str:
-    """SHA-256 of the classes, the held-out pictures' labels and the prompts: what zero-shot figures depend on."""
-    return hashlib.sha256(json.dumps([classes.names, classes.test.labels, prompts]).encode()).hexdigest()
+    """SHA-256 of the classes, who has which label, and the prompts: what zero-shot figures depend on."""
+    known = [classes.names, classes.rows.tolist(), classes.test.labels, prompts]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def _name(label: str) -> str:

@@ -140,15 +140,19 @@ def printed(table: RenderableType) -> str:
 MEASURED = {"text_to_image_recall@5": 0.5, "image_to_text_mrr": 0.25}
 
 
-def test_a_model_without_a_baseline_has_one_column() -> None:
-    result = EvaluationResult(images=24, captions=48, after=MEASURED, warnings=["few pictures: 24"])
+def test_a_model_without_a_baseline_is_shown_with_its_own_intervals() -> None:
+    low, high = ({name: value + change for name, value in MEASURED.items()} for change in (-0.1, 0.1))
+    result = EvaluationResult(
+        images=24, captions=48, after=MEASURED, after_low=low, after_high=high, warnings=["few pictures: 24"]
+    )
     run = FinetuningRun(name="alone", settings={"eval_data": "shapes"}, evaluation=result)
 
     shown = printed(metrics_table(run))
 
     heading, *_ = [line for line in shown.splitlines() if "metric" in line]
-    assert heading.split() == ["┃", "metric", "┃", "model", "┃"]
+    assert heading.split() == ["┃", "metric", "┃", "model", "┃", "95", "%", "interval", "┃"]
     assert "0.500" in shown
+    assert "0.400 to 0.600" in shown
     assert "difference" not in shown
     assert "few pictures: 24" in shown
     assert "0.500" in printed(runs_table([run]))
