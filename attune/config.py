@@ -65,7 +65,7 @@ def _layer_wise_lr_decay(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]
     return raw, [f"{name} is {outside!r}, and {inside!r} in optimizer_options. Give it once"]
 
 
-def _is_plain(value: Any, levels: int = 4) -> bool:
+def _is_plain(value: Any, levels: int = 6) -> bool:
     """Whether a value is of a size that some setting could have."""
     if isinstance(value, dict | list | tuple):
         inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value

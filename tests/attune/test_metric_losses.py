@@ -356,3 +356,12 @@ def test_what_does_not_fit_together_is_said(settings: dict[str, Any], says: str)
         check_settings({"model": "starter", "train_data": "data", **settings})
 
     assert says in str(caught.value)
+
+
+def test_options_may_be_as_deep_as_losses_have_parts() -> None:
+    reducer = {"name": "MultipleReducers", "reducers": {"loss": {"name": "ThresholdReducer", "low": 0}}}
+    options = {"losses": ["CLIPLoss", {"name": "TripletMarginLoss", "reducer": reducer}]}
+
+    settings = check_settings({"model": "starter", "train_data": "data", "loss": "MultipleLosses", "loss_options": options})
+
+    assert make_loss(settings.loss, settings.loss_options)(*batch(), SCALE).isfinite()
