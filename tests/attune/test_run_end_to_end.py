@@ -235,7 +235,7 @@ def test_an_export_that_does_not_give_back_the_trained_model_is_refused(
     ("change", "error", "said"),
     [
         ({"epoch": 3}, SettingsError, "did you mean 'epochs'"),
-        ({"loss": "Triplet"}, SettingsError, "Use one of: auto, CLIPLoss"),
+        ({"loss": "Triplet"}, SettingsError, "Use one of: CLIPLoss"),
         ({"model": "ViT-B-33#openai"}, ModelError, "Did you mean ViT-B-32"),
         ({"train_data": "absent"}, DataError, "no dataset named 'absent'.*Datasets here: shapes"),
         ({"eval_data": "absent", "eval_split": None}, DataError, "no dataset named 'absent'"),
