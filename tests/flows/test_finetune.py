@@ -208,8 +208,8 @@ def test_second_run_of_a_name_is_refused(attune: AttuneClient, run: Run, tiny_mo
 
 
 def test_bad_settings_are_refused_together(attune: AttuneClient) -> None:
-    with pytest.raises(SettingsError, match=r"(?s)loss = 'ClipLoss'.*CLIPLoss.*learning_rat.*learning_rate"):
-        attune.fit("starter", "flickr", loss="ClipLoss", learning_rat=1)
+    with pytest.raises(SettingsError, match=r"(?s)loss = 'CLIPLos'.*CLIPLoss.*learning_rat.*learning_rate"):
+        attune.fit("starter", "flickr", loss="CLIPLos", learning_rat=1)
 
 
 def test_unknown_model_is_refused_at_once(attune: AttuneClient, run: Run) -> None:
