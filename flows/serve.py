@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -58,26 +57,44 @@ def flow_config(path: Path, port: int | None = None, monitoring_port: int | None
 
 
 def serve(config: dict[str, Any], stop: threading.Event) -> int:
-    """Runs a Flow until it is to stop or a process of it is lost; no process of it is left then. Returns the exit code."""
+    """Runs a Flow until it is to stop; no process of it is left then. Returns the exit code."""
     from jina import Flow
     from jina.excepts import RuntimeFailToStart
 
     flow = Flow.load_config(yaml.safe_dump(config, sort_keys=False))
     flow.close = lambda: None  # it would wait forever for parts that wait for one that failed
+    is_up = threading.Event()
+    threading.Thread(target=_end_if_lost, args=(is_up, stop), daemon=True).start()
     try:
         flow.start()
     except RuntimeFailToStart:  # the log says why
+        stop.set()
         end(multiprocessing.active_children())
         return 1
-    processes = multiprocessing.active_children()
-    lost: list[BaseProcess] = []
-    while not (stop.is_set() or lost):
-        wait([process.sentinel for process in processes], timeout=0.5)
-        lost = [process for process in processes if not process.is_alive()]
-    if not stop.is_set():
-        logger.error("%s; the rest is stopped", "; ".join(_how_it_ended(process) for process in lost))
-    end(processes)
-    return 0 if stop.is_set() else LOST
+    is_up.set()
+    stop.wait()
+    end(multiprocessing.active_children())
+    return 0
+
+
+def _end_if_lost(is_up: threading.Event, stop: threading.Event) -> None:
+    """Ends the Flow and this process with the code `LOST` when a process of it is gone before it is to stop.
+
+    Also while the Flow starts, when Jina would wait minutes for a part that was killed; it sees itself when one gives up.
+    """
+    known: set[BaseProcess] = set()
+    while not stop.wait(0.2):
+        known.update(multiprocessing.active_children())
+        lost = [process for process in known if process.exitcode is not None and (is_up.is_set() or process.exitcode < 0)]
+        if lost:
+            logger.error("%s; the rest is stopped", "; ".join(map(_how_it_ended, lost)))
+            if is_up.is_set():
+                end(list(known))
+            else:  # those that start do not stop in order
+                for process in known:
+                    process.kill()
+            logging.shutdown()
+            os._exit(LOST)
 
 
 def end(processes: list[BaseProcess]) -> None:

@@ -32,6 +32,12 @@ class AttuneGateway(CompositeBaseServer, BaseGateway):
         ]
         self.gateways = self.servers
 
+    async def setup_server(self) -> None:
+        """Waits until the executors answer, or it is asked to stop: Jina tells that to the whole, but not to its parts."""
+        for server in self.servers:
+            server.is_cancel = self.is_cancel
+        await super().setup_server()
+
     async def shutdown(self) -> None:
         """Takes no more requests, and waits for those it has."""
         self.guard.is_closing = True

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import pytest
@@ -18,6 +19,7 @@ import yaml
 from attune.errors import RunNotFound, ServiceUnavailable
 from attune.schemas import TrainingExample
 from client import AttuneClient
+from flows import background
 from flows.background import Service, free_ports, running, small_flow
 from flows.serve import LOST, flow_config, supervise
 from tests.processes import descendants, is_alive, is_loopback, listening, wait_until
@@ -190,6 +192,25 @@ def test_a_service_that_lost_a_part_is_started_again(small: Service, victim: str
     assert not set(descendants(small.process.pid)[1:]) & set(before)
 
 
+def test_a_part_that_is_killed_while_the_service_starts_does_not_stop_it_from_coming_up(tmp_path: Path) -> None:
+    flow = small_flow(tmp_path)
+
+    def parts() -> list[int]:
+        found = psutil.process_iter(["cmdline"])
+        return [process.pid for process in found if {str(flow), "--once"} <= set(process.info["cmdline"] or ())]
+
+    thread, services = in_thread(lambda: background.start(flow, tmp_path / "home", tmp_path / "service.log"))
+    assert wait_until(lambda: bool(listening(parts())), 60)
+    os.kill(next(pid for pid in parts() if listening([pid])), signal.SIGKILL)
+    thread.join(300)
+
+    try:
+        assert AttuneClient(services[0].grpc).list_runs() == []
+        assert "ended by SIGKILL; the rest is stopped" in (tmp_path / "service.log").read_text()
+    finally:
+        background.stop(services[0].process)
+
+
 def test_sigterm_ends_every_process_and_sigkill_as_well(tmp_path: Path) -> None:
     for number, code in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
         with running(small_flow(tmp_path), tmp_path / "home", tmp_path / "service.log") as service:
@@ -248,7 +269,7 @@ time.sleep(600)
 def started(flow: str, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`python -m flows.serve` of a Flow that ends by itself."""
     command = [sys.executable, "-W", "ignore", "-m", "flows.serve", flow, *options]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=90)
 
 
 def test_bad_settings_end_the_start_with_one_clear_line(tmp_path: Path) -> None:
@@ -312,11 +333,14 @@ class Counted:
         return len(self.file.read_text().splitlines()) if self.file.exists() else 0
 
 
-def in_thread(call: Callable[[], int]) -> tuple[threading.Thread, list[int]]:
-    codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(call()))
+T = TypeVar("T")
+
+
+def in_thread(call: Callable[[], T]) -> tuple[threading.Thread, list[T]]:
+    returned: list[T] = []
+    thread = threading.Thread(target=lambda: returned.append(call()))
     thread.start()
-    return thread, codes
+    return thread, returned
 
 
 def test_what_never_came_up_is_not_tried_again(tmp_path: Path) -> None:
