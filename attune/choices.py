@@ -1,7 +1,10 @@
 """Values out of a list of known ones, and what to say of others."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attune.errors import SettingsError
 
 LONGEST = 200
 """Characters of a value that is compared with known ones: it takes the more time the longer it is."""
@@ -16,6 +19,23 @@ def one_of(value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ValueError(f"is not known{did_you_mean(value, known)}. Use one of: {', '.join(known)}")
     return value
+
+
+def check_option(setting: str, name: str, option: str, known: Mapping[str, Any]) -> None:
+    """Passes if what is named takes an option.
+
+    Args:
+        setting: where the option was given: `loss_options`.
+        name: of what it is for.
+        option: its name.
+        known: the options that there are, with their defaults.
+
+    Raises:
+        SettingsError: with the options there are, and the nearest.
+    """
+    if option not in known:
+        there = ", ".join(f"{one} = {default}" for one, default in known.items()) or "none"
+        raise SettingsError(f"{setting}: {name} takes no {option!r}{did_you_mean(option, known)}. Its options are: {there}")
 
 
 def did_you_mean(value: str, known: Iterable[str]) -> str:

@@ -70,6 +70,11 @@ class EvaluationCallback(BaseModel):
         return self
 
     @property
+    def searched(self) -> str:
+        """The dataset that is searched."""
+        return self.index_data or self.query_data
+
+    @property
     def encoders(self) -> tuple[Encoder, Encoder]:
         """What embeds the queries, and what embeds the index."""
         other: dict[Encoder | None, Encoder] = {"clip-text": "clip-vision", "clip-vision": "clip-text", None: "clip-text"}

@@ -53,7 +53,7 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         check_labels(parts.train, settings)
     watched: dict[str, str] = {}
     for callback in settings.callbacks:
-        names = (callback.query_data, callback.index_data or callback.query_data)
+        names = (callback.query_data, callback.searched)
         watched |= {name: _fingerprint(name) for name in names}
         belonging(callback, *(load_pairs(watched[name]) for name in names))
     return {

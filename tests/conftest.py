@@ -78,6 +78,11 @@ def coloured_examples() -> list[TrainingExample]:
     ]
 
 
+def labelled_examples() -> list[TrainingExample]:
+    """The same, each with its colour as its label."""
+    return [each.model_copy(update={"label": each.captions[0].split()[0]}) for each in coloured_examples()]
+
+
 @pytest.fixture(autouse=True)
 def _settings_of_this_test() -> Iterator[None]:
     """The service's settings are read once in a process; no test is to see those of another."""

@@ -33,8 +33,8 @@ def epoch_batches(
     if rows_per_epoch is not None and rows_per_epoch < len(groups):
         drawn = rng.choice(len(groups), size=rows_per_epoch, replace=False)
         return [drawn[batch] for batch in epoch_batches([groups[row] for row in drawn], batch_size, rng)]
-    members = _members(groups)
-    count = _number_of_batches(len(groups), batch_size)
+    members = members_of(groups)
+    count = number_of_batches(len(groups), batch_size)
     names = list(members)
     deck: list[int] = []
     for index in rng.permutation(len(names)):
@@ -77,9 +77,9 @@ def hard_batches(
         drawn = rng.choice(len(groups), size=rows_per_epoch, replace=False)
         chosen = [groups[row] for row in drawn]
         return [drawn[batch] for batch in hard_batches(embeddings[drawn], chosen, batch_size, rng, cluster_size)]
-    count = _number_of_batches(len(groups), batch_size)
+    count = number_of_batches(len(groups), batch_size)
     turns: dict[int, list[int]] = defaultdict(list)
-    for rows in _members(groups).values():
+    for rows in members_of(groups).values():
         for turn, index in enumerate(rng.permutation(len(rows))[:count]):
             turns[turn].append(rows[index])
     deck: list[int] = []
@@ -146,11 +146,12 @@ def _separated(batches: Sequence[np.ndarray], groups: Sequence[str]) -> list[lis
     return [list(each.values()) for each in members]
 
 
-def _number_of_batches(rows: int, batch_size: int) -> int:
+def number_of_batches(rows: int, batch_size: int) -> int:
+    """Of a pass over so many rows, at least 1."""
     return max(1, -(-rows // batch_size))
 
 
-def _members(groups: Sequence[str]) -> dict[str, list[int]]:
+def members_of(groups: Sequence[str]) -> dict[str, list[int]]:
     """The rows of each group."""
     members: dict[str, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):

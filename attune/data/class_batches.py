@@ -1,9 +1,10 @@
 """Batches in which several pictures of each class meet."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
+
+from attune.data.batches import members_of, number_of_batches
 
 
 def class_batches(labels: Sequence[str], batch_size: int, items: int, rng: np.random.Generator) -> list[np.ndarray]:
@@ -26,15 +27,13 @@ def class_batches(labels: Sequence[str], batch_size: int, items: int, rng: np.ra
         Six rows with the labels a a a a b b, `batch_size=4` and `items=2`: batches such as `[3, 0, 5, 4]` and `[2, 1]`.
     """
     items = min(items, batch_size)  # else there could be fewer lots than batches
-    members: dict[str, list[int]] = defaultdict(list)
-    for row, label in enumerate(labels):
-        members[label].append(row)
+    members = members_of(labels)
     names = list(members)
     lots = []
     for index in rng.permutation(len(names)):
         rows = rng.permutation(members[names[index]])
         lots += [rows[start : start + items] for start in range(0, len(rows), items)]
-    batches: list[list[np.ndarray]] = [[] for _ in range(max(1, -(-len(labels) // batch_size)))]
+    batches: list[list[np.ndarray]] = [[] for _ in range(number_of_batches(len(labels), batch_size))]
     sizes = np.zeros(len(batches), dtype=np.int64)
     for place, lot in enumerate(lots):
         # The emptiest one, and of several the next in turn, so that a class's lots part.

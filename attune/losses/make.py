@@ -4,12 +4,11 @@ import inspect
 from functools import partial
 from typing import Any, NamedTuple
 
-from attune.choices import did_you_mean
+from attune.choices import check_option
 from attune.errors import SettingsError
 from attune.losses.class_loss import ClassLoss
 from attune.losses.contrastive import CONTRASTIVE, Loss
 from attune.losses.metric_learning import MetricLoss
-from attune.losses.parts import make_part
 from attune.losses.sum import SumOfLosses
 from attune.losses.table import LOSSES, check_loss
 
@@ -50,6 +49,9 @@ def make_loss(
         return _sum(options, miner, miner_options, scope)
     if kind.ours:
         return _contrastive(name, options)
+    # Here, as it takes a second to load, and most runs have no use for it.
+    from attune.losses.parts import make_part
+
     if kind.classes:
         counts = {"num_classes": scope.classes, "embedding_size": scope.dimension, "descriptors_dim": scope.dimension}
         return ClassLoss(make_part("loss_options", name, options, counts))
@@ -97,11 +99,7 @@ def _contrastive(name: str, options: dict[str, Any]) -> Loss:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
     for option, value in options.items():
-        if option not in known:
-            there = ", ".join(f"{one} = {default}" for one, default in known.items()) or "none"
-            raise SettingsError(
-                f"loss_options: {name} takes no {option!r}{did_you_mean(option, known)}. Its options are: {there}"
-            )
+        check_option("loss_options", name, option, known)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
             raise SettingsError(f"loss_options.{option} = {value!r}: give a number from 0 to below 1")
     return partial(loss, **options) if options else loss

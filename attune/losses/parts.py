@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_metric_learning import distances, losses, miners, reducers, regularizers
 from torch import nn
 
-from attune.choices import did_you_mean
+from attune.choices import check_option, did_you_mean
 from attune.errors import SettingsError
 from attune.losses.dynamic_soft_margin import DynamicSoftMargin
 from attune.losses.table import LOSSES, MINERS
@@ -58,11 +58,7 @@ def make_part(setting: str, name: str, options: dict[str, Any], counts: dict[str
     kind = _class_of(name)
     known = _options_of(kind)
     for option in options:
-        if option not in known:
-            raise SettingsError(
-                f"{setting}: {name} takes no {option!r}{did_you_mean(option, known)}. Its options are: "
-                f"{', '.join(f'{one} = {default}' for one, default in known.items())}"
-            )
+        check_option(setting, name, option, known)
     given: dict[str, Any] = {name: count for name, count in (counts or {}).items() if name in _arguments(kind)}
     given |= {option: _value(f"{setting}.{option}", option, value) for option, value in options.items()}
     try:

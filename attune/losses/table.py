@@ -6,7 +6,7 @@ Those of pytorch-metric-learning (Musgrave et al. 2020, arXiv:2008.09164) have i
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from attune.choices import did_you_mean
+from attune.choices import one_of
 
 
 class Kind(NamedTuple):
@@ -129,22 +129,22 @@ def check_miner(name: str) -> str:
     return _known(name, MINERS, REFUSED_MINERS)
 
 
-def names_of(loss: str, options: Mapping[str, Any]) -> list[str]:
-    """The losses that a loss is made of: itself, or those of `MultipleLosses`."""
-    if loss != "MultipleLosses":
-        return [loss]
-    parts = options.get("losses")
-    names = [part.get("name") if isinstance(part, dict) else part for part in parts] if isinstance(parts, list) else []
-    return [ALIASES.get(name, name) for name in names if isinstance(name, str)]
+def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
+    """The known losses that a loss is made of: itself, or those of `MultipleLosses`."""
+    names = [loss]
+    if loss == "MultipleLosses":
+        parts = options.get("losses")
+        given = parts if isinstance(parts, list) else []
+        names = [str(part.get("name") if isinstance(part, dict) else part) for part in given]
+    return [LOSSES[name] for name in (ALIASES.get(name, name) for name in names) if name in LOSSES]
 
 
 def needs_classes(loss: str, options: Mapping[str, Any]) -> bool:
     """Whether every picture has to be labelled for a loss."""
-    return any(name in LOSSES and LOSSES[name].classes for name in names_of(loss, options))
+    return any(kind.classes for kind in kinds_of(loss, options))
 
 
 def _known(name: str, known: tuple[str, ...], refused: dict[str, str]) -> str:
-    if name in known:
-        return name
-    reason = f"is not for this: {refused[name]}" if name in refused else f"is not known{did_you_mean(name, known)}"
-    raise ValueError(f"{reason}. Use one of: {', '.join(known)}")
+    if name in refused:
+        raise ValueError(f"is not for this: {refused[name]}. Use one of: {', '.join(known)}")
+    return one_of(name, known)

@@ -114,7 +114,7 @@ def load_watches(settings: FinetuningSettings, fingerprints: dict[str, str], cli
     """
     watches = []
     for callback in settings.callbacks:
-        names = (callback.query_data, callback.index_data or callback.query_data)
+        names = (callback.query_data, callback.searched)
         queries, index = (
             Items(encoder, load_pairs(fingerprints[name]), open_pixels(fingerprints[name], clip.preprocess, clip.resize))
             for name, encoder in zip(names, callback.encoders, strict=True)
@@ -131,7 +131,6 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
         DataError: if no query has a right answer, a query has only one answer to choose from, or there are more pairs of a
             query and a right answer than `MOST_PAIRS`.
     """
-    searched = callback.index_data or callback.query_data
     labelled = all(queries.labels) and all(index.labels)
     asked, there = (
         [
@@ -145,15 +144,16 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
     if not set(asked) & {name for name, count in Counter(there).items() if count >= enough}:
         raise DataError(
             f"callbacks: no query of {callback.query_data!r} has a right answer in "
-            f"{searched!r} (the same {'label' if labelled else 'picture'}"
+            f"{callback.searched!r} (the same {'label' if labelled else 'picture'}"
             f"{', besides itself' if callback.exclude_self else ''}). Give every picture of both a label, or use data that "
             "holds the same pictures"
         )
     if len(there) - callback.exclude_self < 2:
         kind = "caption" if callback.encoders[1] == "clip-text" else "picture"
+        besides = ", besides the query" if callback.exclude_self else ""
         raise DataError(
-            f"callbacks: {searched!r} has one {kind} to search{', besides the query' if callback.exclude_self else ''}: it "
-            f"comes first whatever the model. Give data with more {kind}s"
+            f"callbacks: {callback.searched!r} has one {kind} to search{besides}: it comes first whatever the model. Give "
+            f"data with more {kind}s"
         )
     right = Counter(there)
     pairs = sum(right[name] for name in asked)
@@ -172,7 +172,7 @@ def watch(job: "Job", epoch: int) -> None:
         with job.progress.clock("validation"):
             queries, index = (items.embed(job.clip, callback.batch_size) for items in (one.queries, one.index))
             values = one.figures(queries, index)
-        name = callback.caption or f"{callback.query_data} in {callback.index_data or callback.query_data}"
+        name = callback.caption or f"{callback.query_data} in {callback.searched}"
         said = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in values.items())
         job.log(
             f"{name}, epoch {epoch}, first {one.limit}: {said}",

@@ -12,7 +12,6 @@ from attune.data.batches import epoch_batches, hard_batches
 from attune.data.captions import Captions, Change
 from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
-from attune.data.labels import Labels
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.losses.table import needs_classes
@@ -60,7 +59,7 @@ class Feed:
     Attributes:
         image_table: embeddings (rows, dim) of all training pictures, if the image tower is locked.
         text_table: embeddings (captions, dim) of all captions, if the text tower is locked.
-        classes: of all training pictures, for losses over classes.
+        classes: number of each training picture's class, int64 (rows,), from 0, for losses over classes.
         look_alikes: the starting model's embeddings (rows, dim) of all training pictures, for hard negatives.
     """
 
@@ -88,7 +87,7 @@ class Feed:
         self.image_table: Tensor | None = None
         self.text_table: Tensor | None = None
         self.look_alikes: np.ndarray | None = None
-        self.classes = Labels.of(pairs) if needs_classes(recipe.loss, recipe.loss_options) else None
+        self.classes = _numbered(pairs.labels) if needs_classes(recipe.loss, recipe.loss_options) else None
         self._rows = cache.rows(pairs.images)
 
     def plan(self, epoch: int) -> list[np.ndarray]:
@@ -140,7 +139,7 @@ class Feed:
             texts=self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last])),
             positives=None if positives is None else self._move(positives),
             ignored=self._move(ignored) if ignored is not None and ignored.any() else None,
-            classes=self._move(torch.from_numpy(self.classes.numbers[rows])) if self.classes else None,
+            classes=self._move(torch.from_numpy(self.classes[rows])) if self.classes is not None else None,
             image_counts=[part.stop - part.start for part in slices],
             text_counts=[int(end - begin) for begin, end in bounds],
         )
@@ -157,3 +156,9 @@ class Feed:
         if self.clip.device.type != "cuda" or tensor.device == self.clip.device:
             return tensor
         return tensor.pin_memory().to(self.clip.device, non_blocking=True)
+
+
+def _numbered(labels: list[str]) -> np.ndarray:
+    """A number for each label, equal ones for equal labels, from 0: int64 (labels,)."""
+    numbers: np.ndarray = np.unique(np.asarray(labels, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+    return numbers

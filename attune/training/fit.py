@@ -121,9 +121,8 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
             if action == "roll_back":
                 return False
             if action == "step":
-                job.optimizer.step()
-                if job.loss_optimizer is not None:
-                    job.loss_optimizer.step()
+                for optimizer in job.optimizers:
+                    optimizer.step()
                 with torch.no_grad():
                     job.clip.model.logit_scale.clamp_(0, math.log(max(MAX_LOGIT_SCALE, job.guards.scale.start_scale)))
                 if job.average is not None:
@@ -162,18 +161,16 @@ def compute_gradients(job: Job, batch: Batch) -> float:
                 model=model,
             )
 
-    weights = [*model.parameters(), *(job.criterion.parameters() if isinstance(job.criterion, torch.nn.Module) else ())]
-
     def clear() -> None:
-        for weight in weights:
-            weight.grad = None
+        for optimizer in job.optimizers:
+            optimizer.zero_grad(set_to_none=True)
 
     if job.world.size == 1:
         loss, position.micro_batch_size = with_enough_memory(attempt, position.micro_batch_size, len(batch), job.log, clear)
     else:  # processes wait for each other in every step: one that tried again alone would leave the others waiting
         clear()
         loss = attempt(position.micro_batch_size)
-    average_gradients(weights, job.world)
+    average_gradients([*model.parameters(), *job.loss_weights], job.world)
     return loss.item()
 
 

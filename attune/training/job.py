@@ -76,6 +76,16 @@ class Job:
         """Adds an event to the run's history."""
         return self.history.log
 
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """That of the model, and that of the loss's own weights if it has any."""
+        return [self.optimizer, *([self.loss_optimizer] if self.loss_optimizer is not None else [])]
+
+    @property
+    def loss_weights(self) -> list[torch.nn.Parameter]:
+        """What the loss learns besides the model; empty for most losses."""
+        return list(self.criterion.parameters()) if isinstance(self.criterion, torch.nn.Module) else []
+
     def weights(self) -> dict[str, Tensor]:
         """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
         return merged_state(self.clip.model) if self.settings.lora_rank else self.clip.model.state_dict()
@@ -130,7 +140,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     feed = Feed(parts.train, cache, captions, duplicates, _change(settings), settings, recipe, world, clip)
     _embed_once(clip, feed, settings, recipe)
 
-    criterion = _criterion(recipe, settings, clip, world, len(feed.classes.names) if feed.classes else 0)
+    criterion = _criterion(recipe, settings, clip, world, 0 if feed.classes is None else int(feed.classes.max()) + 1)
 
     retention = parts.retention
     return Job(

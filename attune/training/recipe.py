@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from attune.losses.table import LOSSES, names_of
+from attune.losses.table import LOSSES, kinds_of
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
 from attune.training.schedule import CYCLES, POWER, SHARES, Shape
@@ -148,8 +148,7 @@ def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[s
 def _sampler(settings: FinetuningSettings, loss: str) -> str:
     if settings.sampler != "auto":
         return settings.sampler
-    meets = any(LOSSES[name].meets for name in names_of(loss, settings.loss_options) if name in LOSSES)
-    return "class" if meets else "random"
+    return "class" if any(kind.meets for kind in kinds_of(loss, settings.loss_options)) else "random"
 
 
 def _batch_size(settings: FinetuningSettings, groups: int) -> int:

@@ -52,7 +52,10 @@ def error_of(error: Exception) -> AttuneError:
     if isinstance(error, AttuneError):
         return error
     if isinstance(error, InternalNetworkError | EstablishGrpcConnectionError) or _was_broken_off(error):
-        logger.error("a part of the service does not answer: %s", getattr(error, "details", lambda: error)())
+        logger.error(
+            "a part of the service does not answer: %s",
+            error.details() if isinstance(error, InternalNetworkError) else error,
+        )
         return ServiceUnavailable("A part of the service does not answer. It may be starting again: ask again in a while")
     return _unexpected(type(error).__name__, "".join(traceback.format_exception(error)))
 

@@ -17,7 +17,7 @@ from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport
 from attune.stages import run_stage
 from tests.attune.trained import of_kind, start, validations
-from tests.conftest import coloured_examples
+from tests.conftest import labelled_examples
 
 SETTINGS = {
     "batch_size": 15,  # 66 or so pictures are 5 batches of 13 or 14: shares are unequal
@@ -79,7 +79,7 @@ def test_two_processes_train_as_one_and_stop_when_asked_to(model: Path) -> None:
 def test_two_processes_train_the_weights_of_a_loss_as_one(
     attune_home: Path, tiny_vit: Path, push: Callable[..., DatasetReport]
 ) -> None:
-    push("shapes", [each.model_copy(update={"label": each.captions[0].split()[0]}) for each in coloured_examples()])
+    push("shapes", labelled_examples())
     settings = {"loss": "ArcFaceLoss", "learning_rate": 3e-4, "epochs": 2, "ema_decay": 0}
 
     runs = [start(f"in-{count}", tiny_vit, processes=count, **settings) for count in (1, 2)]

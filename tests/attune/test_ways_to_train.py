@@ -20,7 +20,7 @@ from attune.stages import STAGES, run_stage
 from attune.training.fit import fit
 from attune.training.job import Job, prepare
 from tests.attune.trained import of_kind, start, validations
-from tests.conftest import coloured_examples
+from tests.conftest import labelled_examples
 
 
 @pytest.fixture
@@ -299,8 +299,7 @@ def test_the_temperature_of_a_loss_is_the_models_own(pairs: DatasetReport, tiny_
 @pytest.fixture
 def coloured(attune_home: Path, push: Callable[..., DatasetReport]) -> DatasetReport:
     """40 pictures whose colour is their label, pushed as `shapes`."""
-    examples = [each.model_copy(update={"label": each.captions[0].split()[0]}) for each in coloured_examples()]
-    return push("shapes", examples)
+    return push("shapes", labelled_examples())
 
 
 @pytest.mark.parametrize(("name", "sampler"), [("ArcFaceLoss", "random"), ("ProxyNCALoss", "class"), ("FastAPLoss", "auto")])
