@@ -103,8 +103,9 @@ async def post(
     check_size(path, len(docs), parameters)
     try:
         request = make_request(path, docs, parameters)
+        request.parameters  # noqa: B018  # a number that is none can be written, and not be read again
     except Exception as error:  # numbers beyond 64 bits, lone surrogates, dictionaries without end: each its own class
-        raise DataError(f"The request's documents cannot be passed on: {str(error)[:300]}") from error
+        raise DataError(f"The request cannot be passed on: {str(error)[:300]}") from error
     answer, error = await ask(streamer, guard, request)
     if error:
         raise error

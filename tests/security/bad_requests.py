@@ -1,6 +1,7 @@
 """Requests that no client of ours would send: hypothesis strategies of them, and what may be answered."""
 
 import json
+from functools import cache
 from typing import Any
 
 import docarray.proto as docs_pb
@@ -109,18 +110,17 @@ settings = st.fixed_dictionaries(
     },
 ) | st.dictionaries(texts, anything, max_size=4)
 
-bodies = paths.flatmap(
-    lambda path: st.tuples(
-        st.just(path),
-        st.fixed_dictionaries(
-            {"data": st.lists(fields_of(path), max_size=3)},
-            optional={
-                "parameters": st.dictionaries(st.sampled_from(["name", "upload", "limit", "trainer"]) | texts, anything)
-            },
-        )
-        | anything,
-    )
-)
+
+@cache  # to make a strategy takes longer than to draw from it
+def bodies_for(path: str) -> st.SearchStrategy[tuple[str, Any]]:
+    """Of an endpoint, with its path."""
+    names = st.sampled_from(["name", "upload", "limit", "trainer"]) | texts
+    parameters = st.dictionaries(names, anything)
+    data = st.lists(fields_of(path), max_size=3)
+    return st.tuples(st.just(path), st.fixed_dictionaries({"data": data}, optional={"parameters": parameters}) | anything)
+
+
+bodies = paths.flatmap(bodies_for)
 """An endpoint, and the JSON of a request for it."""
 
 
@@ -218,21 +218,24 @@ def _value(value: Any) -> Value:
     return Value(string_value=value) if isinstance(value, str) else Value(number_value=value)
 
 
-grpc_requests = (paths | st.sampled_from(["", "/", "_jina_dry_run_", "/x", "a" * 5000])).flatmap(
-    lambda path: st.builds(
+@cache
+def grpc_requests_for(path: str) -> st.SearchStrategy[jina_pb2.DataRequestProto]:
+    """Of an endpoint, which may be none."""
+    names = st.sampled_from(["name", "upload", "limit", "trainer", "a__b"])
+    return st.builds(
         request_of,
         st.just(path),
         st.lists(document(_names(path)), max_size=3),
-        st.dictionaries(
-            st.sampled_from(["name", "upload", "limit", "trainer", "a__b"]), st.sampled_from(VALID) | st.floats()
-        ),
+        st.dictionaries(names, st.sampled_from(VALID) | st.floats()),
         st.sampled_from(["", "trainer", ".*", "(", "^run_manager$"]),
     )
-)
 
 
 def _names(path: str) -> st.SearchStrategy[str]:
     return st.sampled_from([*ENDPOINTS[path].takes.model_fields, "x"]) if path in ENDPOINTS else st.text(max_size=5)
+
+
+grpc_requests = (paths | st.sampled_from(["", "/", "_jina_dry_run_", "/x", "a" * 5000])).flatmap(grpc_requests_for)
 
 
 def check_grpc(channel: grpc.Channel, request: jina_pb2.DataRequestProto | bytes, metadata: tuple[Any, ...] = ()) -> None:

@@ -187,6 +187,7 @@ def test_bytes_on_the_grpc_port(open_service: Service, channel: grpc.Channel, co
         ("/push", b'{"data": [{}], "parameters": {"name": "../x", "upload": "../../x"}}'),
         ("/nowhere", b"{}"),
         ("/datasets/commit", b'{"data": [{"name": "x", "upload": "x", "batches": ["../../../etc/passwd"]}]}'),
+        ("/datasets/commit", b'{"data": [], "parameters": {"name": NaN}}'),
     ],
 )
 def test_a_request_that_was_once_a_fault_is_answered(open_service: Service, path: str, body: bytes) -> None:
