@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from attune import errors
 from attune.characters import visible
-from attune.errors import AttuneError, AuthorizationError, LimitExceeded
+from attune.errors import AttuneError, AuthorizationError, DataError, LimitExceeded
 from attune.schemas import ENDPOINTS
 from attune.service.settings import service_settings
 from attune.service.tokens import is_loopback
@@ -60,8 +60,9 @@ class Door:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         limit = largest_request(scope["path"])
         try:
+            host = _host(headers.get("host", ""))
             if not self.guard.required:
-                _check_origin(headers)
+                _check_origin(headers, host)
             if not (scope["path"] in OPEN or scope["path"].startswith(DOCS)):
                 caller = self.guard.caller(headers.get("authorization", ""), (scope["client"] or ("",))[0])
                 if scope["path"] in ENDPOINTS:
@@ -97,17 +98,30 @@ def too_large(limit: int) -> LimitExceeded:
     return LimitExceeded(f"The request is larger than {limit:,} bytes (ATTUNE_MAX_REQUEST). Send several smaller ones")
 
 
-def _check_origin(headers: dict[str, str]) -> None:
+def _host(value: str) -> str:
+    """The name or address in a `host` header, without its port.
+
+    Raises:
+        DataError: if there cannot be such a one; what reads it further on, to redirect, would fail.
+    """
+    try:
+        return urlsplit(f"//{value}").hostname or ""
+    except ValueError as error:
+        raise DataError(f"The header `host` is {value[:100]!r}: {error}. Give the name the service is called by") from error
+
+
+def _check_origin(headers: dict[str, str], host: str) -> None:
     """Keeps web pages that a user of this machine visits from calling the service, where no token does.
 
     A page of another origin says so in `origin`. One that had its own name resolved to 127.0.0.1 shows it in `host`.
     """
-    host = headers.get("host", "")
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and origin.partition("://")[2] != headers.get("host", ""):
         raise AuthorizationError(f"Web pages of {origin[:100]} may not call this service")
-    if is_loopback(service_settings().host) and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-        raise AuthorizationError(f"This service is not {host[:100]!r}. Ask for it as localhost or 127.0.0.1")
+    if is_loopback(service_settings().host) and not is_loopback(host):
+        raise AuthorizationError(
+            f"This service is not {headers.get('host', '')[:100]!r}. Ask for it as localhost or 127.0.0.1"
+        )
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
