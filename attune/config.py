@@ -10,13 +10,15 @@ from attune.choices import did_you_mean
 from attune.errors import SettingsError
 from attune.losses.table import ALIASES, LOSSES
 from attune.optimizers import OPTIMIZERS
-from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, SchedulerOptions
+from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, ModelOptions, SchedulerOptions
 
 LONGEST_TEXT = 4096
 """Characters of a setting: the longest path that Linux knows."""
 
 MOST_SETTINGS = 500
 _REFUSED = "The settings cannot be used:"
+
+_NESTED: dict[str, type[BaseModel]] = {"scheduler_options": SchedulerOptions, "model_options": ModelOptions}
 
 SETTINGS = tuple(FinetuningSettings.model_fields)
 """The names of all settings, in the order of their table."""
@@ -93,6 +95,16 @@ def _model_contradictions(raw: dict[str, Any]) -> list[str]:
             f"continue_optimizer and lora_rank ({raw['lora_rank']!r}): low-rank changes begin anew in every run, so "
             "there is no optimizer state of theirs to go on with. Set continue_optimizer to false"
         )
+    options = raw.get("model_options")
+    if not isinstance(options, dict):
+        return found
+    width, dims = options.get("output_dim"), options.get("matryoshka_dims")
+    if isinstance(width, int) and isinstance(dims, list | tuple):
+        found += [
+            f"model_options.matryoshka_dims: {dim} is not below output_dim ({width}). Name lengths below it, or leave it out"
+            for dim in dims
+            if isinstance(dim, int) and dim >= width
+        ]
     return found
 
 
@@ -246,8 +258,8 @@ def _one_each(error: ValidationError) -> list[Any]:
 def _place(error: Any) -> tuple[str, str, type[BaseModel]]:
     """Where a problem is, as people write it (`callbacks[0].limit`); the name of the field, and whose field it is."""
     field, *inside = map(str, error["loc"])
-    if field == "scheduler_options" and inside:
-        return f"{field}.{inside[0]}", inside[0], SchedulerOptions
+    if field in _NESTED and inside:
+        return f"{field}.{inside[0]}", inside[0], _NESTED[field]
     if field != "callbacks" or not inside:
         return field, field, FinetuningSettings
     number, *names = inside

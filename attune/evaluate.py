@@ -6,6 +6,7 @@ report/index.html     the figures for people, with the rest of what `attune.repo
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +27,7 @@ from attune.evaluation.leakage import Leaks, find_leaks
 from attune.evaluation.look import Look, look, pixels_of
 from attune.evaluation.measure import clusters_of, image_of_text, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
-from attune.evaluation.retrieval_figures import headline, retention, retrieval_figures
+from attune.evaluation.retrieval_figures import headline, matryoshka, retention, retrieval_figures
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
@@ -43,7 +44,8 @@ from attune.settings import FinetuningSettings
 def evaluate(folder: RunFolder) -> EvaluationResult:
     """Measures the starting weights and the chosen ones on the held-out split, in fp32, and writes the report.
 
-    Both go through the same code and the same pixels in one process, so nothing but the weights differs. A run that
+    Both go through the same code and the same pixels in one process, so nothing but the weights differs: with
+    `model_options`, the starting weights are those in the shape that the options ask for. A run that
     trains nothing measures its model, beside its baseline if it has one. Its history says what is being done.
 
     Raises:
@@ -58,7 +60,8 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     _say(folder, "looking for held-out pictures among those it learnt from")
     leaks = _leaks(clip, parts, settings)
     owner = image_of_text(parts.test)
-    first, *others = _sections(folder, before, after, parts, owner, classes, str(clip.device))
+    dims = settings.model_options.matryoshka_dims or clip.matryoshka_dims
+    first, *others = _sections(folder, before, after, parts, owner, classes, dims, str(clip.device))
     rows = [*first.rows, *_zero_shot_rows(others)]
     result = EvaluationResult(
         images=len(parts.test),
@@ -117,7 +120,7 @@ def _look_at_both(
     """What the model before makes of the data, if there is one; what the model after does; and the latter."""
     device = choose_device(settings.devices)
     data = f"{len(parts.test)} held-out pictures and {len(parts.test.texts)} captions"
-    clip = load_named(settings.model, device, settings.seed)
+    clip = load_named(settings.model, device, settings.seed, settings.model_options)
     if settings.trains:
         clip.load_weights(folder.start_weights)
         _say(folder, f"measuring the model before training: {data}")
@@ -179,9 +182,12 @@ def _sections(
     parts: Parts,
     owner: np.ndarray,
     classes: Classes | None,
+    dims: Sequence[int],
     device: str,
 ) -> list[Section]:
     """Every table, the headline first; `owner` is the row of each held-out caption's picture."""
+    width = min(one.test.images.shape[1] for one in (before, after) if one)
+    dims = [dim for dim in dims if dim < width]  # a baseline may be of fewer numbers than those
 
     def figures(one: Look, name: str) -> list[Figures]:
         of_classes = ""
@@ -193,6 +199,7 @@ def _sections(
         return [
             headline(one.test, owner),
             *retrieval_figures(one.test, owner, device),
+            *([matryoshka(one.test, owner, dims)] if dims else []),
             *(class_figures(one, classes, device) if classes else []),
             *([retention(one.retention, image_of_text(parts.retention))] if one.retention and parts.retention else []),
         ]

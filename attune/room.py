@@ -17,6 +17,7 @@ from attune.device import devices_of
 from attune.errors import SettingsError
 from attune.figures import say_size
 from attune.models.lora import add_lora
+from attune.models.options import changed_config
 from attune.models.shell import shell
 from attune.models.source import find_model
 from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
@@ -100,7 +101,7 @@ def count(settings: FinetuningSettings) -> Counts | None:
         SettingsError: if no part of it is left to train.
     """
     source = find_model(locate(settings.model))
-    config = json.dumps(open_clip.get_model_config(source.open_clip_name))
+    config = json.dumps(changed_config(open_clip.get_model_config(source.open_clip_name), settings.model_options))
     return _count(config, settings.lock_image, settings.lock_text, settings.train_last_blocks, settings.lora_rank)
 
 

@@ -104,6 +104,43 @@ class SchedulerOptions(BaseModel):
     )
 
 
+Dimension = Annotated[int, Field(ge=1, le=8192)]
+
+
+class ModelOptions(BaseModel):
+    """What of a model is to be other than it comes. All of it but `gradient_checkpointing` stays so in the artifact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = Field(
+        default=None, description="Side in pixels of the pictures it takes; a multiple of its patches."
+    )
+    context_length: Annotated[int, Field(ge=4, le=4096)] | None = Field(
+        default=None, description="Tokens of a text that it reads at most."
+    )
+    output_dim: Annotated[Dimension, Field(ge=2)] | None = Field(
+        default=None, description="Numbers in an embedding: its two projections are replaced by narrower or wider ones."
+    )
+    matryoshka_dims: tuple[Dimension, ...] = Field(
+        default=(), description="Lengths below its own at which the first numbers of an embedding are to be good ones too."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations a second time instead of keeping them: less memory, more time."
+    )
+
+    @field_validator("matryoshka_dims")
+    @classmethod
+    def _in_order(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a length twice. Name each once")
+        return tuple(sorted(value))
+
+    @property
+    def changes_shape(self) -> bool:
+        """Whether the model is built anew."""
+        return any(value is not None for value in (self.image_size, self.context_length, self.output_dim))
+
+
 class FinetuningSettings(BaseModel):
     """Everything that decides what a run does. Immutable once built; `attune.config.check_settings` builds it.
 
@@ -122,6 +159,10 @@ class FinetuningSettings(BaseModel):
         default=None,
         description="A finished run, `name` or `experiment/name`, whose model is trained further: the same as its "
         "name in `model`.",
+    )
+    model_options: ModelOptions = Field(
+        default=ModelOptions(),
+        description=f"What of the model is to be other: {', '.join(f'`{name}`' for name in ModelOptions.model_fields)}.",
     )
     continue_optimizer: bool = Field(
         default=False,

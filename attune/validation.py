@@ -10,6 +10,12 @@ from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
 from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
+from attune.models.checkpointing import checkpoint_gradients
+from attune.models.clip import config_of
+from attune.models.options import changed_config, check_options
+from attune.models.shell import shell
+from attune.models.source import find_model
+from attune.models.trainable import TOWERS
 from attune.runs.folder import LONGEST_DESCRIPTION
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
@@ -17,7 +23,7 @@ from attune.service.roots import request_roots
 from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
 from attune.training.continuing import origin
-from attune.training.optimizer import check_options
+from attune.training.optimizer import check_options as check_optimizer_options
 
 
 def validate(run: FinetuningRun) -> dict[str, Any]:
@@ -39,8 +45,10 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     for model in (settings.model, settings.baseline):
         if model is not None:
             locate(model)
-    check_options(settings.optimizer, settings.optimizer_options)
-    check_options(settings.loss_optimizer, settings.loss_optimizer_options, "loss_optimizer_options")
+    if settings.trains:
+        _check_model(settings)
+    check_optimizer_options(settings.optimizer, settings.optimizer_options)
+    check_optimizer_options(settings.loss_optimizer, settings.loss_optimizer_options, "loss_optimizer_options")
     if settings.loss != "auto":
         make_loss(settings.loss, settings.loss_options, settings.miner, settings.miner_options)
     earlier = origin(settings) if settings.trains else None
@@ -63,6 +71,15 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         "retention_fingerprint": retention,
         "callback_fingerprints": watched,
     }
+
+
+def _check_model(settings: FinetuningSettings) -> None:
+    config, options = config_of(find_model(locate(settings.model))), settings.model_options
+    check_options(config, options)
+    model = shell(changed_config(config, options)) if options.gradient_checkpointing else None
+    if model is not None:
+        locked = {"image": settings.lock_image, "text": settings.lock_text}
+        checkpoint_gradients(model, [tower for tower in TOWERS if not locked[tower]])
 
 
 def _fingerprint(dataset: str | None) -> str:

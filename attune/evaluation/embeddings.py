@@ -42,3 +42,18 @@ def checked(broken: bool = True, **given: np.ndarray) -> list[np.ndarray]:
         said = " and ".join(f"{name} have {dim}" for name, dim in dims.items())
         raise EvaluationError(f"Embeddings must have as many dimensions, but {said}. Take both from one model")
     return found
+
+
+def shortened(embeddings: np.ndarray, dim: int) -> np.ndarray:
+    """The first `dim` numbers of embeddings, scaled to unit length again: float32 (rows, dim); whole ones as they are.
+
+    Args:
+        embeddings: unit-length embeddings, (rows, dim or more).
+        dim: how many.
+    """
+    if embeddings.shape[1] == dim:
+        return embeddings
+    first = np.asarray(embeddings, dtype=np.float32)[:, :dim]
+    with np.errstate(invalid="ignore"):  # of zeros alone they are no numbers then
+        found: np.ndarray = first / np.linalg.norm(first, axis=1, keepdims=True)
+    return found

@@ -1,13 +1,15 @@
 """How well a model finds captions by pictures and pictures by captions, in four terms: textbooks' and three others'."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from attune.evaluation import modes
+from attune.evaluation.embeddings import shortened
 from attune.evaluation.measure import Measurement, clusters_of
 from attune.evaluation.places import places
+from attune.evaluation.ranking import ranks
 from attune.evaluation.relevance import from_owner
 from attune.evaluation.retrieval import figures, query_values
 from attune.evaluation.tables import Figures
@@ -39,6 +41,28 @@ def retention(found: Measurement, image_of_text: np.ndarray) -> Figures:
     """The headline's figures on the retention data; arguments as for `headline`."""
     definition = f"The headline's figures on retention_data: {len(found.images)} pictures that the model must stay good at."
     return Figures("retention", "Retention", definition, headline(found, image_of_text).values)
+
+
+def matryoshka(found: Measurement, image_of_text: np.ndarray, dims: Sequence[int]) -> Figures:
+    """The headline's figures of the first numbers of the embeddings alone.
+
+    Args:
+        found: a model's embeddings of the held-out part.
+        image_of_text: the picture of each caption, int64 (captions,).
+        dims: how many numbers, below those that there are.
+    """
+    definition = (
+        "The headline's figures with the first numbers of each embedding alone, scaled to unit length again; the whole "
+        f"embedding has {found.images.shape[1]}."
+    )
+    clusters = clusters_of(image_of_text)
+    values = []
+    for dim in dims:
+        placed = ranks(shortened(found.images, dim), shortened(found.texts, dim), image_of_text)
+        for direction in DIRECTIONS:
+            named = _named(direction, headline_values(placed[direction]))
+            values.append(({f"{name}_dim_{dim}": value for name, value in named.items()}, clusters[direction]))
+    return Figures("matryoshka", "Shorter embeddings", definition, values)
 
 
 def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str = "cpu") -> list[Figures]:

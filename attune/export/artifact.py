@@ -1,6 +1,6 @@
 """The artifact: a folder that explains itself and that plain open_clip opens.
 
-open_clip_config.json          architecture and preprocessing
+open_clip_config.json          architecture and preprocessing; lengths of shorter embeddings it was trained for, if any
 open_clip_model.safetensors    weights
 tokenizer.json ...             the tokenizer, if it is not CLIP's own
 metrics.json                   before and after
@@ -45,8 +45,11 @@ def export(folder: RunFolder) -> Artifact:
     """
     run = folder.load()
     settings = check_settings(run.settings)
-    clip = load_named(settings.model, seed=settings.seed)  # on the CPU: a few embeddings need no GPU
+    # On the CPU: a few embeddings need no GPU.
+    clip = load_named(settings.model, seed=settings.seed, options=settings.model_options)
     clip.load_weights(folder.chosen_weights)
+    if run.training.chosen != "start":  # that has learnt no other lengths than it had
+        clip.matryoshka_dims = settings.model_options.matryoshka_dims
 
     draft = folder.path / ".artifact"
     shutil.rmtree(draft, ignore_errors=True)

@@ -17,13 +17,17 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from attune.errors import ModelError
-from attune.models.architecture import CONFIG
+from attune.errors import ModelError, SettingsError
+from attune.models.architecture import CONFIG, read_config
+from attune.models.options import with_options
 from attune.models.source import ModelSource, find_model
 from attune.models.text import encode_text, trim
 from attune.models.weights import check_archives, forbid_unpickling, load_weights, save_weights
+from attune.settings import ModelOptions
 
 WEIGHTS = "open_clip_model.safetensors"
+MATRYOSHKA = "matryoshka_dims"
+"""What Attune adds to a folder's configuration, where it applies; open_clip does not look at it."""
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Clip:
         tokenizer: list of texts in, int64 tensor (texts, context_length) out.
         config: open_clip's `model_cfg`; builds the same architecture again.
         preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
+        matryoshka_dims: lengths at which the first numbers of its embeddings were trained to be embeddings of their own.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Clip:
     tokenizer: Any
     config: dict[str, Any]
     preprocess: dict[str, Any]
+    matryoshka_dims: tuple[int, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +103,9 @@ class Clip:
         """Weights, configuration and tokenizer, so that open_clip opens the folder as `local-dir:FOLDER`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.save_weights(folder / WEIGHTS, dtype)
-        config = {"model_cfg": self.config, "preprocess_cfg": self.preprocess}
+        config: dict[str, Any] = {"model_cfg": self.config, "preprocess_cfg": self.preprocess}
+        if self.matryoshka_dims:
+            config[MATRYOSHKA] = list(self.matryoshka_dims)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         if hasattr(self.tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
             self.tokenizer.save_pretrained(str(folder))
@@ -114,20 +122,23 @@ def evaluating(model: nn.Module) -> Any:
         model.train(training)
 
 
-def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
+def load_clip(name: str, device: str = "cpu", seed: int = 0, options: ModelOptions | None = None) -> Clip:
     """Loads a model by name; see `attune.models.source` for the names.
 
     Args:
         name: model name.
         device: torch device.
         seed: decides the random weights of a `#scratch` model.
+        options: what of it is to be other.
 
     Raises:
         ModelError: if it does not exist, cannot be fetched, or its weights do not fit.
+        SettingsError: if it cannot have the options.
     """
+    options = options or ModelOptions()
     source = find_model(name)
     torch.manual_seed(seed)
-    config = _config(source)
+    config = config_of(source)
     forbid_unpickling()
     try:
         with warnings.catch_warnings():
@@ -141,12 +152,16 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
                 require_pretrained=not source.scratch,  # else open_clip leaves random weights where it finds none
                 force_quick_gelu=bool(config.get("quick_gelu", False)),
                 pretrained_text=False,
-                device=device,
+                device="cpu" if options.changes_shape else device,
                 weights_only=True,  # tensors, and no other Python objects
             )
+            model, changed = with_options(model, config, options)
+            model.to(device)
             # transformers would ask on the terminal whether to run code that it finds beside a tokenizer.
             safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
-            tokenizer = open_clip.get_tokenizer(source.open_clip_name, **safe)
+            tokenizer = open_clip.get_tokenizer(source.open_clip_name, options.context_length, **safe)
+    except SettingsError:
+        raise
     except Exception as error:  # open_clip and the hub raise many kinds; each means the same to the user
         if isinstance(error, UnpicklingError) or "weights_only" in str(error):
             raise ModelError(
@@ -158,7 +173,8 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0) -> Clip:
             "cached; without a network use `starter`, a local folder, or `NAME#path/to/checkpoint`"
         ) from error
     preprocess = open_clip.get_model_preprocess_cfg(model)
-    return Clip(name, model, tokenizer, config, json.loads(json.dumps(preprocess)))
+    dims = _matryoshka_dims(source) if changed["embed_dim"] == config["embed_dim"] else ()
+    return Clip(name, model, tokenizer, changed, json.loads(json.dumps(preprocess)), dims)
 
 
 def load_folder(folder: Path, device: str = "cpu") -> Clip:
@@ -166,7 +182,21 @@ def load_folder(folder: Path, device: str = "cpu") -> Clip:
     return load_clip(str(folder), device)
 
 
-def _config(source: ModelSource) -> dict[str, Any]:
+def _matryoshka_dims(source: ModelSource) -> tuple[int, ...]:
+    """What an artifact says of its shorter embeddings; nothing of random weights."""
+    if source.folder is None or source.scratch:
+        return ()
+    config = read_config(source.folder)
+    found, most = config.get(MATRYOSHKA, []), config["model_cfg"].get("embed_dim", 0)
+    if not isinstance(found, list) or not all(isinstance(dim, int) and 0 < dim < most for dim in found):
+        raise ModelError(
+            f"{source.folder / CONFIG}: {MATRYOSHKA} = {repr(found)[:200]} are no lengths below embed_dim ({most}). Correct "
+            "it, or leave it out"
+        )
+    return tuple(sorted(found))
+
+
+def config_of(source: ModelSource) -> dict[str, Any]:
     """The model configuration, with quick_gelu as the weights need it.
 
     OpenAI's weights were trained with QuickGELU, which their architecture's configuration does not say; a model that

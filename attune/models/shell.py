@@ -1,4 +1,4 @@
-"""A model without its weights: to count them, before anything is loaded or fetched."""
+"""A model from its configuration alone, as open_clip builds it; or only its shapes, before anything is loaded or fetched."""
 
 from typing import Any
 
@@ -15,12 +15,24 @@ def shell(config: dict[str, Any]) -> open_clip.CLIP | None:
     Returns:
         None if its text tower is one of the Hugging Face hub's, whose shape is known only once it was fetched.
     """
-    config = {**config, "vision_cfg": dict(config["vision_cfg"])}
     if "hf_model_name" in config["text_cfg"]:
         return None
+    with torch.device("meta"):
+        return build(config)
+
+
+def build(config: dict[str, Any]) -> open_clip.CLIP:
+    """The model of a configuration with random weights, on torch's default device.
+
+    Args:
+        config: open_clip's `model_cfg`.
+    """
+    config = {**config, "vision_cfg": dict(config["vision_cfg"]), "text_cfg": dict(config["text_cfg"])}
+    hugging_face = "hf_model_name" in config["text_cfg"]
+    if hugging_face:
+        config["text_cfg"]["hf_model_pretrained"] = False
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False
-    custom = config.pop("custom_text", False)
+    custom = config.pop("custom_text", False) or hugging_face
     kind = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
-    with torch.device("meta"):
-        return kind(**config)
+    return kind(**config)

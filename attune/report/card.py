@@ -21,6 +21,7 @@ def model_card(run: FinetuningRun) -> str:
         f"---\n{_front_matter(run)}\n---\n\n# {run.name}",
         _introduction(run),
         _LOADING,
+        _shorter(run),
         _figures(run),
         _training(run) if run.training.device else "",
     ]
@@ -32,6 +33,17 @@ import open_clip
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:PATH_OF_THIS_FOLDER")
 tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
 ```"""
+
+
+def _shorter(run: FinetuningRun) -> str:
+    """Which beginnings of the embeddings are good ones too; empty if none was trained to be."""
+    dims = (run.settings.get("model_options") or {}).get("matryoshka_dims") or []
+    if not dims or run.training.chosen == "start":
+        return ""
+    return (
+        f"The first {' or '.join(map(str, dims))} numbers of each embedding, scaled to unit length again, are shorter\n"
+        "embeddings that it was trained for (Matryoshka representation learning, arXiv:2205.13147)."
+    )
 
 
 def comparison_table(run: FinetuningRun) -> str:

@@ -15,6 +15,7 @@ from attune.names import reference_of
 from attune.runs.folder import NAMES_SHOWN, RunFolder, runs_folder
 from attune.runs.listing import listed_runs
 from attune.service.roots import request_roots
+from attune.settings import ModelOptions
 
 
 def locate(model: str) -> str:
@@ -36,9 +37,9 @@ def locate(model: str) -> str:
         return str(folder.artifact)
 
 
-def load_named(model: str, device: str = "cpu", seed: int = 0) -> Clip:
+def load_named(model: str, device: str = "cpu", seed: int = 0, options: ModelOptions | None = None) -> Clip:
     """Loads a model by the name a run gives it, which it keeps; arguments and errors as of `load_clip`."""
-    return replace(load_clip(locate(model), device, seed), name=model)
+    return replace(load_clip(locate(model), device, seed, options), name=model)
 
 
 def ancestors(model: str, of: str = "") -> list[RunFolder]:

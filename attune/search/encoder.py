@@ -14,6 +14,7 @@ from attune.data.images import decode
 from attune.data.pixels import to_pixels
 from attune.device import choose_device
 from attune.errors import ModelError, RunNotFound, SearchError, SettingsError
+from attune.evaluation.embeddings import shortened
 from attune.models.clip import Clip, load_clip
 from attune.runs.folder import RunFolder
 from attune.schemas import SearchDocument
@@ -30,24 +31,27 @@ class SearchEncoder:
     Attributes:
         clip: the model; a tower that is not wanted has been dropped from it.
         towers: `both`, `text` or `image`.
-        fingerprint: SHA-256 of the model; equal models give comparable embeddings.
+        fingerprint: SHA-256 of the model and `dim`; equal ones give comparable embeddings.
+        dim: the first so many numbers of an embedding are given.
     """
 
     clip: Clip
     towers: str
     fingerprint: str
+    dim: int
 
 
-def load_encoder(artifact: str, device: str = "auto", towers: str = "both") -> SearchEncoder:
+def load_encoder(artifact: str, device: str = "auto", towers: str = "both", dim: int = 0) -> SearchEncoder:
     """Loads a model for search.
 
     Args:
         artifact: a run's name, a folder, or a model name as `attune.models.clip.load_clip` takes it; a run comes first.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         towers: `text` or `image` keeps one tower in memory; `both` keeps both.
+        dim: length of the embeddings: one that the model was trained for (`matryoshka_dims`); 0 is the whole.
 
     Raises:
-        SettingsError: if `towers` or `device` cannot be.
+        SettingsError: if `towers`, `device` or `dim` cannot be.
         SearchError: if the run has no artifact yet.
         ModelError: if there is no such run, folder or model.
     """
@@ -56,15 +60,22 @@ def load_encoder(artifact: str, device: str = "auto", towers: str = "both") -> S
     chosen = choose_device(device)
     # Loaded on the CPU, so that a tower that is dropped never takes up memory on the GPU.
     clip = _load(artifact)
-    fingerprint = fingerprint_of(clip)
+    dim = _check_dim(clip, dim)
+    fingerprint = fingerprint_of(clip, dim)
     _drop_unused(clip.model, towers)
     clip.model.to(chosen).eval()
-    return SearchEncoder(clip, towers, fingerprint)
+    return SearchEncoder(clip, towers, fingerprint, dim)
 
 
-def fingerprint_of(clip: Clip) -> str:
-    """SHA-256 of a model's weights, architecture and preprocessing, wherever it was loaded from."""
-    digest = hashlib.sha256(json.dumps([clip.config, clip.preprocess], sort_keys=True, default=str).encode())
+def fingerprint_of(clip: Clip, dim: int = 0) -> str:
+    """SHA-256 of a model's weights, architecture and preprocessing, wherever it was loaded from.
+
+    Args:
+        clip: the model.
+        dim: length of the embeddings, where it is not the whole: those of another length are not compared with them.
+    """
+    described = [clip.config, clip.preprocess, *([dim] if 0 < dim < clip.config["embed_dim"] else [])]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
     for name, weights in sorted(clip.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weights.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -93,14 +104,33 @@ def embed(encoder: SearchEncoder, documents: Sequence[SearchDocument]) -> None:
     texts = {row: documents[row].text for row, found in enumerate(prepared) if found is None}
     vectors: dict[int, np.ndarray] = {}
     if pictures:
-        vectors.update(zip(pictures, clip.encode_images(np.stack(list(pictures.values()))), strict=True))
+        found = clip.encode_images(np.stack(list(pictures.values())))
+        vectors.update(zip(pictures, shortened(found, encoder.dim), strict=True))
     if texts:
-        vectors.update(zip(texts, clip.encode_texts(list(texts.values())), strict=True))
+        vectors.update(zip(texts, shortened(clip.encode_texts(list(texts.values())), encoder.dim), strict=True))
     if not all(np.isfinite(vector).all() for vector in vectors.values()):
         raise SearchError(f"The model {clip.name!r} gives embeddings that are not numbers. Choose another artifact")
     for row, document in enumerate(documents):
         document.embedding = vectors[row].tolist()
         document.model = encoder.fingerprint
+
+
+def _check_dim(clip: Clip, dim: int) -> int:
+    """The length of the embeddings, if the model can have it. Others would be worse ones without a word."""
+    whole = clip.config["embed_dim"]
+    if dim in (0, whole):
+        return int(whole)
+    if dim not in clip.matryoshka_dims:
+        trained = ", ".join(map(str, clip.matryoshka_dims))
+        raise SettingsError(
+            f"dim = {dim!r}: the embeddings of {clip.name!r} have {whole} numbers, and "
+            + (
+                f"were trained to be shortened to {trained}. Choose one of these"
+                if trained
+                else "were not trained to be shortened. Leave dim out, or fine-tune with model_options.matryoshka_dims"
+            )
+        )
+    return dim
 
 
 def _prepare(encoder: SearchEncoder, document: SearchDocument) -> np.ndarray | str | None:

@@ -16,6 +16,8 @@ from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_images
 from attune.losses.contrastive import Loss
 from attune.losses.make import Scope, make_loss
+from attune.losses.matryoshka import MatryoshkaLoss
+from attune.models.checkpointing import checkpoint_gradients
 from attune.models.clip import Clip
 from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
@@ -122,15 +124,17 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     device = choose_device(settings.devices, world.rank)
     precision = choose_precision(settings.precision, device)
     log(f"loading model {settings.model} on {device}, {precision}")
-    clip = load_named(settings.model, device, settings.seed)
+    clip = load_named(settings.model, device, settings.seed, settings.model_options)
     clip.model.visual.to(memory_format=torch.channels_last)
     choose_trainable(clip.model, settings.lock_image, settings.lock_text, settings.train_last_blocks)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     cache = open_pixels(run.train_fingerprint, clip.preprocess, clip.resize)
 
     recipe = choose_recipe(settings, clip.model, len(parts.train), len(set(parts.train.groups)))
+    towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
+    if settings.model_options.gradient_checkpointing:
+        checkpoint_gradients(clip.model, towers)
     if settings.lora_rank:
-        towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
         add_lora(clip.model, settings.lora_rank, towers=towers)
     captions = Captions(clip.tokenizer, parts.train)
     duplicates = None
@@ -173,8 +177,13 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
 def _criterion(recipe: Recipe, settings: FinetuningSettings, clip: Clip, world: World, classes: int) -> Loss:
     """The loss; where it has weights of its own, they are the same in all processes."""
     torch.manual_seed(settings.seed)
-    scope = Scope(classes, clip.config["embed_dim"])
-    criterion = make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options, scope)
+    width = clip.config["embed_dim"]
+    criterion, *shorter = (
+        make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options, Scope(classes, dim))
+        for dim in (width, *settings.model_options.matryoshka_dims)
+    )
+    if shorter:
+        criterion = MatryoshkaLoss([criterion, *shorter], (width, *settings.model_options.matryoshka_dims))
     if isinstance(criterion, torch.nn.Module):
         criterion.to(clip.device)
         broadcast(criterion.parameters(), world)

@@ -42,7 +42,7 @@ def backward(
         micro_batch_size: the most rows encoded at a time, at least 1; pieces' sizes differ by at most one. None, or
             as many as there are rows, encodes all at once.
         model: module with the buffers that the encoders change, if any: models with BatchNorm need it to have their
-            statistics updated once and not twice in micro-batches.
+            statistics updated once and not twice, in micro-batches and with gradient checkpointing.
 
     Raises:
         ValueError: if `micro_batch_size` is below 1.
@@ -51,7 +51,8 @@ def backward(
         raise ValueError(f"micro_batch_size = {micro_batch_size}: a piece has at least 1 row")
     if micro_batch_size is None or micro_batch_size >= max(len(images), len(texts)):
         loss = loss_of(encode_images(images), encode_texts(texts))
-        loss.backward()  # type: ignore[no-untyped-call]
+        with _left_as_it_is(model=model):  # gradient checkpointing encodes a second time here
+            loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     image_pass = _first_pass(encode_images, images, micro_batch_size)

@@ -20,11 +20,12 @@ class Encoder(AttuneExecutor):
         artifact: a run's name, a folder or a model name; empty: what `ATTUNE_ARTIFACT` says, else `starter`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         towers: `text` or `image` keeps only that half of the model in memory; `both` keeps both.
+        dim: length of the embeddings, one of the `matryoshka_dims` that the model was trained for; 0 is the whole.
     """
 
-    def __init__(self, artifact: str = "", device: str = "auto", towers: str = "both", **kwargs: Any) -> None:
+    def __init__(self, artifact: str = "", device: str = "auto", towers: str = "both", dim: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.encoder = load_encoder(artifact or os.environ.get("ATTUNE_ARTIFACT") or "starter", device, towers)
+        self.encoder = load_encoder(artifact or os.environ.get("ATTUNE_ARTIFACT") or "starter", device, towers, dim)
         self.encoded = Counter("attune_documents_encoded", "Documents and queries embedded", registry=self.metrics)
 
     @requests(on=["/index", "/search"])

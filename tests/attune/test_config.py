@@ -359,6 +359,11 @@ def test_callbacks_are_a_list() -> None:
             {"scheduler_options": {"power": 0}},
             "scheduler_options.power = 0: input should be greater than 0. Of",
         ),
+        ({"model_options": {"image_sice": 64}}, "model_options.image_sice = 64: there is no such setting (did you mean 'im"),
+        ({"model_options": {"image_size": 3}}, "model_options.image_size = 3: input should be greater than or equal to 8"),
+        ({"model_options": {"matryoshka_dims": 64}}, "model_options.matryoshka_dims = 64: give a list of matryoshka_dims"),
+        ({"model_options": {"matryoshka_dims": [64, 64]}}, "model_options.matryoshka_dims = [64, 64] names a length twice"),
+        ({"model_options": {"matryoshka_dims": [64], "output_dim": 64}}, "matryoshka_dims: 64 is not below output_dim (64)"),
         ({"scheduler_options": {"scheduler_step": "year"}}, "scheduler_options.scheduler_step = 'year': input should be"),
         ({"scheduler_options": {"power": 2}}, "scheduler_options.power = 2 is for polynomial, not for 'cosine'"),
         (

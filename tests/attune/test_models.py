@@ -11,7 +11,7 @@ from attune.data.images import decode
 from attune.data.pixels import open_pixels, to_pixels
 from attune.data.store import iter_images
 from attune.errors import ModelError
-from attune.models.clip import CONFIG, WEIGHTS, _config, load_clip, load_folder
+from attune.models.clip import CONFIG, WEIGHTS, config_of, load_clip, load_folder
 from attune.models.source import ModelSource, find_model
 from attune.schemas import DatasetReport, TrainingExample
 from tests.conftest import TINY_CONFIG, picture
@@ -85,8 +85,8 @@ def test_random_weights_follow_from_the_seed_alone(tiny_model: Path) -> None:
 
 
 def test_weights_of_openai_keep_the_activation_they_were_trained_with() -> None:
-    assert _config(find_model("ViT-B-32#openai"))["quick_gelu"] is True
-    assert not _config(find_model("ViT-B-32#laion2b_s34b_b79k")).get("quick_gelu", False)
+    assert config_of(find_model("ViT-B-32#openai"))["quick_gelu"] is True
+    assert not config_of(find_model("ViT-B-32#laion2b_s34b_b79k")).get("quick_gelu", False)
 
 
 def test_embeddings_have_unit_length_and_do_not_depend_on_the_batch(tiny_model: Path) -> None:

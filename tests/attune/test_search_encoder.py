@@ -106,3 +106,24 @@ def test_a_run_is_loaded_by_its_name(tiny_model: Path, tmp_path: Path, monkeypat
 def test_refuses_an_unknown_tower(tiny_model: Path) -> None:
     with pytest.raises(SettingsError, match="towers = 'audio': choose one of both, text, image"):
         load_encoder(str(tiny_model), towers="audio")
+
+
+def test_gives_the_first_numbers_of_an_embedding_if_the_model_was_trained_for_that(tiny_model: Path, tmp_path: Path) -> None:
+    clip = load_clip(str(tiny_model))
+    clip.matryoshka_dims = (8, 16)
+    clip.save_folder(tmp_path)
+    whole, short, same = (load_encoder(str(tmp_path), dim=dim) for dim in (0, 8, 32))
+    one, other = ([SearchDocument(text="a red square"), SearchDocument(image=png("red"))] for _ in range(2))
+
+    embed(whole, one)
+    embed(short, other)
+
+    for long, first in zip(one, other, strict=True):
+        head = np.asarray(long.embedding)[:8]
+        assert first.embedding == pytest.approx((head / np.linalg.norm(head)).tolist(), abs=1e-6)
+    assert whole.fingerprint == same.fingerprint == load_encoder(str(tiny_model)).fingerprint
+    assert short.fingerprint != whole.fingerprint  # an index holds embeddings of one length
+    with pytest.raises(SettingsError, match="32 numbers, and were trained to be shortened to 8, 16. Choose one of these"):
+        load_encoder(str(tmp_path), dim=12)
+    with pytest.raises(SettingsError, match=r"dim = 8: .* were not trained to be shortened. Leave dim out"):
+        load_encoder(str(tiny_model), dim=8)
