@@ -12,11 +12,12 @@ help:
 
 install: $(READY) ## create .venv and install everything (3 to 6 minutes, mostly torch)
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt requirements-mlflow-server.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV); torch alone is about 2 GB ..."
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/mlflow-server --requirement requirements-mlflow-server.txt
 	@touch $(READY)
 
 demo: $(READY) ## fine-tune a small model on emoji pictures, show before and after, search

@@ -1,16 +1,18 @@
 """Checks a run's settings as a whole: everything wrong with them, in one error."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from attune.callback_settings import KINDS, kind_of
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
 from attune.losses.table import ALIASES, LOSSES
 from attune.optimizers import OPTIMIZERS
-from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, ModelOptions, SchedulerOptions
+from attune.settings import EVALUATION, FinetuningSettings, ModelOptions, SchedulerOptions
 
 LONGEST_TEXT = 4096
 """Characters of a setting: the longest path that Linux knows."""
@@ -166,6 +168,7 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
             "already. Set caption_mixing to 0, or multi_positive to false"
         )
     found += _loss_contradictions(raw)
+    found += _callback_contradictions(raw)
     found += _schedule_contradictions(raw)
     micro, batch = raw.get("micro_batch_size"), raw.get("batch_size")
     if isinstance(micro, int) and isinstance(batch, int) and micro > batch:
@@ -207,6 +210,29 @@ def _loss_contradictions(raw: dict[str, Any]) -> list[str]:
         found.append("sampler = 'class' passes over all pictures. Leave images_per_epoch out, or set sampler to random")
     if kind and kind.one_each and raw.get("multi_positive"):
         found.append(f"loss = {name!r} takes one caption a picture. Set multi_positive to false, or use another loss")
+    return found
+
+
+def _callback_contradictions(raw: dict[str, Any]) -> list[str]:
+    given = raw.get("callbacks")
+    callbacks = [one for one in given if isinstance(one, dict)] if isinstance(given, list | tuple) else []
+    found = []
+    for kind, count in Counter(map(kind_of, callbacks)).items():
+        if kind is not None and count > 1 and not KINDS[kind].many:
+            found.append(f"callbacks: {count} are of the kind {kind!r}, and a run has one. Leave out the others")
+    patience = raw.get("early_stopping_patience")
+    for callback in callbacks:
+        kind, its_own = kind_of(callback), callback.get("patience", 2)
+        if kind == "early_stopping" and patience is not None and patience != its_own:
+            found.append(
+                f"early_stopping_patience ({patience!r}) and the patience of EarlyStopping ({its_own!r}) are two answers to "
+                "one question. Give one"
+            )
+        if kind == "wise_ft" and raw.get("interpolation") is False:
+            found.append(
+                "interpolation = False and WiSEFTCallback: the one wants no weights between the start's and the best ones, "
+                "the other does. Leave one out"
+            )
     return found
 
 
@@ -262,10 +288,11 @@ def _place(error: Any) -> tuple[str, str, type[BaseModel]]:
         return f"{field}.{inside[0]}", inside[0], _NESTED[field]
     if field != "callbacks" or not inside:
         return field, field, FinetuningSettings
-    number, *names = inside
+    number, kind, *names = (*inside, "")
+    names = [name for name in names if name]
     if not names:
         return f"callbacks[{number}]", field, FinetuningSettings
-    return f"callbacks[{number}].{names[0]}", names[0], EvaluationCallback
+    return f"callbacks[{number}].{'.'.join(names)}", names[0], KINDS[kind]
 
 
 def _describe(error: Any) -> str:
@@ -280,10 +307,18 @@ def _describe(error: Any) -> str:
         return f"{place} is missing: {description}"
     if error["type"] == "tuple_type":
         return f"{place} = {repr(error['input'])[:200]}: give a list of {field}. {description}"
+    if error["type"] == "union_tag_not_found":
+        return _unknown_kind(place, error["input"])
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{place} = {error['input']!r} {message}"
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}. {description}"
+
+
+def _unknown_kind(place: str, callback: dict[str, Any]) -> str:
+    kind = callback.get("kind")
+    hint = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+    return f"{place}.kind = {repr(kind)[:200]}: there is no such callback{hint}. Use one of: {', '.join(KINDS)}"
 
 
 def changed_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import open_clip
 import torch
 
+from attune.callback_settings import TrainingCheckpoint
 from attune.config import check_settings
 from attune.data import store
 from attune.device import devices_of
@@ -28,6 +29,7 @@ from attune.schemas import FinetuningRun
 from attune.service.storage import check_room
 from attune.settings import FinetuningSettings
 from attune.training.estimate import FLOAT_BYTES
+from attune.training.recipe import MOST_AUTO_EPOCHS
 
 
 class Counts(NamedTuple):
@@ -87,7 +89,9 @@ def disk_needed(run: FinetuningRun, counts: Counts) -> int:
     last = weights + moments + (trainable if settings.ema_decay != 0 else 0)
     chosen = weights // (2 if settings.artifact_precision == "fp16" else 1)
     start_and_best = 2 * weights
-    most = start_and_best + last + max(last, moments + 2 * chosen)
+    epochs = settings.epochs if settings.epochs != "auto" else MOST_AUTO_EPOCHS
+    kept = sum(min(one.last_k_epochs, epochs) for one in settings.callbacks_of(TrainingCheckpoint)) * weights
+    most = start_and_best + last + max(last, moments + 2 * chosen) + kept
     folder = runs_folder() / run.experiment / run.name
     there = sum(path.stat().st_size for part in ("checkpoints", "artifact") for path in (folder / part).glob("*"))
     return max(0, most - there) + pixels
@@ -157,7 +161,7 @@ def _datasets(run: FinetuningRun, settings: FinetuningSettings) -> list[tuple[st
     known = {run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, *run.callback_fingerprints.values()}
     known.discard("")
     if not known:
-        callbacks = [name for callback in settings.callbacks for name in (callback.query_data, callback.index_data)]
+        callbacks = [name for callback in settings.evaluations for name in (callback.query_data, callback.index_data)]
         names = {settings.train_data, settings.eval_data, settings.retention_data, *callbacks} - {None}
         known = {store.describe(str(name)).fingerprint for name in names}
     return [(fingerprint, _pictures(fingerprint)) for fingerprint in sorted(known)]

@@ -1,9 +1,10 @@
 """The settings of a run: one sentence with its unit per field. `attune.config` checks them as a whole."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from attune.callback_settings import Callback, EvaluationCallback
 from attune.choices import one_of
 from attune.losses.table import LOSSES, MINERS, check_loss, check_miner
 from attune.names import check_name
@@ -14,72 +15,7 @@ EVALUATION = frozenset({"model", "eval_data", "baseline", "prompt_templates", "d
 """The settings that matter to a run that only evaluates."""
 
 Auto = Literal["auto"]
-Encoder = Literal["clip-text", "clip-vision"]
-
-
-class EvaluationCallback(BaseModel):
-    """One more look at the model after each epoch: how well queries find what belongs to them in an index.
-
-    It decides nothing, so its data may overlap with what the model learns from. Names and figures are Jina Finetuner's.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["evaluation"] = Field(default="evaluation", description="What it does.")
-    query_data: str = Field(min_length=1, description="Name of a pushed dataset: what is looked for.")
-    index_data: str | None = Field(
-        default=None, description="Name of a pushed dataset: what is searched; without it, `query_data` is."
-    )
-    model: Encoder | None = Field(
-        default=None, description="Queries are captions (`clip-text`, the default) or pictures (`clip-vision`)."
-    )
-    index_model: Encoder | None = Field(
-        default=None, description="The index holds captions (`clip-text`) or pictures; by default what queries are not."
-    )
-    batch_size: int = Field(default=256, ge=1, le=65_536, description="Captions or pictures embedded at once.")
-    exclude_self: bool = Field(default=False, description="No query is an answer to itself, where the index holds it.")
-    limit: int = Field(default=20, ge=1, description="Figures are of the first this many answers.")
-    distance: str = Field(default="cosine", description="Answers are ordered by it; `cosine` is the only one.")
-    gather_examples: bool = Field(
-        default=False, description="Keep the first answers to some queries, in `report/callback-1.json` and so on."
-    )
-    caption: str | None = Field(default=None, description="Begins the lines in the run's history.")
-
-    @field_validator("query_data", "index_data")
-    @classmethod
-    def _valid_name(cls, value: str | None) -> str | None:
-        return value if value is None else check_name(value)
-
-    @field_validator("distance")
-    @classmethod
-    def _known_distance(cls, value: str) -> str:
-        if value != "cosine":
-            raise ValueError(
-                "is not known. CLIP is trained on cosine similarity, and its embeddings have unit length: use cosine"
-            )
-        return value
-
-    @model_validator(mode="after")
-    def _self_is_there(self) -> Self:
-        same = self.encoders[0] == self.encoders[1] and self.index_data in (None, self.query_data)
-        if self.exclude_self and not same:
-            raise ValueError(
-                "has exclude_self, but no query is among its answers: that takes model and index_model to be the same, and "
-                "no index_data. Leave exclude_self out"
-            )
-        return self
-
-    @property
-    def searched(self) -> str:
-        """The dataset that is searched."""
-        return self.index_data or self.query_data
-
-    @property
-    def encoders(self) -> tuple[Encoder, Encoder]:
-        """What embeds the queries, and what embeds the index."""
-        other: dict[Encoder | None, Encoder] = {"clip-text": "clip-vision", "clip-vision": "clip-text", None: "clip-text"}
-        queries = self.model or other[self.index_model]
-        return queries, self.index_model or other[queries]
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 class SchedulerOptions(BaseModel):
@@ -346,16 +282,20 @@ class FinetuningSettings(BaseModel):
         default=True, description="Also try weights between the start's and the best ones (WiSE-FT), and keep what is best."
     )
     early_stopping_patience: int = Field(
-        default=10, ge=0, description="Stop after this many epochs without a better validation recall; 0 never stops."
+        default=10,
+        ge=0,
+        description="Stop after this many epochs without a better validation recall; 0 never stops. `EarlyStopping` among "
+        "the `callbacks` takes its place.",
     )
     check_pairs: bool = Field(
         default=True,
         description="Before training, refuse data whose captions fit their pictures no better than other pictures.",
     )
 
-    callbacks: tuple[EvaluationCallback, ...] = Field(
+    callbacks: tuple[Callback, ...] = Field(
         default=(),
-        description="`EvaluationCallback`s: other data on which to look at the model after each epoch; they decide nothing.",
+        description="What is done besides: other data looked at, when to stop, what is kept, where figures go. See "
+        "`docs/training.md`.",
     )
 
     precision: Literal["auto", "bf16", "fp32"] = Field(
@@ -408,6 +348,15 @@ class FinetuningSettings(BaseModel):
     def trains(self) -> bool:
         """Whether anything is trained; if not, `model` is measured as it is."""
         return self.train_data is not None
+
+    @property
+    def evaluations(self) -> tuple[EvaluationCallback, ...]:
+        """The callbacks that look at other data."""
+        return self.callbacks_of(EvaluationCallback)
+
+    def callbacks_of(self, kind: type[_Kind]) -> tuple[_Kind, ...]:
+        """The callbacks of a kind, in order."""
+        return tuple(callback for callback in self.callbacks if isinstance(callback, kind))
 
     @property
     def from_scratch(self) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
@@ -23,6 +24,7 @@ from attune.service.roots import request_roots
 from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
 from attune.training.continuing import origin
+from attune.training.loggers.check import check_loggers
 from attune.training.optimizer import check_options as check_optimizer_options
 
 
@@ -42,6 +44,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     complete = settings.model_dump(mode="json", include=None if settings.trains else set(EVALUATION))
     if settings.eval_data:
         complete.pop("eval_split", None)
+    if settings.callbacks_of(EarlyStopping):
+        complete.pop("early_stopping_patience", None)
     for model in (settings.model, settings.baseline):
         if model is not None:
             locate(model)
@@ -54,13 +58,14 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     earlier = origin(settings) if settings.trains else None
     if earlier and locate(settings.model) == str(earlier.artifact):  # not the path of a copy
         complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
+    check_loggers(settings)
     templates(settings.prompt_templates, request_roots())
     train, evaluation, retention = map(_fingerprint, (settings.train_data, settings.eval_data, settings.retention_data))
     parts = load_parts(settings, train, evaluation, retention)
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
     watched: dict[str, str] = {}
-    for callback in settings.callbacks:
+    for callback in settings.evaluations:
         names = (callback.query_data, callback.searched)
         watched |= {name: _fingerprint(name) for name in names}
         belonging(callback, *(load_pairs(watched[name]) for name in names))

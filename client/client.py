@@ -9,7 +9,7 @@ from uuid import uuid4
 from attune.errors import RunError, RunExists, RunNotFound
 from attune.names import random_name
 from client.batches import send_batches
-from client.callbacks import EvaluationCallback
+from client.callbacks import Callback, EvaluationCallback
 from client.comparison import RunComparison, compare_runs
 from client.events import get_run
 from client.progress import counting_bar
@@ -148,7 +148,7 @@ class AttuneClient:
         experiment_name: str = "default",
         description: str = "",
         wait: bool = False,
-        callbacks: Sequence[EvaluationCallback | dict[str, Any]] | None = None,
+        callbacks: Sequence[EvaluationCallback | Callback | dict[str, Any]] | None = None,
         **settings: Any,
     ) -> Run:
         """Starts a fine-tuning run on the service, and returns at once.
@@ -163,7 +163,8 @@ class AttuneClient:
             experiment_name: what the run belongs to; it is there as soon as it has a run.
             description: free text.
             wait: returns only when the run is finished.
-            callbacks: `client.EvaluationCallback`s: other data on which to look at the model after each epoch.
+            callbacks: what is done besides, such as `client.EvaluationCallback`, `client.EarlyStopping` or
+                `client.MLflowLogger`; see `docs/training.md`.
             settings: any other of `attune.settings.FinetuningSettings`; None means its default.
 
         Raises:

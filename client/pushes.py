@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attune.names import reference_of
-from client.callbacks import EvaluationCallback
+from client.callbacks import Callback, EvaluationCallback
 
 if TYPE_CHECKING:
     from attune.schemas import TrainingExample
@@ -40,13 +40,13 @@ class Pushes:
         """Callbacks as settings say them; anything else stays as it is, to be checked with the settings."""
         if not isinstance(callbacks, list | tuple):
             return callbacks
-        return [
-            self._settings(callback, f"-{number}" if number > 1 else "")
-            if isinstance(callback, EvaluationCallback)
-            else callback
-            for number, callback in enumerate(callbacks, start=1)
-        ]
+        suffixes = ["", *(f"-{number}" for number in range(2, len(callbacks) + 1))]
+        return [self._settings(callback, suffix) for callback, suffix in zip(callbacks, suffixes, strict=False)]
 
-    def _settings(self, callback: EvaluationCallback, suffix: str) -> dict[str, Any]:
+    def _settings(self, callback: Any, suffix: str) -> Any:
+        if isinstance(callback, Callback):
+            return callback.settings()
+        if not isinstance(callback, EvaluationCallback):
+            return callback
         queries = self.name(callback.query_data, f"-query{suffix}")
         return callback.settings(queries, self.name(callback.index_data, f"-index{suffix}"))

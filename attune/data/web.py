@@ -45,7 +45,7 @@ def fetch(url: str, hosts: Sequence[str], max_bytes: int) -> bytes:
     """
     ends = time.monotonic() + SECONDS
     for _ in range(MAX_REDIRECTS + 1):
-        parts, port, addresses = _checked(url, hosts)
+        parts, port, addresses = checked(url, hosts)
         try:
             body, location = _get(parts, port, addresses, max_bytes, ends)
         except (OSError, HTTPException, ValueError) as error:
@@ -66,8 +66,17 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved)
 
 
-def _checked(url: str, hosts: Sequence[str]) -> tuple[SplitResult, int, list[str]]:
-    """An address taken apart, its port, and the IP addresses that may be connected to for it."""
+def checked(url: str, hosts: Sequence[str]) -> tuple[SplitResult, int, list[str]]:
+    """An address taken apart, its port, and the IP addresses that may be connected to for it.
+
+    Args:
+        url: http or https.
+        hosts: as for `fetch`.
+
+    Raises:
+        WebRefused: if it may not be asked.
+        WebError: if its host is not found.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)

@@ -4,6 +4,7 @@ run.json         the `FinetuningRun`, replaced as a whole at every change
 environment.json versions, hardware and git commit, written when the run is created
 events.jsonl     its history, one JSON object a line, only ever appended to
 checkpoints/     weights: at the start, best, chosen; and what an unfinished training goes on from
+loggers/         what the loggers among a run's callbacks write
 report/          evaluation: all figures, the page, its plots and examples
 artifact/        the exported model
 .cancel          there while the run is to be cancelled
@@ -68,6 +69,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.start_weights = self.checkpoints / "start.safetensors"
         self.chosen_weights = self.checkpoints / "chosen.safetensors"
+        self.loggers = path / "loggers"
         self.report = path / "report"
         self.artifact = path / "artifact"
         self.cancel_mark = path / ".cancel"

@@ -21,7 +21,7 @@ from attune.runs.folder import RunFolder, new_run, now, read_json, runs_folder
 from attune.runs.reserve import take_reserve
 from attune.schemas import END_STATES, FinetuningRun, RunEvent
 
-RESULTS = ("checkpoints", "report", "artifact", ".artifact")
+RESULTS = ("checkpoints", "loggers", "report", "artifact", ".artifact")
 TRIED_AGAIN = "tried again from the beginning: earlier results and checkpoints are removed"
 
 

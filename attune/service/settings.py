@@ -45,6 +45,20 @@ def parse_folders(value: Any) -> Any:
     return tuple(folders)
 
 
+def parse_packages(value: Any) -> Any:
+    """The packages of a list with commas between them; what is no text is left as it is.
+
+    Raises:
+        ValueError: if one of them cannot be a package's name.
+    """
+    if not isinstance(value, str):
+        return value
+    packages = tuple(value.replace(",", " ").split())
+    if wrong := [name for name in packages if not all(part.isidentifier() for part in name.split("."))]:
+        raise ValueError(f"has names that are no Python package's: {', '.join(wrong)}. Write them as in `import`")
+    return packages
+
+
 def parse_hosts(value: Any) -> Any:
     """The hosts of a list with commas between them, in small letters; what is no text is left as it is."""
     return tuple(value.lower().replace(",", " ").split()) if isinstance(value, str) else value
@@ -53,6 +67,7 @@ def parse_hosts(value: Any) -> Any:
 Bytes = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
 Folders = Annotated[tuple[Path, ...], BeforeValidator(parse_folders)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(parse_hosts)]
+Packages = Annotated[tuple[str, ...], BeforeValidator(parse_packages)]
 
 OTHER_VARIABLES = {
     f"{PREFIX}{name}" for name in ("HOME", "ARTIFACT", "INDEX", "URL", "SEARCH_URL", "TOKEN", "CA", "LAUNCHER")
@@ -101,6 +116,17 @@ class ServiceSettings(BaseModel):
         default=None,
         description="Folders below which requests may name models, checkpoints and prompt files, beside the runs' own. "
         "Without it: anywhere, but nowhere once there are tokens or `ATTUNE_INSECURE`.",
+    )
+    tracking_hosts: Hosts = Field(
+        default=(),
+        description="Hosts to which runs may send their figures: `mlflow.example.org,10.0.0.7:5000` for an `MLflowLogger` "
+        "that names one, `api.wandb.ai` for a `WandBLogger` that is online; none by default. Names and addresses as in "
+        "`ATTUNE_URI_HOSTS`. What the environment has for such servers, as `MLFLOW_TRACKING_TOKEN`, is sent to them.",
+    )
+    callback_packages: Packages = Field(
+        default=(),
+        description="Python packages from which runs may use callbacks of their own, `mypackage,other.callbacks`; none by "
+        "default. Their code runs as the service's.",
     )
     tls_certificate: Path | None = Field(default=None, description="PEM file of the gateway's certificate chain.")
     tls_key: Path | None = Field(default=None, description="PEM file of its private key.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from attune.callback_settings import Encoder, EvaluationCallback
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.pixels import PixelCache, open_pixels
 from attune.errors import DataError
@@ -20,7 +21,7 @@ from attune.evaluation.relevance import Relevance, from_labels
 from attune.evaluation.top_k import top_k
 from attune.files import write_text
 from attune.models.clip import Clip
-from attune.settings import Encoder, EvaluationCallback, FinetuningSettings
+from attune.settings import FinetuningSettings
 
 if TYPE_CHECKING:
     from attune.training.job import Job
@@ -113,7 +114,7 @@ def load_watches(settings: FinetuningSettings, fingerprints: dict[str, str], cli
         clip: gives the size of the pictures.
     """
     watches = []
-    for callback in settings.callbacks:
+    for callback in settings.evaluations:
         names = (callback.query_data, callback.searched)
         queries, index = (
             Items(encoder, load_pairs(fingerprints[name]), open_pixels(fingerprints[name], clip.preprocess, clip.resize))

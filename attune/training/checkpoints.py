@@ -5,16 +5,19 @@ best.safetensors     the weights with the best validation recall so far, those o
 chosen.safetensors   the result, in the artifact's precision: what "after" is measured with, and what is exported
 last.pt              weights, average, optimizer, guards, position after an epoch: what a run resumes from or goes back to
 within.pt            the same in the middle of an epoch: of long ones every few minutes, and where training was asked to stop
+epoch-N.safetensors  the weights after one of the last epochs, where a `TrainingCheckpoint` asks for them
 optimizer.safetensors  of a finished training, for runs that continue it: see `attune.training.continuing`
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from attune.files import whole_file
-from attune.models.weights import forbid_unpickling
+from attune.models.weights import forbid_unpickling, save_weights
 from attune.runs.folder import RunFolder
 
 SECONDS_BETWEEN = 600.0
@@ -42,6 +45,7 @@ class Checkpoints:
         self.chosen = folder.chosen_weights
         self.last = folder.checkpoints / "last.pt"
         self.within = folder.checkpoints / "within.pt"
+        self.folder = folder.checkpoints
         self._saved = time.monotonic()
         self.optimizer = folder.checkpoints / "optimizer.safetensors"
 
@@ -53,6 +57,17 @@ class Checkpoints:
             if not within_epoch:
                 self.within.unlink(missing_ok=True)
         self._saved = time.monotonic()
+
+    def keep(self, weights: Mapping[str, Tensor], epoch: int, last: int) -> None:
+        """Writes the weights after an epoch, and removes those that are not of the last so many.
+
+        Done again after a resume it writes the same: weights of epochs that are yet to be done again are removed as well.
+        """
+        save_weights(self.folder / f"epoch-{epoch}.safetensors", weights)
+        for path in self.folder.glob("epoch-*.safetensors"):
+            number = int(path.stem.removeprefix("epoch-"))
+            if not epoch - last < number <= epoch:
+                path.unlink()
 
     @property
     def is_due(self) -> bool:

@@ -4,14 +4,17 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from attune.callback_settings import WiSEFTCallback
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.evaluation.measure import measure
+from attune.evaluation.measure import Measurement, measure
 from attune.metrics import mean_recall
 from attune.models.lora import merge_lora
 from attune.models.weights import DTYPES, load_weights, save_weights
 from attune.training.average import between
 from attune.training.job import Job
+from attune.training.monitor import best_by, figures_of, note
+from attune.training.position import Candidate
 
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 """Of the trained weights, the rest being the start's. Gains and forgetting change smoothly along this line (WiSE-FT,
@@ -36,54 +39,83 @@ class Choice:
 def choose(job: Job) -> Choice:
     """Picks the weights and writes them to `checkpoints/chosen.safetensors` in the artifact's precision.
 
-    With `retention_data`, only weights that lose at most `retention_max_drop` on it can be chosen; the start always can.
+    The best is that of the highest mean recall, or of the figure that a `BestModelCheckpoint` names. A `WiSEFTCallback`
+    fixes the share, and the start is the only other choice. With `retention_data`, only weights that lose at most
+    `retention_max_drop` on it can be chosen; the start always can.
     """
+    fixed = next(iter(job.settings.callbacks_of(WiSEFTCallback)), None)
     if job.settings.lora_rank:
         merge_lora(job.clip.model)
     start, trained = (load_weights(path) for path in (job.checkpoints.start, job.checkpoints.best))
-    best = job.position.best
-    recalls = {0.0: job.position.start.mean_recall, 1.0: best.mean_recall}
+    first, best = job.position.start, job.position.best
+    known = {0.0: first, 1.0: best}
+    shares: tuple[float, ...] = SHARES if job.settings.interpolation else (1.0, 0.0)
     kept = 0.0
     if job.parts.retention is not None:
         kept = retention(job, start) - job.settings.retention_max_drop
-    chosen = Choice("start", 0.0, recalls[0.0])
-    for share in SHARES if best.kind != "start" else ():
-        if share not in (0.0, 1.0) and not job.settings.interpolation:
-            continue
+    chosen, worth = Choice("start", 0.0, first.mean_recall), first.worth
+    if fixed is not None:
+        shares = (fixed.alpha, 0.0) if fixed.alpha else (0.0,)
+    for share in shares if best.kind != "start" else ():
         weights = between(start, trained, share)
-        recall = recalls[share] if share in recalls else validation(job, weights)
+        found = known[share] if share in known else measured(job, weights)
         allowed = share == 0.0 or job.parts.retention is None or retention(job, weights) >= kept
         job.log(
-            f"{share:.0%} of the way from the start: validation mean recall {recall:.4f}"
+            f"{share:.0%} of the way from the start: validation mean recall {found.mean_recall:.4f}{_monitored(job, found)}"
             + ("" if allowed else f", but it loses more than {job.settings.retention_max_drop:g} on retention_data"),
             kind="choice",
             share=share,
-            mean_recall=recall,
+            mean_recall=found.mean_recall,
         )
-        if allowed and recall > chosen.mean_recall:
-            chosen = Choice(best.kind if share == 1.0 else "interpolated", share, recall)
+        # A share that was asked for need not be better than the start, only no worse.
+        if allowed and share and (found.worth > worth or (fixed is not None and found.worth == worth)):
+            chosen, worth = Choice(best.kind if share == 1.0 else "interpolated", share, found.mean_recall), found.worth
+    if fixed is not None and fixed.alpha and not chosen.share:
+        job.log(
+            f"WiSEFTCallback: the start is exported, not the share of {fixed.alpha:g} that was asked for, which is worse"
+        )
     dtype = DTYPES[job.settings.artifact_precision]
     save_weights(job.checkpoints.chosen, between(start, trained, chosen.share), dtype)
     job.log(
         f"chosen: {chosen.kind}, epoch {best.epoch if chosen.share else 0}, share {chosen.share:g}, validation mean recall "
-        f"{chosen.mean_recall:.4f} ({recalls[0.0]:.4f} at the start)"
+        f"{chosen.mean_recall:.4f} ({first.mean_recall:.4f} at the start)",
+        kind="result",
+        share=chosen.share,
+        best_epoch=best.epoch if chosen.share else 0,
+        mean_recall=chosen.mean_recall,
+        start_mean_recall=first.mean_recall,
+        steps=(job.position.epoch - 1) * job.recipe.steps_per_epoch,
     )
     return chosen
 
 
+def measured(job: Job, weights: dict[str, Tensor]) -> Candidate:
+    """These weights, which lie between others, on the validation part."""
+    measurement = _measure(job, weights, job.parts.validation, job.cache)
+    candidate = Candidate(job.position.epoch - 1, "interpolated", mean_recall(measurement.metrics))
+    scale = job.clip.model.logit_scale.exp().item()
+    note(candidate, figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size), job.settings)
+    return candidate
+
+
 def validation(job: Job, weights: dict[str, Tensor]) -> float:
     """Mean recall of these weights on the validation part."""
-    return _recall(job, weights, job.parts.validation, job.cache)
+    return measured(job, weights).mean_recall
 
 
 def retention(job: Job, weights: dict[str, Tensor]) -> float:
     """Mean recall of these weights on the retention data; 0 if there is none."""
     if job.parts.retention is None or job.retention_cache is None:
         return 0.0
-    return _recall(job, weights, job.parts.retention, job.retention_cache)
+    return mean_recall(_measure(job, weights, job.parts.retention, job.retention_cache).metrics)
 
 
-def _recall(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCache) -> float:
+def _measure(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCache) -> Measurement:
     job.clip.model.load_state_dict(weights)
     with job.progress.clock("validation"):
-        return mean_recall(measure(job.clip, pairs, cache).metrics)
+        return measure(job.clip, pairs, cache)
+
+
+def _monitored(job: Job, candidate: Candidate) -> str:
+    chooser = best_by(job.settings)
+    return "" if chooser is None else f", {chooser.monitor} {candidate.figures[chooser.monitor]:.4f}"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attune.callback_settings import TrainingCheckpoint
 from attune.errors import TrainingError, TrainingStopped
 from attune.evaluation.measure import Measurement, measure
 from attune.metrics import mean_recall
@@ -22,6 +23,7 @@ from attune.training.feed import Batch
 from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance
 from attune.training.job import Job
 from attune.training.memory import with_enough_memory
+from attune.training.monitor import early_stopping, epochs_in_vain, figures_of, monitored, note
 from attune.training.optimizer import set_learning_rate
 from attune.training.position import Candidate, Position
 from attune.training.step import backward
@@ -34,7 +36,8 @@ SigLIP's do, has its start as bound."""
 def fit(job: Job) -> None:
     """Trains from the last checkpoint, or from the start, to the last epoch or until it no longer gets better.
 
-    Leaves `checkpoints/best.safetensors`: the weights with the highest mean validation recall. The starting weights are
+    Leaves `checkpoints/best.safetensors`: the weights with the highest mean validation recall, or the best of another figure
+    where a `BestModelCheckpoint` asks for it. The starting weights are
     candidates too: if nothing beats them, they are the result.
 
     Raises:
@@ -72,8 +75,13 @@ def fit(job: Job) -> None:
         if job.average is not None:
             with job.average.applied(job.clip.model):
                 measure_candidate(job, Candidate(position.epoch, "average", 0.0, loss))
+        keep(job)
         position.next_epoch()
         save(job)
+    if job.position.epoch <= job.recipe.epochs:
+        other = early_stopping(job.settings)
+        what = "validation recall" if other is None else other.monitor
+        job.log(f"stopped after epoch {job.position.epoch - 1} of {job.recipe.epochs}: {what} got no better")
     job.guards.step.check_end()
 
 
@@ -91,9 +99,11 @@ def begin(job: Job) -> None:
 
 def is_done(job: Job) -> bool:
     """Whether all epochs are done, or the last ones brought nothing."""
-    position, patience = job.position, job.settings.early_stopping_patience
-    since_best = position.epoch - 1 - position.best.epoch
-    return position.epoch > job.recipe.epochs or bool(patience and since_best >= patience)
+    position, patience, other = job.position, job.settings.early_stopping_patience, early_stopping(job.settings)
+    in_vain = position.epoch - 1 - position.best.epoch
+    if other is not None:
+        patience, in_vain = other.patience, epochs_in_vain(position.candidates, other)
+    return position.epoch > job.recipe.epochs or bool(patience and in_vain >= patience)
 
 
 def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
@@ -133,7 +143,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
                     value.copy_(unchanged[name])
         position.step += 1
         if job.world.is_main:
-            job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts))
+            job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts), scale)
         if any_of(job.stop(), job.world):
             save(job, within_epoch=True)
             raise TrainingStopped(
@@ -196,12 +206,21 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
         The measurement, in the main process; None of weights that cannot be a result.
     """
     broadcast((*job.clip.model.parameters(), *job.clip.model.buffers()), job.world)
-    measurement = None
+    measurement, figures = None, dict[str, float]()
+    scale = job.clip.model.logit_scale.exp().item()
     if job.world.is_main:
         with job.progress.clock("validation"):
             measurement = measure(job.clip, job.parts.validation, job.cache)
         candidate.mean_recall = judged(job, candidate, measurement)
+        figures = figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size)
+        if candidate.kind == "weights":
+            figures["train_loss"] = candidate.loss
     candidate.mean_recall = agree(candidate.mean_recall, job.world)
+    note(
+        candidate,
+        {name: agree(figures.get(name, math.nan), job.world) for name in monitored(job.settings)},
+        job.settings,
+    )
     job.position.candidates.append(candidate)
     if measurement is None or math.isnan(candidate.mean_recall):
         return None
@@ -217,10 +236,9 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
         ),
         kind="average" if averaged else "validation",
         epoch=candidate.epoch,
-        mean_recall=candidate.mean_recall,
         loss=candidate.loss,
-        logit_scale=job.clip.model.logit_scale.exp().item(),
-        **measurement.metrics,
+        logit_scale=scale,
+        **{name: value for name, value in figures.items() if name != "train_loss"},
     )
     return measurement
 
@@ -240,6 +258,13 @@ def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
         job.log(str(error), kind="guard")
         return math.nan  # what `is_much_worse` takes for a fall
     return mean_recall(measurement.metrics)
+
+
+def keep(job: Job) -> None:
+    """Writes the weights of the epoch at work if a `TrainingCheckpoint` asks for them."""
+    for callback in job.settings.callbacks_of(TrainingCheckpoint):
+        if job.world.is_main:
+            job.checkpoints.keep(job.weights(), job.position.epoch, callback.last_k_epochs)
 
 
 def save(job: Job, within_epoch: bool = False) -> None:

@@ -32,6 +32,7 @@ from attune.training.distributed import World, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.history import History
+from attune.training.loggers.check import check_loggers
 from attune.training.optimizer import make_loss_optimizer, make_optimizer
 from attune.training.position import Position
 from attune.training.progress import Progress
@@ -119,6 +120,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         ModelError, DataError, SettingsError: what cannot be used, and what to do.
     """
     run, world = folder.load(), current_world()
+    check_loggers(settings)  # once more: it may be another machine
     history = History(folder, world.is_main)
     log = history.log
     device = choose_device(settings.devices, world.rank)

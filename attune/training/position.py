@@ -13,12 +13,21 @@ class Candidate:
         kind: `start`, `weights` or `average`.
         mean_recall: on the validation part, over both directions and @1/5/10.
         loss: mean training loss of the epoch.
+        figures: what else is monitored, by name.
+        figure: what it is chosen by instead of mean recall, if by anything else; more is better.
     """
 
     epoch: int
     kind: str
     mean_recall: float
     loss: float = 0.0
+    figures: dict[str, float] = field(default_factory=dict)
+    figure: float | None = None
+
+    @property
+    def worth(self) -> float:
+        """What it is chosen by; more is better."""
+        return self.mean_recall if self.figure is None else self.figure
 
 
 @dataclass
@@ -52,8 +61,8 @@ class Position:
 
     @property
     def best(self) -> Candidate:
-        """The first of the highest validation recall."""
-        return max(self.candidates, key=lambda candidate: candidate.mean_recall)
+        """The first of the highest validation recall, or of the best figure that is monitored instead."""
+        return max(self.candidates, key=lambda candidate: candidate.worth)
 
     def next_epoch(self) -> None:
         """Moves on to the first step of the next epoch."""

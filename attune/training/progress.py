@@ -1,5 +1,6 @@
 """How far a training is and where its time goes, as events of its run: a line about every second."""
 
+import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -43,7 +44,9 @@ class Progress:
             nested = sum(self.seconds.values()) - inside
             self.seconds[kind] += time.monotonic() - start - nested
 
-    def step(self, step: int, epoch: int, loss: float, learning_rate: float, pairs: int) -> None:
+    def step(
+        self, step: int, epoch: int, loss: float, learning_rate: float, pairs: int, logit_scale: float = math.nan
+    ) -> None:
         """Counts a finished step and reports it if the last report is long enough ago, or it is the last one.
 
         Args:
@@ -52,6 +55,7 @@ class Progress:
             loss: of the step.
             learning_rate: of the step.
             pairs: captions in its batch.
+            logit_scale: the temperature that the step was taken with.
         """
         self._pairs += pairs
         self._stepped.append(self._stepping())
@@ -72,6 +76,7 @@ class Progress:
             epoch=epoch,
             loss=loss,
             learning_rate=learning_rate,
+            logit_scale=logit_scale,  # a number that is none is left out
             pairs_per_second=self.pairs_per_second(),
             **left,
             **gpu,

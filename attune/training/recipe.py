@@ -19,6 +19,8 @@ ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4."""
 LEAST_STEPS = 200
 """A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes."""
 
+MOST_AUTO_EPOCHS = 40
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -108,7 +110,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
     pictures_per_epoch = min(pictures, settings.images_per_epoch or pictures)
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
-    epochs = settings.epochs if settings.epochs != "auto" else min(40, max(5, -(-LEAST_STEPS // steps)))
+    epochs = settings.epochs if settings.epochs != "auto" else min(MOST_AUTO_EPOCHS, max(5, -(-LEAST_STEPS // steps)))
     total = steps * epochs
     decay = settings.layer_wise_lr_decay
     scheduler, options = settings.scheduler, settings.scheduler_options

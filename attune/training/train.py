@@ -10,6 +10,7 @@ from attune.training.continuing import save_optimizer
 from attune.training.distributed import current_world
 from attune.training.fit import fit
 from attune.training.job import Job, prepare
+from attune.training.loggers.follow import loggers
 from attune.training.processes import train_in_processes
 from attune.training.stop import stop_requests
 
@@ -28,7 +29,7 @@ def train(folder: RunFolder) -> TrainingResult:
     if processes > current_world().size:
         return train_in_processes(folder, processes)
     job = prepare(folder, settings)  # until here SIGTERM ends the process at once: nothing is lost
-    with stop_requests() as job.stop:
+    with stop_requests() as job.stop, loggers(job):
         fit(job)
         return finish(job)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attune.callback_settings import EvaluationCallback
 from attune.config import check_settings
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.pixels import open_pixels
 from attune.errors import DataError, DatasetNotFound, TrainingStopped
 from attune.models.clip import load_clip
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
-from attune.settings import EvaluationCallback
 from attune.stages import run_stage
 from attune.training.callbacks import belonging
 from attune.training.fit import fit

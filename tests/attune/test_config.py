@@ -3,16 +3,17 @@ import json
 import pydantic
 import pytest
 
+from attune.callback_settings import KINDS, kind_of
 from attune.config import changed_settings, check_settings
 from attune.errors import SettingsError
-from attune.settings import EVALUATION, EvaluationCallback, FinetuningSettings, SchedulerOptions
+from attune.settings import EVALUATION, FinetuningSettings, SchedulerOptions
 
 NEEDED = {"model": "starter", "train_data": "shapes"}
 
 
 @pytest.mark.parametrize(
     ("model", "field"),
-    [(model, field) for model in (FinetuningSettings, EvaluationCallback, SchedulerOptions) for field in model.model_fields],
+    [(model, field) for model in (FinetuningSettings, *KINDS.values(), SchedulerOptions) for field in model.model_fields],
 )
 def test_every_setting_is_described_in_a_sentence(model: type[pydantic.BaseModel], field: str) -> None:
     description = model.model_fields[field].description
@@ -307,7 +308,44 @@ def test_a_callback_asks_one_tower_for_what_the_other_embeds(given: dict[str, ob
         ({"query_data": "a b"}, "callbacks[1].query_data = 'a b' is not a valid name"),
         ({"query_data": "a", "limt": 3}, "callbacks[1].limt = 3: there is no such setting (did you mean 'limit'?)"),
         ({"query_data": "a", "limit": 0}, "callbacks[1].limit = 0: input should be greater than or equal to 1"),
-        ({"query_data": "a", "kind": "wandb"}, "callbacks[1].kind = 'wandb': input should be 'evaluation'"),
+        (
+            {"query_data": "a", "kind": "wand"},
+            "callbacks[1].kind = 'wand': there is no such callback (did you mean 'wandb'?). Use one",
+        ),
+        (
+            {"kind": ["wandb"]},
+            "callbacks[1].kind = ['wandb']: there is no such callback. Use one of: evaluation, early_stopping",
+        ),
+        (
+            {"kind": "early_stopping", "monitor": "val_los"},
+            "callbacks[1].monitor = 'val_los' is not known (did you mean 'val_loss'?)",
+        ),
+        (
+            {"kind": "early_stopping", "mode": "max"},
+            "callbacks[1] = {'kind': 'early_stopping', 'mode': 'max'} has mode = 'max', but the smaller val_loss is the",
+        ),
+        (
+            {"kind": "early_stopping", "patienc": 3},
+            "callbacks[1].patienc = 3: there is no such setting (did you mean 'patience'?)",
+        ),
+        (
+            {"kind": "best_model_checkpoint", "monitor": "train_loss"},
+            "callbacks[1].monitor = 'train_loss' is of the weights while",
+        ),
+        ({"kind": "training_checkpoint", "last_k_epochs": 0}, "callbacks[1].last_k_epochs = 0: input should be greater"),
+        ({"kind": "wise_ft", "alpha": 1.5}, "callbacks[1].alpha = 1.5: input should be less than or equal to 1"),
+        ({"kind": "tensorboard", "log_dir": "../up"}, "callbacks[1].log_dir = '../up' is not a valid name"),
+        ({"kind": "tensorboard", "log_dir": "mlflow"}, "callbacks[1].log_dir = 'mlflow' is where another logger writes"),
+        ({"kind": "mlflow", "tracking_uri": "file:///etc"}, "callbacks[1].tracking_uri = 'file:///etc' is no web address"),
+        ({"kind": "mlflow", "tracking_uri": "http://h:a"}, "callbacks[1].tracking_uri = 'http://h:a' is no web address"),
+        (
+            {"kind": "mlflow", "tracking_uri": "http://a:b@h"},
+            "callbacks[1].tracking_uri = 'http://a:b@h' holds more than an address. Names, passwords and tokens belong",
+        ),
+        ({"kind": "mlflow", "tags": {"mlflow.user": "x"}}, "callbacks[1].tags = {'mlflow.user': 'x'} has 'mlflow.user'"),
+        ({"kind": "mlflow", "tags": {"a": 1}}, "callbacks[1].tags.a = 1: input should be a valid string"),
+        ({"kind": "wandb", "project": "a/b"}, "callbacks[1].project = 'a/b' has /, which Weights & Biases does not take"),
+        ({"kind": "own", "name": "__import__('os')"}, "callbacks[1].name = \"__import__('os')\": string should match"),
         ({"query_data": "a", "distance": "l2"}, "callbacks[1].distance = 'l2' is not known. CLIP is trained on cosine"),
         (
             {"query_data": "a", "exclude_self": True},
@@ -327,6 +365,44 @@ def test_a_callback_that_cannot_be_is_named_by_its_place(callback: object, said:
     _, *lines = str(caught.value).splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(f"- {said}")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"callbacks": [{"kind": "wise_ft"}, {"kind": "wise_ft"}]},
+            "callbacks: 2 are of the kind 'wise_ft', and a run has one",
+        ),
+        (
+            {"early_stopping_patience": 3, "callbacks": [{"kind": "early_stopping"}]},
+            "early_stopping_patience (3) and the patience of EarlyStopping (2) are two answers to one question",
+        ),
+        (
+            {"interpolation": False, "callbacks": [{"kind": "wise_ft"}]},
+            "interpolation = False and WiSEFTCallback: the one wants",
+        ),
+    ],
+)
+def test_callbacks_that_contradict_other_settings_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        check_settings({**NEEDED, **given})
+    assert f"- {said}" in str(caught.value)
+
+
+def test_a_run_may_have_one_callback_of_each_kind_and_several_that_only_look() -> None:
+    callbacks = [*({"kind": kind} for kind in KINDS if kind not in ("evaluation", "own")), *OFTEN, *OFTEN]
+
+    checked = check_settings({**NEEDED, "early_stopping_patience": 2, "callbacks": callbacks})
+
+    assert [callback.kind for callback in checked.callbacks] == [kind_of(one) for one in callbacks]
+    assert [one.query_data for one in checked.evaluations] == ["shapes", "shapes"]
+    assert (
+        check_settings(checked.model_dump(mode="json", exclude={"early_stopping_patience"})).callbacks == checked.callbacks
+    )
+
+
+OFTEN = [{"query_data": "shapes"}, {"kind": "own", "name": "a.b"}]
 
 
 def test_callbacks_are_a_list() -> None:

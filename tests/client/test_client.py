@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+import client
+from attune.callback_settings import KINDS
+from attune.config import check_settings
 from attune.errors import DataError, ServiceUnavailable, SettingsError
 from attune.schemas import EvaluationResult, FinetuningRun, RunEvent, TrainingExample
-from attune.settings import EvaluationCallback as CallbackSettings
 from client import AttuneClient, EvaluationCallback
+from client.callbacks import Callback
 from client.display import examples_tables, metrics_table, runs_table
 from client.progress import TrainingBar
 from client.pushes import Pushes
@@ -93,12 +96,47 @@ def test_evaluate_reports_all_bad_settings_before_it_pushes_data(free_port: int,
     assert "devices = 'gpu'" in str(caught.value)
 
 
-def test_a_callback_has_the_fields_that_its_settings_have() -> None:
-    assert {field.name for field in fields(EvaluationCallback)} | {"kind"} == set(CallbackSettings.model_fields)
+def test_every_callback_has_the_fields_that_its_settings_have_and_their_defaults() -> None:
+    kinds = {**{kind.kind: kind for kind in Callback.__subclasses__()}, "evaluation": EvaluationCallback}
+    assert set(kinds) == set(KINDS)
+    for name, kind in kinds.items():
+        assert {field.name for field in fields(kind)} | {"kind"} == set(KINDS[name].model_fields)
+        assert getattr(client, kind.__name__) is kind
+        if name in ("evaluation", "own"):
+            continue
+        [made] = check_settings({**NEEDED, "callbacks": [{"kind": name}]}).callbacks
+        assert check_settings({**NEEDED, "callbacks": [kind().settings()]}).callbacks == (made,)
+
+
+def test_callbacks_become_settings_as_they_are() -> None:
+    settings = Pushes("my-run", "default").callbacks(
+        [
+            client.EarlyStopping("mean_recall", patience=3),
+            EvaluationCallback(Path("queries.csv")),
+            client.OwnCallback("mine.Callback", {"path": "x"}),
+            client.TensorBoardLogger(),
+            client.MLflowLogger(experiment="pictures"),
+        ]
+    )
+
+    assert settings[0] == {
+        "kind": "early_stopping",
+        "monitor": "mean_recall",
+        "mode": "auto",
+        "patience": 3,
+        "min_delta": 0.0,
+    }
+    assert settings[1]["query_data"] == "my-run-query-2"
+    assert settings[2] == {"kind": "own", "name": "mine.Callback", "options": {"path": "x"}}
+    assert settings[3:] == [{"kind": "tensorboard"}, {"kind": "mlflow", "experiment": "pictures", "tags": {}}]
+    assert len(check_settings({**NEEDED, "callbacks": settings}).callbacks) == 5
+
+
+NEEDED = {"model": "starter", "train_data": "emoji"}
 
 
 def test_a_callback_that_is_not_in_a_list_is_told_so(free_port: int) -> None:
-    said = r"callbacks = EvaluationCallback\(query_data='queries'.*: give a list of callbacks\. `EvaluationCallback`s: other"
+    said = r"callbacks = EvaluationCallback\(query_data='queries'.*: give a list of callbacks\. What is done"
     with pytest.raises(SettingsError, match=said):
         AttuneClient(f"grpc://localhost:{free_port}").fit(
             "starter",
