@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from attune.choices import one_of
+from attune.kinds import IMAGE, TEXT
 from attune.names import check_name
 
-_DIRECTIONS, _KS = ("text_to_image", "image_to_text"), (1, 5, 10)  # as in `attune.metrics`, which takes numpy to load
+_DIRECTIONS, _KS = (*IMAGE.directions, *TEXT.directions), (1, 5, 10)  # as in `attune.metrics`, which takes numpy to load
 MONITORS: dict[str, Literal["min", "max"]] = {
     "mean_recall": "max",
     "val_loss": "min",
@@ -104,7 +105,7 @@ class EvaluationCallback(_Settings):
         return queries, self.index_model or other[queries]
 
 
-class _Monitoring(_Settings):
+class Monitoring(_Settings):
     """Looks at one figure of each epoch."""
 
     monitor: str = Field(default="val_loss", description=f"The figure, one of: {', '.join(MONITORS)}.")
@@ -128,7 +129,7 @@ class _Monitoring(_Settings):
         return 1 if MONITORS[self.monitor] == "max" else -1
 
 
-class EarlyStopping(_Monitoring):
+class EarlyStopping(Monitoring):
     """Ends a training that no longer gets better, by another figure or rule than `early_stopping_patience`."""
 
     kind: Literal["early_stopping"] = Field(description="What it does.")
@@ -137,7 +138,7 @@ class EarlyStopping(_Monitoring):
     baseline: float | None = Field(default=None, description="Epochs whose figure is not better than this bring nothing.")
 
 
-class BestModelCheckpoint(_Monitoring):
+class BestModelCheckpoint(Monitoring):
     """Chooses the best weights by another figure of the validation part than mean recall."""
 
     kind: Literal["best_model_checkpoint"] = Field(description="What it does.")

@@ -23,14 +23,15 @@ from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
 from attune.evaluation.comparison import Row, Section, sides
 from attune.evaluation.effects import effects
 from attune.evaluation.kept_ranks import FILE, pack
-from attune.evaluation.leakage import Leaks, find_leaks
-from attune.evaluation.look import Look, look, pixels_of
-from attune.evaluation.measure import clusters_of, image_of_text, split_fingerprint
+from attune.evaluation.leakage import Leaks, find_leaks, find_text_leaks
+from attune.evaluation.look import Look, look
+from attune.evaluation.measure import clusters_of, image_of_text, pixels_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
 from attune.evaluation.retrieval_figures import headline, matryoshka, retention, retrieval_figures
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
+from attune.kinds import TEXT
 from attune.models.clip import Clip
 from attune.report.material import Material
 from attune.report.page import write_report
@@ -56,15 +57,18 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     settings = check_settings(run.settings)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     classes, prompts = find_classes(parts, settings.seed), templates(settings.prompt_templates)
+    kind = parts.test.kind
+    named = classes if kind is not TEXT else None  # prompts tell pictures apart, not texts
     before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
-    _say(folder, "looking for held-out pictures among those it learnt from")
+    _say(folder, f"looking for held-out {kind.items} among those it learnt from")
     leaks = _leaks(clip, parts, settings)
     owner = image_of_text(parts.test)
     dims = settings.model_options.matryoshka_dims or clip.matryoshka_dims
     first, *others = _sections(folder, before, after, parts, owner, classes, dims, str(clip.device))
     rows = [*first.rows, *_zero_shot_rows(others)]
     result = EvaluationResult(
-        images=len(parts.test),
+        images=0 if kind is TEXT else len(parts.test),
+        texts=len(parts.test) if kind is TEXT else 0,
         captions=len(after.test.texts),
         split_fingerprint=split_fingerprint(parts.test),
         before=(before.test.metrics | _known(rows, "before")) if before else {},
@@ -75,10 +79,10 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         after_low=_known(rows, "after_low"),
         after_high=_known(rows, "after_high"),
         fingerprints={
-            "preprocessing": after.preprocessing,
+            **({"preprocessing": after.preprocessing} if kind is not TEXT else {}),
             **({"before": before.weights} if before else {}),
             "after": after.weights,
-            **({"classes": classes_fingerprint(classes, prompts)} if classes else {}),
+            **({"classes": classes_fingerprint(named, prompts)} if named else {}),
         },
         warnings=[
             *([leaks.describe()] if leaks.rows else []),
@@ -87,17 +91,17 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     )
     facts = result.model_dump(exclude={"id"}) | {
         "sections": [section.model_dump() for section in others],
-        "zero_shot": zero_shot_facts(after, classes, prompts) if classes else {},
+        "zero_shot": zero_shot_facts(after, named, prompts) if named else {},
         "leakage": leaks.describe(),
         "leaked": [parts.test.images[row] for row in leaks.rows],
-        "slices_of": "Text to image recall@5",
+        "slices_of": f"{kind.words[0].capitalize()} recall@5",
         **(effects(before.test, after.test, parts.test, leaks.rows) if before else {}),
         "environment": read_json(folder.path / "environment.json"),
     }
     _say(folder, "writing the report")
     write_text(folder.report / "metrics.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
     with whole_file(folder.path / FILE) as draft:
-        draft.write_bytes(pack(_ranks(before, after, owner, classes)))
+        draft.write_bytes(pack(_ranks(before, after, owner, named)))
     write_report(
         folder.report,
         Material(
@@ -119,7 +123,8 @@ def _look_at_both(
 ) -> tuple[Look | None, Look, Clip]:
     """What the model before makes of the data, if there is one; what the model after does; and the latter."""
     device = choose_device(settings.devices)
-    data = f"{len(parts.test)} held-out pictures and {len(parts.test.texts)} captions"
+    kind = parts.test.kind
+    data = f"{len(parts.test)} held-out {kind.items} and {len(parts.test.texts)} {kind.captions}"
     clip = load_named(settings.model, device, settings.seed, settings.model_options)
     if settings.trains:
         clip.load_weights(folder.start_weights)
@@ -133,7 +138,7 @@ def _look_at_both(
         return None, look(clip, parts, classes, prompts), clip
     baseline = load_named(settings.baseline, device, settings.seed)
     one, other = (preprocessing_fingerprint(model.preprocess) for model in (baseline, clip))
-    if one != other:
+    if one != other and kind is not TEXT:
         raise EvaluationError(
             f"{settings.baseline!r} and {settings.model!r} take pictures in different ways (preprocessing {one[:12]} and "
             f"{other[:12]}), so a difference would not be one of the models alone. Evaluate each in a run of its own"
@@ -152,14 +157,19 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
     """Held-out pictures that are in the training data: the run's own, and that of the finished runs its models come from."""
     models = [model for model in (settings.model, settings.baseline) if model]
     runs = {folder.reference: folder for model in models for folder in ancestors(model)}
-    earlier = {name: pairs for name, folder in runs.items() if len(pairs := _learnt_from(folder))}
+    kind = parts.test.kind
+    learnt = ((name, _learnt_from(folder)) for name, folder in runs.items())
+    earlier = {name: pairs for name, pairs in learnt if len(pairs) and pairs.kind is kind}
     seen = [*([parts.train] if len(parts.train) else []), *earlier.values()]
     if not seen:
         return Leaks(exact=[], near=[], captions=0)
+    if kind is TEXT:
+        return replace(find_text_leaks(joined(seen), parts.test), earlier=tuple(earlier))
     small: dict[str, np.ndarray] = {}
 
     def shrunk(pairs: Pairs) -> np.ndarray:
         cache = pixels_of(clip, pairs)
+        assert cache is not None  # there are pictures
         if pairs.fingerprint not in small:
             small[pairs.fingerprint] = thumbnails(cache.pixels)
         pixels: np.ndarray = small[pairs.fingerprint][cache.rows(pairs.images)]
@@ -186,6 +196,7 @@ def _sections(
     device: str,
 ) -> list[Section]:
     """Every table, the headline first; `owner` is the row of each held-out caption's picture."""
+    kind = parts.test.kind
     width = min(one.test.images.shape[1] for one in (before, after) if one)
     dims = [dim for dim in dims if dim < width]  # a baseline may be of fewer numbers than those
 
@@ -193,8 +204,9 @@ def _sections(
         of_classes = ""
         if classes is not None:
             missing = why_no_probe(classes, parts)
-            probe = f"no probe: {missing}" if missing else f"linear probe and neighbours from {len(classes.train)} pictures"
-            of_classes = f"; {len(classes.names)} classes by their names, {probe}"
+            learnt = f"linear probe and neighbours from {len(classes.train)} {kind.items}"
+            by_name = "no zero-shot, which is for pictures" if kind is TEXT else "by their names"
+            of_classes = f"; {len(classes.names)} classes {by_name}, {f'no probe: {missing}' if missing else learnt}"
         _say(folder, f"figures, {name}: retrieval{of_classes}")
         return [
             headline(one.test, owner),
@@ -206,7 +218,7 @@ def _sections(
 
     names = sides(folder.load())
     found = [figures(one, name) for one, name in zip((before, after), names, strict=True) if one]
-    _say(folder, "intervals, by bootstrap over pictures")
+    _say(folder, f"intervals, by bootstrap over {kind.items}")
     return tables(found[0] if before else None, found[-1])
 
 
@@ -227,7 +239,7 @@ def _zero_shot_rows(sections: list[Section]) -> list[Row]:
 
 def _ranks(before: Look | None, after: Look, owner: np.ndarray, classes: Classes | None) -> dict[str, np.ndarray]:
     """What `attune.evaluation.kept_ranks` keeps."""
-    found = {f"{kind}_picture": pictures for kind, pictures in clusters_of(owner).items()}
+    found = {f"{kind}_picture": pictures for kind, pictures in clusters_of(owner, after.test.kind.directions).items()}
     if classes:
         found["zero_shot_picture"] = classes.rows
     for when, one in (("before", before), ("after", after)):
@@ -239,7 +251,8 @@ def _ranks(before: Look | None, after: Look, owner: np.ndarray, classes: Classes
 
 
 def _summary(result: EvaluationResult, names: tuple[str, str]) -> str:
-    metrics = {"text->image": "text_to_image_recall@5", "image->text": "image_to_text_recall@5"}
+    kind = result.kind
+    metrics = {arrow: f"{name}_recall@5" for arrow, name in zip(kind.arrows, kind.directions, strict=True)}
     if not result.before:
         return "recall@5: " + ", ".join(f"{label} {result.after[name]:.4f}" for label, name in metrics.items())
     return "recall@5: " + ", ".join(

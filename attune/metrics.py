@@ -7,7 +7,9 @@ the share of the five found.) All figures of Attune that are called recall@k are
 
 import numpy as np
 
-DIRECTIONS = ("text_to_image", "image_to_text")
+from attune.kinds import IMAGE, kind_of_names
+
+DIRECTIONS = IMAGE.directions
 KS = (1, 5, 10)
 
 
@@ -15,7 +17,7 @@ def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Recall@1/5/10, mean reciprocal rank and median rank of both directions.
 
     Args:
-        found: what `attune.evaluation.ranking.ranks` returned.
+        found: what `attune.evaluation.ranking.ranks` returned; of pairs of texts under the names of `attune.kinds.TEXT`.
 
     Returns:
         Names such as ``text_to_image_recall@5``. Recall and MRR are 0 to 1; a rank of 1 is best.
@@ -24,10 +26,10 @@ def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
         Ranks 1, 3 and 7 give recall@1 = 1/3, recall@5 = 2/3, recall@10 = 1, MRR = (1 + 1/3 + 1/7) / 3, median 3.
     """
     values: dict[str, float] = {}
-    for direction in DIRECTIONS:
-        for name, value in query_values(found[direction]).items():
+    for direction, rank in found.items():
+        for name, value in query_values(rank).items():
             values[f"{direction}_{name}"] = float(value.mean())
-        values[f"{direction}_median_rank"] = float(np.median(found[direction]))
+        values[f"{direction}_median_rank"] = float(np.median(rank))
     return values
 
 
@@ -44,4 +46,6 @@ def query_values(rank: np.ndarray) -> dict[str, np.ndarray]:
 
 def mean_recall(metrics: dict[str, float]) -> float:
     """Mean of recall@1/5/10 over both directions: the one number by which a checkpoint is chosen."""
-    return float(np.mean([metrics[f"{direction}_recall@{k}"] for direction in DIRECTIONS for k in KS]))
+    return float(
+        np.mean([metrics[f"{direction}_recall@{k}"] for direction in kind_of_names(metrics).directions for k in KS])
+    )

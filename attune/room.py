@@ -106,7 +106,8 @@ def count(settings: FinetuningSettings) -> Counts | None:
     """
     source = find_model(locate(settings.model))
     config = json.dumps(changed_config(open_clip.get_model_config(source.open_clip_name), settings.model_options))
-    return _count(config, settings.lock_image, settings.lock_text, settings.train_last_blocks, settings.lora_rank)
+    lock_image = settings.lock_image or _is_of_texts(settings.train_data)
+    return _count(config, lock_image, settings.lock_text, settings.train_last_blocks, settings.lora_rank)
 
 
 @lru_cache(maxsize=256)
@@ -122,6 +123,12 @@ def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | No
     size = model.visual.image_size
     height, width = size if isinstance(size, tuple | list) else (size, size)
     return Counts(weights, trainable * FLOAT_BYTES, 3 * height * width)
+
+
+def _is_of_texts(dataset: str | None) -> bool:
+    """Whether a dataset holds pairs of texts: a run that is not validated yet does not say so."""
+    report = store.read_pointer(dataset) if dataset else None
+    return report is not None and report.texts > 0
 
 
 def _check_memory(settings: FinetuningSettings, counts: Counts) -> None:

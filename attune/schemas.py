@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from docarray import BaseDoc, DocList
 from pydantic import Field
 
+from attune.kinds import Kind, kind_of
 from attune.names import DEFAULT_EXPERIMENT, reference_of
 
 STATES = ("CREATED", "VALIDATING", "TRAINING", "EVALUATING", "EXPORTING", "FINISHED", "FAILED", "CANCELLED")
@@ -36,7 +37,7 @@ def _wide(value: Any) -> Any:
 
 
 class TrainingExample(Document):
-    """One picture and what may be said of it; what users push."""
+    """One picture and what may be said of it, or one text and others that belong to it; what users push."""
 
     image: bytes = Field(default=b"", description="The encoded picture: JPEG, PNG, WebP or GIF.")
     uri: str = Field(
@@ -44,13 +45,18 @@ class TrainingExample(Document):
         description="Where the service reads the picture if `image` is empty: an absolute path on its machine, or an "
         "http(s) address. Off unless its operator allows the folder or the host.",
     )
-    captions: list[str] = Field(default_factory=list, description="One or more texts that each describe the picture.")
+    text: str = Field(
+        default="", description="Instead of a picture: a query, say, whose documents or answers are the captions."
+    )
+    captions: list[str] = Field(
+        default_factory=list, description="One or more texts that each describe the picture, or belong to the text."
+    )
     group: str = Field(
         default="",
         description="Examples of one group never meet across a split, nor as negatives in a batch. "
-        "Empty: the picture is its own group.",
+        "Empty: the picture, or the text, is its own group.",
     )
-    label: str = Field(default="", description="Class of the picture, to measure classification by; empty if it has none.")
+    label: str = Field(default="", description="Class of it, to measure classification by; empty if it has none.")
     tags: dict[str, str] = Field(
         default_factory=dict, description="Anything else that figures may be told apart by: `{'camera': 'X100'}`."
     )
@@ -61,7 +67,7 @@ class Problem(Document):
     """One thing wrong with one example."""
 
     source: str = Field(default="", description="The example's own `source`, or its place in the request.")
-    field: str = Field(default="", description="`image`, `uri`, `captions`, `label`, `tags` or `group`.")
+    field: str = Field(default="", description="`image`, `uri`, `text`, `captions`, `label`, `tags` or `group`.")
     value: str = Field(default="", description="What was found there, shortened.")
     reason: str = Field(default="", description="A short code, counted in the metrics: `unreadable_image`.")
     advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
@@ -74,10 +80,13 @@ class DatasetReport(Document):
     upload: str = Field(default="", description="Ties the batches of one push together.")
     fingerprint: str = Field(default="", description="SHA-256 of the content; equal data has equal fingerprints.")
     images: int = Field(default=0, description="Pictures accepted; equal pictures count once.")
+    texts: int = Field(default=0, description="Texts accepted in place of pictures; a dataset holds the one or the other.")
     captions: int = Field(default=0, description="Captions accepted.")
     groups: int = Field(default=0, description="Distinct groups.")
     rejected: int = Field(default=0, description="Examples set aside because of a problem.")
-    merged: int = Field(default=0, description="Examples accepted whose picture another one had already: they became one.")
+    merged: int = Field(
+        default=0, description="Examples accepted whose picture or text another one had already: they became one."
+    )
     batches: list[str] = Field(
         default_factory=list,
         description="Keys of an upload's batches: those that are there, or those that are to be the dataset.",
@@ -87,6 +96,16 @@ class DatasetReport(Document):
     problems: DocList[Problem] = Field(
         default_factory=lambda: DocList[Problem](), description="The first 1000, or the next ones after `after`."
     )
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it holds pictures or texts, and what these are called."""
+        return kind_of(self.texts)
+
+    @property
+    def items(self) -> int:
+        """How many pictures or texts it holds."""
+        return int(self.images + self.texts)
 
 
 class TrainingResult(Document):
@@ -114,8 +133,9 @@ class EvaluationResult(Document):
     """Before and after on one held-out split, same code, same preprocessing."""
 
     images: int = Field(default=0, description="Pictures in the held-out split.")
+    texts: int = Field(default=0, description="Texts in their place, if the data is pairs of texts.")
     captions: int = Field(default=0, description="Captions in the held-out split.")
-    split_fingerprint: str = Field(default="", description="SHA-256 of the held-out pictures and captions.")
+    split_fingerprint: str = Field(default="", description="SHA-256 of the held-out pictures, or texts, and captions.")
     before: dict[str, float] = Field(default_factory=dict, description="Metric name to value, starting model.")
     after: dict[str, float] = Field(default_factory=dict, description="Metric name to value, chosen checkpoint.")
     difference_low: dict[str, float] = Field(default_factory=dict, description="2.5 % end of after minus before.")
@@ -132,6 +152,16 @@ class EvaluationResult(Document):
         description="SHA-256 of what the figures depend on besides the split: `preprocessing`, `before`, `after` (weights).",
     )
     warnings: list[str] = Field(default_factory=list, description="What a reader of the figures should know.")
+
+    @property
+    def kind(self) -> Kind:
+        """Whether pictures or texts were measured on, and what these are called."""
+        return kind_of(self.texts)
+
+    @property
+    def items(self) -> int:
+        """How many pictures or texts are held out."""
+        return int(self.images + self.texts)
 
 
 class Artifact(Document):

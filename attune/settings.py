@@ -240,7 +240,9 @@ class FinetuningSettings(BaseModel):
         "for a `#scratch` start. It never leaves 1 to 100.",
     )
 
-    lock_image: bool = Field(default=False, description="Leave the image tower as it is (LiT).")
+    lock_image: bool = Field(
+        default=False, description="Leave the image tower as it is (LiT); so it is with pairs of texts."
+    )
     lock_text: bool = Field(default=False, description="Leave the text tower as it is.")
     train_last_blocks: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Train only this many of the last blocks of each tower, with what comes after them."

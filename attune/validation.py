@@ -6,9 +6,10 @@ from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import check_labels, load_parts
+from attune.data.parts import check_kinds, check_labels, load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
+from attune.kinds import TEXT
 from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
 from attune.models.checkpointing import checkpoint_gradients
@@ -62,13 +63,16 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     templates(settings.prompt_templates, request_roots())
     train, evaluation, retention = map(_fingerprint, (settings.train_data, settings.eval_data, settings.retention_data))
     parts = load_parts(settings, train, evaluation, retention)
+    named = {name for callback in settings.evaluations for name in (callback.query_data, callback.searched)}
+    watched = {name: _fingerprint(name) for name in sorted(named)}
+    looked_at = {name: load_pairs(fingerprint) for name, fingerprint in watched.items()}
+    check_kinds(parts, settings, {name: pairs.kind for name, pairs in looked_at.items()})
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
-    watched: dict[str, str] = {}
     for callback in settings.evaluations:
-        names = (callback.query_data, callback.searched)
-        watched |= {name: _fingerprint(name) for name in names}
-        belonging(callback, *(load_pairs(watched[name]) for name in names))
+        belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
+    if settings.trains and parts.train.kind is TEXT:
+        complete["lock_image"] = True  # nothing goes through it
     return {
         "settings": complete,
         "train_fingerprint": train,

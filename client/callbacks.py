@@ -15,7 +15,8 @@ class EvaluationCallback:
 
     The figures are in the run's history: precision, recall, f1, hit, average_precision, reciprocal_rank and dcg of the
     first `limit` answers. A query's right answers are those of its own picture, or all of its label if both datasets have
-    labels. It decides nothing, so its data may overlap with the training data; `eval_data` is for before and after.
+    labels. Of pairs of texts, queries look among documents, and `model` and `index_model` are left out. It decides nothing,
+    so its data may overlap with the training data; `eval_data` is for before and after.
 
     Attributes:
         query_data: name of a pushed dataset; or a `Path` or examples, which are pushed first as the run's name and `-query`.

@@ -74,7 +74,7 @@ class AttuneClient:
 
         Returns:
             What the dataset holds; how many examples were `.rejected`, and how many `.merged` with others of the same
-            picture; `.reasons` with the number of problems by reason, and the first 1000 `.problems`.
+            picture or text; `.reasons` with the number of problems by reason, and the first 1000 `.problems`.
 
         Raises:
             SettingsError: if the name or the batch size cannot be one.
@@ -336,7 +336,7 @@ class AttuneClient:
 
         Args:
             data: `SearchDocument`s, or whatever `push` takes: an example is found by its picture and shown with its
-                first caption. Indexing the same key again replaces it.
+                first caption; of pairs of texts each document is found. Indexing the same key again replaces it.
             image_folder: as for `push`.
             batch_size: as for `push`.
             progress: as for `push`.

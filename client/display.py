@@ -9,11 +9,12 @@ from rich.table import Table
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
 from attune.figures import figure, p_value, say_size
+from attune.kinds import IMAGE, TEXT, Kind
 from client.text import Text
 
 if TYPE_CHECKING:
     from attune.evaluation.comparison import Section
-    from attune.schemas import DatasetReport, Experiment, FinetuningRun, SearchMatch, StorageReport
+    from attune.schemas import DatasetReport, EvaluationResult, Experiment, FinetuningRun, SearchMatch, StorageReport
 
 STAGES = ("validate", "train", "evaluate", "export")
 
@@ -27,8 +28,8 @@ def metrics_table(run: "FinetuningRun") -> Table:
 
     result, names = run.evaluation, sides(run)
     table = _section_table(comparison(result), [*names, "difference"] if result.before else [names[1], "95 % interval"])
-    notes = [_note(names)] if result.before else []
-    table.title = Text(f"{run.reference}: {result.images} held-out pictures, {result.captions} captions")
+    notes = [_note(names, result.kind.items)] if result.before else []
+    table.title = Text(f"{run.reference}: {_measured_on(result)}")
     table.caption = Text("\n".join([*notes, *result.warnings]))
     return table
 
@@ -45,9 +46,11 @@ def compared_table(one: "FinetuningRun", other: "FinetuningRun", section: "Secti
     names = (one.reference, other.reference)
     sure = any(row.low is not None for row in section.rows)
     table = _section_table(section, [*names, "difference", *["p"] * sure])
-    table.title = Text(f"{one.evaluation.images} held-out pictures, {one.evaluation.captions} captions")
+    table.title = Text(_measured_on(one.evaluation))
     models = "; ".join(f"{run.reference} is {_model(run)}" for run in (one, other))
-    table.caption = Text("\n".join([models, _note(names) if sure else section.definition, *notes]))
+    table.caption = Text(
+        "\n".join([models, _note(names, one.evaluation.kind.items) if sure else section.definition, *notes])
+    )
     return table
 
 
@@ -56,8 +59,12 @@ def _model(run: "FinetuningRun") -> str:
     return f"{model} trained on {data}" if data else f"{model} as it is"
 
 
-def _note(names: tuple[str, str]) -> str:
-    return f"difference: {names[1]} minus {names[0]}, with its 95 % interval (paired bootstrap over pictures)"
+def _measured_on(result: "EvaluationResult") -> str:
+    return f"{result.items} held-out {result.kind.items}, {result.captions} {result.kind.captions}"
+
+
+def _note(names: tuple[str, str], items: str) -> str:
+    return f"difference: {names[1]} minus {names[0]}, with its 95 % interval (paired bootstrap over {items})"
 
 
 def _section_table(section: "Section", headings: Sequence[str]) -> Table:
@@ -82,17 +89,19 @@ EXAMPLES = {
 }
 
 
-def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: int) -> Group:
-    """A table for each kind of `EXAMPLES` there are: `k` queries with the rank of the right picture and the first hits.
+def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: int, kind: Kind = IMAGE) -> Group:
+    """A table for each kind of `EXAMPLES` there are: `k` queries with the rank of the right answer and the first hits.
 
     Args:
         examples: see `client.Run.example_results`.
         names: what the models are called: before and after, or baseline and model.
         k: queries of each kind, at most.
+        kind: of the data: whether queries look for pictures or for documents.
     """
-    shown = {kind: [one for one in examples if one.get("kind", "random") == kind][:k] for kind in EXAMPLES}
-    tables = [_examples_table(EXAMPLES[kind], found, names) for kind, found in shown.items() if found]
-    return Group(*tables, Text("✓ the right picture, by its first caption", "dim italic"))
+    shown = {group: [one for one in examples if one.get("kind", "random") == group][:k] for group in EXAMPLES}
+    tables = [_examples_table(EXAMPLES[group], found, names) for group, found in shown.items() if found]
+    note = "✓ a document of the query" if kind is TEXT else "✓ the right picture, by its first caption"
+    return Group(*tables, Text(note, "dim italic"))
 
 
 def _examples_table(title: str, examples: list[dict[str, Any]], names: tuple[str, str]) -> Table:
@@ -123,10 +132,15 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
 
 
 def runs_table(runs: list["FinetuningRun"]) -> Table:
-    """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known."""
+    """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known.
+
+    Of a run with pairs of texts it is query->document recall@5.
+    """
     table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
     for run in runs:
-        recall = [values.get("text_to_image_recall@5") for values in (run.evaluation.before, run.evaluation.after)]
+        name = f"{run.evaluation.kind.asked}_recall@5"
+        recall = [values.get(name) for values in (run.evaluation.before, run.evaluation.after)]
+        of_texts = " (texts)" if run.evaluation.kind is TEXT else ""
         table.add_row(
             Text(run.name),
             Text(run.experiment),
@@ -134,7 +148,7 @@ def runs_table(runs: list["FinetuningRun"]) -> Table:
             run_progress(run),
             Text(run.created_at[:19]),
             Text(str(run.settings.get("model", ""))),
-            " -> ".join(figure(value) for value in recall if value is not None),
+            " -> ".join(figure(value) for value in recall if value is not None) + of_texts,
         )
     return table
 
@@ -163,9 +177,9 @@ def experiments_table(experiments: list["Experiment"]) -> Table:
 
 def datasets_table(datasets: list["DatasetReport"]) -> Table:
     """One row a dataset."""
-    table = Table("dataset", "pictures", "captions", "groups", "rejected", "fingerprint")
+    table = Table("dataset", "pictures", "texts", "captions", "groups", "rejected", "fingerprint")
     for one in datasets:
-        counts = map(str, (one.images, one.captions, one.groups, one.rejected))
+        counts = map(str, (one.images, one.texts, one.captions, one.groups, one.rejected))
         table.add_row(Text(one.name), *counts, Text(one.fingerprint[:12]))
     return table
 

@@ -198,7 +198,8 @@ class Run:
         from attune.evaluation.comparison import sides
 
         check_count("k", k)
-        Console().print(examples_tables(self.example_results(), sides(self.evaluated()), k))
+        run = self.evaluated()
+        Console().print(examples_tables(self.example_results(), sides(run), k, run.evaluation.kind))
 
     def report(self, to: str | Path | None = None) -> Path:
         """Downloads the evaluation's report: one HTML page that needs nothing else.

@@ -27,12 +27,19 @@ def encoded(
 
 
 def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
-    """Examples as documents to index; those that are `SearchDocument`s already pass as they are."""
+    """Examples as documents to index; those that are `SearchDocument`s already pass as they are.
+
+    Of pairs of texts it is the captions that are looked for: each is a document, once for all that it belongs to.
+    """
     from attune.schemas import SearchDocument
 
     for example in examples:
         if isinstance(example, SearchDocument):
             yield example
+            continue
+        if example.text:
+            for text in example.captions:
+                yield SearchDocument(key=hashlib.sha256(text.encode()).hexdigest()[:16], text=text)
             continue
         text = example.captions[0] if example.captions else ""
         key = example.source or hashlib.sha256(example.image + text.encode()).hexdigest()[:16]

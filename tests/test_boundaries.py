@@ -13,7 +13,9 @@ MAY_IMPORT = {
         "client",
         *(
             f"attune.{name}"
-            for name in "characters config data.keys data.read errors figures files models.catalog names schemas".split()
+            for name in (
+                "characters config data.keys data.read errors figures files kinds models.catalog names schemas"
+            ).split()
         ),
         *(f"attune.evaluation.{name}" for name in "comparison kept_ranks two_runs".split()),
     },

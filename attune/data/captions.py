@@ -49,10 +49,9 @@ class Captions:
     def __init__(self, tokenizer: Any, pairs: Pairs) -> None:
         self._tokenizer = tokenizer
         self._texts = pairs.captions
-        texts = pairs.texts
         self.counts = np.asarray([len(captions) for captions in pairs.captions], dtype=np.int64)
         self.first = np.cumsum(self.counts) - self.counts
-        self.tokens = torch.cat([tokenizer(texts[start : start + 4096]).int() for start in range(0, len(texts), 4096)])
+        self.tokens = tokenised(tokenizer, pairs.texts)
 
     def sample(
         self, rows: np.ndarray, turn: int | Literal["all"], rng: np.random.Generator, change: Change | None = None
@@ -93,3 +92,8 @@ class Captions:
         differ = [number for number, (old, new) in enumerate(zip(texts, changed, strict=True)) if old != new]
         if differ:
             tokens[differ] = self._tokenizer([changed[number] for number in differ]).long()
+
+
+def tokenised(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Tokens of texts, int32 (texts, context_length): half of what the tokenizer gives, for as long as they are kept."""
+    return torch.cat([tokenizer(list(texts[start : start + 4096])).int() for start in range(0, len(texts), 4096)])

@@ -1,9 +1,23 @@
-"""Which columns of a table of pictures and texts hold what, by their names."""
+"""Which columns of a table of pictures and texts, or of pairs of texts, hold what, by their names."""
 
 from typing import NamedTuple
 
 IMAGE_COLUMNS = ("image", "file_name", "filepath", "image_path", "image_name", "filename", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "title", "caption_text", "comment")
+QUERY_COLUMNS = ("query", "anchor", "question", "sentence1", "sentence_a", "text1")
+DOCUMENT_COLUMNS = (
+    "document",
+    "documents",
+    "positive",
+    "answer",
+    "answers",
+    "response",
+    "passage",
+    "sentence2",
+    "sentence_b",
+    "text2",
+    "text",
+)
 LABEL_COLUMNS = ("label", "class", "category")
 
 LONGEST = 200
@@ -11,13 +25,14 @@ LONGEST = 200
 
 
 class Columns(NamedTuple):
-    """Where in a row to find what; -1 for what is not there."""
+    """Where in a row to find what; -1 for what is not there. The item is a picture, or a text if `of_texts`."""
 
-    image: int
+    item: int
     caption: int
     group: int
     label: int
     tags: dict[str, int]
+    of_texts: bool = False
 
     def tags_in(self, cells: dict[int, str]) -> dict[str, str]:
         """The tags of a row, of its cells by column; empty ones are left out, and long ones: nobody asked for them."""
@@ -25,24 +40,28 @@ class Columns(NamedTuple):
 
 
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:
-    """What the columns of a table hold, or None if there is no image or no caption column.
+    """What the columns of a table hold: of pictures and captions, or else of queries and documents; None if of neither.
 
     Args:
         names: of the columns.
         plain: the same, but empty for columns that can be no group, label or tag.
     """
-    image, caption = _first(names, IMAGE_COLUMNS), _first(names, CAPTION_COLUMNS)
-    if image < 0 or caption < 0:
+    item, caption = _first(names, IMAGE_COLUMNS), _first(names, CAPTION_COLUMNS)
+    other: tuple[str, ...] = (*IMAGE_COLUMNS, *CAPTION_COLUMNS)  # a second one of these tells nothing apart
+    of_texts = item < 0  # questions on pictures are no pairs of texts
+    if of_texts:
+        item, caption = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)
+        other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS, "negative")
+    if item < 0 or caption < 0:
         return None
     group, label = _first(plain, ("group",)), _first(plain, LABEL_COLUMNS)
-    known = (image, caption, group, label)
-    other = (*IMAGE_COLUMNS, *CAPTION_COLUMNS)  # a second one of these tells nothing apart
+    known = (item, caption, group, label)
     tags = {
         name.strip(): number
         for number, name in enumerate(plain)
         if name.strip() and number not in known and name.strip().lower() not in other
     }
-    return Columns(*known, tags)
+    return Columns(*known, tags, of_texts)
 
 
 def _first(names: list[str], wanted: tuple[str, ...]) -> int:

@@ -1,4 +1,4 @@
-"""What a CSV file says of each picture, however many rows it has and in whatever order they are."""
+"""What a CSV file says of each picture, or query, however many rows it has and in whatever order they are."""
 
 import csv
 import json
@@ -6,33 +6,38 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
 from attune.data.columns import Columns, find_columns
 from attune.errors import DataError
 
+LOOKED_AT = 100
+"""Rows by which a file without a header is known to hold pairs of texts."""
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class Row(NamedTuple):
-    """A row of a CSV."""
+    """A row of a CSV; its item is the path of a picture, or a text."""
 
-    image: str
+    item: str
     line: int
     caption: str
     group: str
     label: str
     tags: dict[str, str]
+    of_texts: bool
 
 
 @dataclass(slots=True)
 class Said:
-    """What the rows of a CSV say of one picture, and the line of the first. The first row counts that says anything."""
+    """What the rows of a CSV say of one item, and the line of the first. The first row counts that says anything."""
 
-    image: str
+    item: str
     line: int
+    of_texts: bool
     captions: list[str] = field(default_factory=list)
     group: str = ""
     label: str = ""
@@ -47,48 +52,47 @@ class Said:
 
 
 def read_said(path: Path) -> Iterator[Said]:
-    """What a CSV file says of each picture, in the order of their first rows.
+    """What a CSV file says of each picture or query, in the order of their first rows.
 
-    Without a header the image column is the one whose values look like image files.
+    Without a header the image column is the one whose values look like image files; two columns of texts are queries and
+    their documents.
 
     Raises:
         DataError: if it is no CSV file in UTF-8, is empty, or has no columns that can be used.
     """
-    with _by_image(path) as database:
-        ordered = database.execute(
-            "SELECT rows, min(line) OVER (PARTITION BY image) AS first FROM runs ORDER BY first, line"
-        )
+    with _by_item(path) as database:
+        ordered = database.execute("SELECT rows, min(line) OVER (PARTITION BY item) AS first FROM runs ORDER BY first, line")
         for line, runs in groupby(ordered, key=lambda run: run[1]):
             rows = [Row(*values) for run, _ in runs for values in json.loads(run)]
-            said = Said(rows[0].image, line)
+            said = Said(rows[0].item, line, rows[0].of_texts)
             for row in rows:
                 said.add(row)
             yield said
 
 
-def count_images(path: Path) -> int:
-    """How many pictures a CSV file names.
+def count_items(path: Path) -> int:
+    """How many pictures, or queries, a CSV file names.
 
     Raises:
         DataError: as `read_said`.
     """
-    with _by_image(path) as database:
-        [(count,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM runs GROUP BY image)")
+    with _by_item(path) as database:
+        [(count,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM runs GROUP BY item)")
     return int(count)
 
 
 @contextmanager
-def _by_image(path: Path) -> Iterator[sqlite3.Connection]:
-    """The rows in a temporary file of SQLite's, which can bring together those of a picture with little memory.
+def _by_item(path: Path) -> Iterator[sqlite3.Connection]:
+    """The rows in a temporary file of SQLite's, which can bring together those of an item with little memory.
 
-    The table `runs` has successive rows of one picture, as JSON, and the line of the first.
+    The table `runs` has successive rows of one item, as JSON, and the line of the first.
     """
     with closing(sqlite3.connect("")) as database:
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute("CREATE TABLE runs (image TEXT, line INTEGER, rows TEXT)")
-        runs = (list(rows) for _, rows in groupby(_read_rows(path), key=lambda row: row.image))
+        database.execute("CREATE TABLE runs (item TEXT, line INTEGER, rows TEXT)")
+        runs = (list(rows) for _, rows in groupby(_read_rows(path), key=lambda row: row.item))
         database.executemany(
-            "INSERT INTO runs VALUES (?, ?, ?)", ((run[0].image, run[0].line, json.dumps(run)) for run in runs)
+            "INSERT INTO runs VALUES (?, ?, ?)", ((run[0].item, run[0].line, json.dumps(run)) for run in runs)
         )
         yield database
 
@@ -108,8 +112,9 @@ def _read_rows(path: Path) -> Iterator[Row]:
                 raise DataError(f"{str(path)!r} is empty. Give lines `image,caption`")
             columns, width = find_columns(first[1], first[1]), len(first[1])
             if columns is None:
-                columns = _columns_by_content(path, first[1])
-                rows, width = chain([first], rows), width if columns.image else 2
+                some = [first, *islice(rows, LOOKED_AT)]
+                columns = _columns_by_content(path, [row for _, row in some])
+                rows, width = chain(some, rows), width if columns.item else 2
             for line, row in rows:
                 yield _row(line, row, columns, width, delimiter)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -121,15 +126,31 @@ def _row(line: int, row: list[str], columns: Columns, width: int, delimiter: str
     end = columns.caption + 1 + max(0, len(row) - width)
     row = [*row[: columns.caption], delimiter.join(row[columns.caption : end]), *row[end:]]
     cells = dict(enumerate(cell.strip() for cell in row))
-    image, caption, group, label = (cells.get(column, "") for column in columns[:4])
-    return Row(image, line, caption, group, label, columns.tags_in(cells))
+    item, caption, group, label = (cells.get(column, "") for column in columns[:4])
+    return Row(item, line, caption, group, label, columns.tags_in(cells), columns.of_texts)
 
 
-def _columns_by_content(path: Path, row: list[str]) -> Columns:
+def _columns_by_content(path: Path, rows: list[list[str]]) -> Columns:
+    row = rows[0]
+    if len(row) == 2 and _are_texts(rows):
+        return Columns(0, 1, -1, -1, {}, of_texts=True)
     image = [index for index, cell in enumerate(row) if cell.strip().lower().endswith(IMAGE_SUFFIXES)]
     if len(row) < 2 or not image:
         raise DataError(
             f"The first line of {str(path)!r} is {','.join(row)[:100]!r}: neither a header `image,caption` nor a row with "
-            f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, or give two columns"
+            f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, `query,document` for pairs of texts, or give two "
+            "columns"
         )
     return Columns(image[0], 1 if image[0] == 0 else 0, -1, -1, {})
+
+
+def _are_texts(rows: list[list[str]]) -> bool:
+    """Whether none of these cells could name a picture, and most rows, with the first, have one of several words.
+
+    A first row of single words looks like a header of unknown names.
+    """
+    cells = [[cell.strip().lower() for cell in row] for row in rows]
+    if any(cell.endswith(IMAGE_SUFFIXES) or cell.startswith(("http://", "https://")) for row in cells for cell in row):
+        return False
+    of_words = [any(len(cell.split()) > 1 for cell in row) for row in cells]
+    return of_words[0] and 2 * sum(of_words) > len(rows)

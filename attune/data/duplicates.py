@@ -92,6 +92,8 @@ class Duplicates:
         groups: one name per picture.
         colours: float32 (pictures, 3) from `mean_colours`. The hashes see no colour; with this, pictures that differ
             in it, such as one shirt in red and in green, are no duplicates.
+        queries: of pairs of texts, the texts that stand in the pictures' place; they need no hashes. Equal ones are
+            duplicates, and a caption that says the same as another's text is no fair negative of it.
 
     Example:
         Picture 0 has the captions "a dog" and "my dog", picture 1 has "A dog!", picture 2 looks like picture 1 and has
@@ -106,17 +108,25 @@ class Duplicates:
     def __init__(
         self,
         captions: Sequence[Sequence[str]],
-        hashes: np.ndarray,
+        hashes: np.ndarray | None,
         groups: Sequence[str],
         colours: np.ndarray | None = None,
+        queries: Sequence[str] = (),
     ) -> None:
         self._hashes = hashes
         self._colours = colours
         self._groups = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1]
-        self._keys = caption_keys(captions)
-        counts = np.asarray([len(texts) for texts in captions], dtype=np.int64)
+        # What belongs to a picture: its captions, and before them the text that stands in its place, if there is one.
+        belonging = [[query, *texts] for query, texts in zip(queries, captions, strict=True)] if queries else captions
+        self._belonging = caption_keys(belonging)
+        counts = np.asarray([len(texts) for texts in belonging], dtype=np.int64)
         self._first = np.concatenate([[0], np.cumsum(counts)])
-        self._shared = self._keys_of_several(np.repeat(np.arange(len(counts)), counts))
+        of_captions = np.ones(len(self._belonging), dtype=np.bool_)
+        if queries:
+            of_captions[self._first[:-1]] = False
+        self._queries = self._belonging[~of_captions] if queries else None
+        self._keys = self._belonging[of_captions]
+        self._shared = self._keys_of_several(np.repeat(np.arange(len(counts)), counts))[of_captions]
 
     def ignored(self, rows: np.ndarray, sample: Sample) -> Tensor:
         """Which pairs of a batch are neither right nor fair negatives; never a picture with its own caption.
@@ -142,8 +152,12 @@ class Duplicates:
 
     def _alike(self, rows: np.ndarray) -> np.ndarray:
         """Which pictures of a batch are nearly equal or of one group: bool (batch, batch), symmetric."""
-        hashes, groups = self._hashes[rows], self._groups[rows]
-        alike: np.ndarray = near(hashes, hashes)
+        groups = self._groups[rows]
+        alike = np.zeros((len(rows), len(rows)), dtype=np.bool_)
+        if self._queries is not None:
+            alike |= self._queries[rows][:, None] == self._queries[rows]
+        if self._hashes is not None:
+            alike |= near(self._hashes[rows], self._hashes[rows])
         if self._colours is not None:
             a, b = np.divmod(np.flatnonzero(alike), len(rows))  # in two dimensions, nonzero is several times slower
             alike[a, b] = np.abs(self._colours[rows[a]] - self._colours[rows[b]]).max(1, initial=0) <= SAME_COLOUR
@@ -151,11 +165,11 @@ class Duplicates:
         return alike
 
     def _in_pictures(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Which of these keys (sorted) belong to a caption of which pictures of a batch: bool (keys, batch)."""
+        """Which of these keys (sorted) belong to which pictures of a batch: bool (keys, batch)."""
         counts = self._first[rows + 1] - self._first[rows]
         pictures = np.repeat(np.arange(len(rows)), counts)
         place = np.arange(len(pictures)) - np.repeat(np.cumsum(counts) - counts, counts)
-        own = self._keys[self._first[rows][pictures] + place]  # the keys of all captions of the batch's pictures
+        own = self._belonging[self._first[rows][pictures] + place]  # the keys of all that belongs to the batch's pictures
         index = np.searchsorted(keys, own).clip(max=len(keys) - 1)
         asked = keys[index] == own
         found = np.zeros((len(keys), len(rows)), dtype=np.bool_)
@@ -163,9 +177,9 @@ class Duplicates:
         return found
 
     def _keys_of_several(self, pictures: np.ndarray) -> np.ndarray:
-        """Which captions have a key that captions of other pictures have too: bool (all captions,)."""
-        each = np.unique(np.stack([self._keys, pictures], axis=1), axis=0)
-        shared: np.ndarray = (np.bincount(each[:, 0]) > 1)[self._keys]
+        """Which of all that belongs to pictures has a key that belongs to several: bool (all of it,)."""
+        each = np.unique(np.stack([self._belonging, pictures], axis=1), axis=0)
+        shared: np.ndarray = (np.bincount(each[:, 0]) > 1)[self._belonging]
         return shared
 
 

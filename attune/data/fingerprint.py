@@ -15,10 +15,10 @@ CACHE_KIB = 32 * 1024
 
 
 class Summary(NamedTuple):
-    """A dataset's fingerprint and counts; what came twice counts once."""
+    """A dataset's fingerprint and counts; what came twice counts once. Items are pictures, or texts in their place."""
 
     fingerprint: str
-    images: int
+    items: int
     captions: int
     groups: int
 
@@ -29,7 +29,7 @@ def summarize(parts: Sequence[Path]) -> Summary:
     The rows are sorted in a temporary file of SQLite's, so memory stays bounded however many there are.
     """
     digest, separator = hashlib.sha256(), ""
-    images = captions = 0
+    items = captions = 0
     with closing(sqlite3.connect("")) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -39,18 +39,18 @@ def summarize(parts: Sequence[Path]) -> Summary:
         [(groups,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY part_of)")
         ordered = database.execute("SELECT content FROM rows ORDER BY content")
         distinct = (row for (row,), _ in groupby(ordered))
-        for _, rows in groupby(distinct, key=_image):  # a row begins with its picture: those of one stand together
+        for _, rows in groupby(distinct, key=_item):  # a row begins with its item's key: those of one stand together
             texts = set()
             for row in rows:
                 digest.update(f"{separator}{row}".encode())
                 separator = "\n"
                 texts.update(json.loads(row)[1])
-            images += 1
+            items += 1
             captions += len(texts)
-    return Summary(digest.hexdigest(), images, captions, groups)
+    return Summary(digest.hexdigest(), items, captions, groups)
 
 
-def _image(row: str) -> str:
+def _item(row: str) -> str:
     return row[: len('["') + 64]
 
 

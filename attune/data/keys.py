@@ -11,6 +11,7 @@ class Example(Protocol):
 
     image: bytes
     uri: str
+    text: str
     captions: list[str]
     group: str
     label: str
@@ -25,5 +26,6 @@ def batch_key(examples: Iterable[Example]) -> str:
 
 def _digest(example: Example) -> bytes:
     texts = [example.captions, example.group, example.label, example.tags, example.source]
-    said = json.dumps(texts if example.image else [*texts, example.uri], sort_keys=True)
+    where = [example.uri, example.text] if example.text else [] if example.image else [example.uri]
+    said = json.dumps([*texts, *where], sort_keys=True)
     return hashlib.sha256(hashlib.sha256(example.image).digest() + said.encode()).digest()

@@ -1,4 +1,4 @@
-"""A dataset as the Trainer and the Evaluator see it: pictures, their captions, their groups, what else is known of them."""
+"""A dataset as the Trainer and the Evaluator see it: pictures or texts, their captions, and what else is known of them."""
 
 import json
 from collections.abc import Sequence
@@ -8,19 +8,24 @@ import numpy as np
 
 from attune.data import store
 from attune.data.shards import CONTENT
+from attune.kinds import IMAGE, TEXT, Kind
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures and captions, row by row; the pictures themselves stay on disk.
+    """Items and their captions, row by row. Items are pictures, which stay on disk, or texts in their place.
+
+    What is said of pictures here and wherever pairs go holds of such texts as well.
 
     Attributes:
         fingerprint: the dataset they come from.
-        images: SHA-256 of each picture's bytes; each picture is there once.
+        images: SHA-256 of each picture's bytes, or each text's; each is there once.
         captions: all captions of each picture.
         groups: each picture's group.
         labels: each picture's class; empty if it has none.
         tags: what else is known of each picture, by name.
+        kind: whether items are pictures or texts.
+        queries: the texts themselves, if they are; empty for pictures.
     """
 
     fingerprint: str
@@ -29,6 +34,8 @@ class Pairs:
     groups: list[str]
     labels: list[str] = field(default_factory=list)
     tags: list[dict[str, str]] = field(default_factory=list)
+    kind: Kind = IMAGE
+    queries: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Where none were given, every picture has an empty one, so that all lists go row by row.
@@ -43,6 +50,11 @@ class Pairs:
         """All captions, picture by picture."""
         return [text for captions in self.captions for text in captions]
 
+    @property
+    def names(self) -> list[str]:
+        """Each item as a person reads it: a text as it is, a picture by its first caption."""
+        return self.queries if self.kind is TEXT else [captions[0] for captions in self.captions]
+
     def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs of these rows, in this order."""
         return Pairs(
@@ -52,11 +64,13 @@ class Pairs:
             [self.groups[row] for row in rows],
             [self.labels[row] for row in rows],
             [self.tags[row] for row in rows],
+            self.kind,
+            [self.queries[row] for row in rows] if self.queries else [],
         )
 
 
 def load_pairs(fingerprint: str) -> Pairs:
-    """All pairs of a dataset. Rows with equal pictures become one, with the captions and tags of all.
+    """All pairs of a dataset. Rows with equal pictures, or texts, become one, with the captions and tags of all.
 
     Where they differ in group, label or the value of a tag, the first counts that has one. The order depends on the
     content alone, not on how it was pushed.
@@ -74,10 +88,15 @@ def load_pairs(fingerprint: str) -> Pairs:
         labels[image] = labels.get(image) or label
         tags[image] = json.loads(more) | tags.get(image, {})
     texts_of = list(captions.values())
-    return Pairs(fingerprint, list(captions), texts_of, list(groups.values()), list(labels.values()), list(tags.values()))
+    lists = list(captions), texts_of, list(groups.values()), list(labels.values()), list(tags.values())
+    if table["text"].null_count:
+        return Pairs(fingerprint, *lists)
+    text_of = dict(zip(table["image_sha256"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return Pairs(fingerprint, *lists, TEXT, [text_of[key] for key in captions])
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:
-    """Pairs of several datasets, one after the other: with no fingerprint of their own."""
-    lists = ("images", "captions", "groups", "labels", "tags")
-    return Pairs("", *([row for pairs in parts for row in getattr(pairs, name)] for name in lists))
+    """Pairs of several datasets of one kind, one after the other: with no fingerprint of their own."""
+    names = ("images", "captions", "groups", "labels", "tags", "queries")
+    lists = {name: [row for pairs in parts for row in getattr(pairs, name)] for name in names}
+    return Pairs("", kind=parts[0].kind, **lists)

@@ -1,13 +1,16 @@
 """The three parts of a run's data: what it trains on, what chooses the checkpoint, what before and after are measured on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from attune.callback_settings import Monitoring
 from attune.characters import shortened
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
-from attune.errors import DataError
+from attune.errors import DataError, SettingsError
+from attune.kinds import IMAGE, TEXT, Kind
 from attune.settings import FinetuningSettings
 
 SHOWN = 5
@@ -66,29 +69,77 @@ def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
     Raises:
         DataError: with what is missing.
     """
+    item, items = train.kind.item, train.kind.items
     what = f"sampler = {settings.sampler!r}" if settings.sampler == "class" else f"loss = {settings.loss!r}"
     without = sum(not label for label in train.labels)
     if without:
         raise DataError(
-            f"{what} takes a label for every picture, and {without} of the {len(train)} training pictures of "
+            f"{what} takes a label for every {item}, and {without} of the {len(train)} training {items} of "
             f"{settings.train_data!r} have none. Push them with a column `label`, or choose another"
         )
     if len(set(train.labels)) < 2:
+        raise DataError(f"{what}: all {items} of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed")
+
+
+def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Kind]) -> None:
+    """Passes if all data of a run is of one kind, and no setting asks for what there is not with it.
+
+    Args:
+        parts: of the run's data.
+        settings: of the run.
+        watched: by name, the kind of each dataset that callbacks look at.
+
+    Raises:
+        DataError: if there are pictures and texts.
+        SettingsError: with every setting that is for pictures alone, of a run with texts.
+    """
+    kind = parts.test.kind
+    data: dict[str | None, Kind] = {settings.eval_data or settings.train_data: kind}
+    data.update(watched)
+    if settings.trains:
+        data[settings.train_data] = parts.train.kind
+    if parts.retention is not None:
+        data[settings.retention_data] = parts.retention.kind
+    texts = [repr(name) for name, other in data.items() if other is TEXT]
+    pictures = [repr(name) for name, other in data.items() if other is not TEXT]
+    if texts and pictures:
         raise DataError(
-            f"{what}: all pictures of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed"
+            f"All data of a run is of one kind, but {', '.join(pictures)} holds pictures and {', '.join(texts)} texts in "
+            "their place. Give data of one kind, and a run to each"
         )
+    other = IMAGE if kind is TEXT else TEXT
+    for callback in settings.callbacks_of(Monitoring):
+        if callback.monitor.startswith(other.directions):
+            raise SettingsError(
+                f"callbacks: monitor = {callback.monitor!r} is a figure of data with {other.items}, and this has "
+                f"{kind.items}. Its figures begin with {' and '.join(kind.directions)}"
+            )
+    wrong = {
+        "lock_text is true: the text tower embeds both sides, so nothing would be left to train": settings.lock_text,
+        f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
+        f"prompt_templates = {settings.prompt_templates!r} are for pictures": settings.prompt_templates != "openai",
+        "callbacks name a model or an index_model, and of texts queries look among documents": any(
+            callback.model or callback.index_model for callback in settings.evaluations
+        ),
+        f"model_options.image_size = {settings.model_options.image_size}": settings.model_options.image_size is not None,
+    }
+    problems = [f"\n- {problem}. Leave it out" for problem, there in wrong.items() if there]
+    if kind is TEXT and problems:
+        raise SettingsError(f"The settings cannot be used with pairs of texts, as {texts[0]} has them:{''.join(problems)}")
 
 
 def _load_test(fingerprint: str, settings: FinetuningSettings) -> Pairs:
     test = load_pairs(fingerprint)
     if len(test) < 2:
-        raise DataError(f"eval_data {settings.eval_data!r} has {len(test)} picture; at least 2 are needed to rank any")
+        raise DataError(
+            f"eval_data {settings.eval_data!r} has {len(test)} {test.kind.item}; at least 2 are needed to rank any"
+        )
     return test
 
 
 def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
     try:
-        return split_by_group(pairs.groups, fraction, seed)
+        return split_by_group(pairs.groups, fraction, seed, pairs.kind.items)
     except DataError as error:
         raise DataError(f"Dataset {settings.train_data!r} is too small. {error}") from error
 
@@ -96,15 +147,15 @@ def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: in
 def _refuse_leak(train: Pairs, test: Pairs, settings: FinetuningSettings) -> None:
     images, groups = set(train.images), set(train.groups)
     shared: dict[str, str] = {}
-    for image, group, captions in zip(test.images, test.groups, test.captions, strict=True):
+    for image, group, name in zip(test.images, test.groups, test.names, strict=True):
         if image in images:
-            shared[image] = f"picture {image[:12]} ({shortened(captions[0], 60)!r})"
+            shared[image] = f"{test.kind.item} {image[:12]} ({shortened(name, 60)!r})"
         elif group in groups:
             shared[group] = f"group {shortened(group, 60)!r}"
     if shared:
         named = ", ".join(list(shared.values())[:SHOWN])
         more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
         raise DataError(
-            f"eval_data {settings.eval_data!r} and train_data {settings.train_data!r} share {len(shared)} pictures or "
-            f"groups: {named}{more}. A model would be measured on what it learnt. Remove them from one of the two"
+            f"eval_data {settings.eval_data!r} and train_data {settings.train_data!r} share {len(shared)} {test.kind.items} "
+            f"or groups: {named}{more}. A model would be measured on what it learnt. Remove them from one of the two"
         )

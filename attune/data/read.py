@@ -1,4 +1,4 @@
-"""What users have, as training examples: a folder with captions.txt, CSV, Parquet, lists of documents.
+"""What users have, as training examples: a folder with captions.txt, CSV, Parquet, lists of documents; pairs of texts too.
 
 Nothing here reads a whole dataset's pictures into memory: examples come one by one, and of a Parquet file a page at a
 time. Needs no torch, so the client reads with it.
@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attune.data.columns import CAPTION_COLUMNS, IMAGE_COLUMNS, find_columns
-from attune.data.csv_rows import count_images, read_said
+from attune.data.columns import CAPTION_COLUMNS, DOCUMENT_COLUMNS, IMAGE_COLUMNS, QUERY_COLUMNS, find_columns
+from attune.data.csv_rows import count_items, read_said
 from attune.errors import DataError
 from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
 
@@ -29,15 +29,16 @@ def read_examples(
 ) -> Iterator[TrainingExample]:
     """Examples from whatever the user gave.
 
-    Tables need an image and a caption column. Of the others, `group` is the group, `label` (or `class`, or `category`) the
-    label, and each one that has a name and plain values is a tag. Where rows of one picture differ in these, the first
-    counts that says anything.
+    Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents, with
+    a row for each pair that belongs together. Of the others, `group` is the group, `label` (or `class`, or `category`) the
+    label, and each one that has a name and plain values is a tag. Where rows of one picture or query differ in these, the
+    first counts that says anything.
 
     Args:
         source: `DocList[TrainingExample]` or any iterable of them; a CSV file with columns `image,caption` (or none,
-            then either order); a folder that holds `captions.txt` (Kaggle's Flickr8k layout) or `captions.csv`;
-            a Parquet file, or a folder of them. Where a table has an http(s) address instead of a picture, the service reads
-            it, if its operator allows the host.
+            then either order) or `query,document` (or none); a folder that holds `captions.txt` (Kaggle's Flickr8k
+            layout) or `captions.csv`; a Parquet file, or a folder of them. Where a table has an http(s) address instead of
+            a picture, the service reads it, if its operator allows the host.
         image_folder: where a CSV's relative image paths start; by default the CSV's own folder, or `Images/` in it.
         kinds: what an iterable may hold.
 
@@ -80,7 +81,7 @@ def _small_enough(example: TrainingExample) -> TrainingExample:
     if len(example.image) <= MAX_IMAGE_BYTES or not isinstance(example, TrainingExample):
         return example
     note = f"the picture has more than the {MAX_IMAGE_BYTES // 2**20} MiB that are accepted"
-    said = {name: getattr(example, name) for name in ("captions", "group", "label", "tags")}
+    said = {name: getattr(example, name) for name in ("text", "captions", "group", "label", "tags")}
     return TrainingExample(**said, source=f"{example.source} ({note})".strip())
 
 
@@ -92,11 +93,11 @@ def count_examples(source: Source) -> int | None:
     if path.suffix.lower() == ".parquet" and path.is_file():
         return int(_open_parquet(path).metadata.num_rows)
     if path.suffix.lower() in (".csv", ".txt", ".tsv") and path.is_file():
-        return count_images(path)
+        return count_items(path)
     if path.is_dir():
         captions = _captions_file(path)
         if captions is not None:
-            return count_images(captions)
+            return count_items(captions)
         return sum(int(_open_parquet(part).metadata.num_rows) for part in path.glob("*.parquet"))
     return None
 
@@ -122,13 +123,21 @@ def _captions_file(folder: Path) -> Path | None:
 def _read_csv(path: Path, image_folder: Path | None) -> Iterator[TrainingExample]:
     rows = read_said(path)
     first = list(islice(rows, 100))
-    folder = image_folder or _image_folder(path, [said.image for said in first])
+    folder = image_folder or _image_folder(path, [said.item for said in first if not said.of_texts])
     for said in chain(first, rows):
-        data, uri = _image_or_address(said.image, folder)
-        source = f"{path.name}, line {said.line}" + ("" if data or uri else f" ({folder / said.image}: no such file)")
-        yield TrainingExample(
-            image=data, uri=uri, captions=said.captions, group=said.group, label=said.label, tags=said.tags, source=source
-        )
+        more = {"captions": said.captions, "group": said.group, "label": said.label, "tags": said.tags}
+        source = f"{path.name}, line {said.line}"
+        if said.of_texts:
+            yield _text_example(said.item, source, **more)
+            continue
+        data, uri = _image_or_address(said.item, folder)
+        source += "" if data or uri else f" ({folder / said.item}: no such file)"
+        yield TrainingExample(image=data, uri=uri, source=source, **more)
+
+
+def _text_example(text: str, source: str, **more: Any) -> TrainingExample:
+    """An example of a text; where there is none, its source says so."""
+    return TrainingExample(text=text, source=source if text.strip() else f"{source} (the query is empty)", **more)
 
 
 def _image_folder(path: Path, names: list[str]) -> Path:
@@ -152,36 +161,40 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
         plain = [column.name if _is_plain(column.type) else "" for column in schema]
         is_stored = {"image_sha256", "source"} <= set(plain)  # a part of a dataset of Attune's own
         if is_stored:
-            plain = ["" if name in ("image_sha256", "source") else name for name in plain]
+            plain = ["" if name in ("image_sha256", "source", "text") else name for name in plain]
         columns = find_columns(names, plain)
         if columns is None:
             raise DataError(
                 f"{str(part)!r} has the columns {', '.join(names)}. An image column ({', '.join(IMAGE_COLUMNS)}) and a "
-                f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed"
+                f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed; or, for pairs of texts, one of queries "
+                f"({', '.join(QUERY_COLUMNS)}) and one of documents ({', '.join(DOCUMENT_COLUMNS)})"
             )
         classes = _class_names(schema)
         number = 0
         for batch in _batches(file, part):
-            images, captions = (batch.column(column).to_pylist() for column in (columns.image, columns.caption))
+            items, captions = (batch.column(column).to_pylist() for column in (columns.item, columns.caption))
+            stored = batch.column("text").to_pylist() if is_stored and "text" in names else [None] * len(items)
             texts = {
                 column: [_text(value, classes.get(names[column], [])) for value in batch.column(column).to_pylist()]
                 for column in (columns.group, columns.label, *columns.tags.values())
                 if column >= 0
             }
-            for row, (image, said) in enumerate(zip(images, captions, strict=True)):
+            for row, (item, text, said) in enumerate(zip(items, stored, captions, strict=True)):
                 number += 1
                 cells = {column: values[row] for column, values in texts.items()}
                 tags = columns.tags_in(cells)
-                data, uri = _image_or_address(image, part.parent)
-                yield TrainingExample(
-                    image=data,
-                    uri=uri,
-                    captions=_texts(said),
-                    group=cells.get(columns.group, ""),
-                    label=cells.get(columns.label, ""),
-                    tags=_stored_tags(tags.get("tags", "")) if is_stored else tags,
-                    source=f"{part.name}, row {number}",
-                )
+                source = f"{part.name}, row {number}"
+                more = {
+                    "captions": _texts(said),
+                    "group": cells.get(columns.group, ""),
+                    "label": cells.get(columns.label, ""),
+                    "tags": _stored_tags(tags.get("tags", "")) if is_stored else tags,
+                }
+                if columns.of_texts or text:
+                    yield _text_example(_text(text or item, []), source, **more)
+                    continue
+                data, uri = _image_or_address(item, part.parent)
+                yield TrainingExample(image=data, uri=uri, source=source, **more)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -1,6 +1,7 @@
 """The Parquet files of datasets: what a row is, how it is written and read.
 
-They follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures.
+They follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures. A row has a
+picture or a text, and its key is the SHA-256 of the picture's bytes, or of the text as UTF-8.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from attune.schemas import TrainingExample
 _FEATURES = {
     "image": {"_type": "Image"},
     "image_sha256": {"dtype": "string", "_type": "Value"},
+    "text": {"dtype": "string", "_type": "Value"},
     "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     "group": {"dtype": "string", "_type": "Value"},
     "label": {"dtype": "string", "_type": "Value"},
@@ -26,7 +28,8 @@ _FEATURES = {
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-        ("image_sha256", pa.string()),
+        ("image_sha256", pa.string()),  # the key, of a text as well
+        ("text", pa.string()),  # null where there is a picture
         ("captions", pa.list_(pa.string())),
         ("group", pa.string()),
         ("label", pa.string()),
@@ -35,14 +38,22 @@ SCHEMA = pa.schema(
     ],
     metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
 )
+_OF_PICTURES = pa.schema(
+    [column for column in SCHEMA if column.name != "text"],
+    metadata={
+        "huggingface": json.dumps({"info": {"features": {key: of for key, of in _FEATURES.items() if key != "text"}}})
+    },
+)
 
 CONTENT = ("image_sha256", "captions", "group", "label", "tags")
-"""Columns that say what a row holds; where it came from is no part of that."""
+"""Columns that say what a row holds; where it came from is no part of that, and a text is there by its key."""
 
 
 def write_part(path: Path, examples: Iterable[TrainingExample]) -> None:
-    """Writes examples as one Parquet file."""
-    table = pa.Table.from_pylist([_row(example) for example in examples], schema=SCHEMA)
+    """Writes examples as one Parquet file; where there are pictures only, it has no column `text`."""
+    examples = list(examples)
+    schema = SCHEMA if any(example.text for example in examples) else _OF_PICTURES
+    table = pa.Table.from_pylist([_row(example) for example in examples], schema=schema)
     pq.write_table(table, path, compression="zstd")
 
 
@@ -52,8 +63,9 @@ def find_parts(folder: Path) -> list[Path]:
 
 
 def read_rows(parts: Sequence[Path]) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, captions, group, label, tags (JSON), source."""
-    # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags.
+    """All rows without their pictures: columns image_sha256, text, captions, group, label, tags (JSON), source."""
+    # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags,
+    # no text.
     columns = [name for name in SCHEMA.names if name != "image"]
     table = pq.read_table([str(part) for part in parts], schema=SCHEMA, columns=columns)
     for name, empty in (("label", ""), ("tags", "{}")):
@@ -62,10 +74,11 @@ def read_rows(parts: Sequence[Path]) -> pa.Table:
 
 
 def _row(example: TrainingExample) -> dict[str, object]:
-    digest = hashlib.sha256(example.image).hexdigest()
+    digest = hashlib.sha256(example.image or example.text.encode()).hexdigest()
     return {
-        "image": {"bytes": example.image, "path": None},
+        "image": {"bytes": example.image, "path": None} if example.image else None,
         "image_sha256": digest,
+        "text": example.text or None,
         "captions": example.captions,
         "group": example.group or digest,
         "label": example.label,

@@ -8,7 +8,9 @@ import numpy as np
 from attune.errors import DataError
 
 
-def split_by_group(groups: Sequence[str], fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_by_group(
+    groups: Sequence[str], fraction: float, seed: int, items: str = "pictures"
+) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers that stay and row numbers that are held out.
 
     Groups are ordered by a hash of their name and the seed and the first ones are held out, so the order of the rows
@@ -18,6 +20,7 @@ def split_by_group(groups: Sequence[str], fraction: float, seed: int) -> tuple[n
         groups: one name per row.
         fraction: share of the groups to hold out, above 0 and below 1.
         seed: another seed holds out other groups.
+        items: what the rows are, for the message.
 
     Returns:
         Two ascending int64 arrays, of the rows kept and the rows held out.
@@ -28,7 +31,7 @@ def split_by_group(groups: Sequence[str], fraction: float, seed: int) -> tuple[n
     names = sorted(set(groups))
     if len(names) < 4:
         raise DataError(
-            f"There are only {len(names)} distinct pictures (groups), too few to hold any out. "
+            f"There are only {len(names)} distinct {items} (groups), too few to hold any out. "
             "At least 4 are needed to split once; a useful fine-tune needs a few hundred"
         )
     count = min(max(2, round(len(names) * fraction)), len(names) - 2)

@@ -133,7 +133,7 @@ def content_folder(fingerprint: str) -> Path:
 
 
 def read_index(fingerprint: str) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, captions, group, label, tags (JSON), source.
+    """All rows without their pictures: columns image_sha256, text, captions, group, label, tags (JSON), source.
 
     Raises:
         DataError: if there is no such data, or not any more.

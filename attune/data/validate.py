@@ -15,6 +15,9 @@ LONGEST_SOURCE = 500
 
 MOST_TAGS = 100
 
+NO_TEXT = ("two_items", "empty_text", "long_text")
+"""Reasons why a text cannot stand in a picture's place."""
+
 
 def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:
     """Sorts examples into usable ones and problems.
@@ -22,7 +25,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     An example with some bad captions and at least one good one is kept with the good ones; its bad ones are
     reported. So is a label or a tag that is too long: the example is kept without it. Captions, labels and tags are
     stripped of white space around them and of control characters, equal captions of one picture count once, and empty
-    tags are left out. A picture that is given by its `uri` is read, if the service's settings allow it.
+    tags are left out; so is a text that stands in a picture's place. A picture that is given by its `uri` is read, if the
+    service's settings allow it.
 
     Returns:
         The usable examples, in order, and every problem found.
@@ -36,6 +40,7 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         # A copy: a caller that sends its batch again must send the same.
         checked = TrainingExample(
             image=image if isinstance(image, bytes) else b"",
+            text=_clean(example.text),
             captions=list(dict.fromkeys(text for text in captions if _problem_of_caption(text) is None)),
             group=_clean(example.group),
             label=_kept(example.label),
@@ -43,29 +48,34 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
             source=visible(example.source)[:LONGEST_SOURCE] or f"example {number}",
         )
         found = [
-            *_image_problems(checked, example.uri, image),
-            *_caption_problems(checked.source, example.captions),
+            *(_text_problems(checked, example) if example.text else _image_problems(checked, example.uri, image)),
+            *_caption_problems(checked.source, example.captions, bool(example.text)),
             *_name_problems(checked.source, example),
             *_control_problems(checked.source, example),
         ]
         problems += found
-        if checked.captions and not any(problem.field in ("image", "uri", "group") for problem in found):
+        refused = any(problem.field in ("image", "uri", "group") or problem.reason in NO_TEXT for problem in found)
+        if checked.captions and not refused:
             good.append(checked)
     return good, problems
 
 
 def _images(examples: list[TrainingExample]) -> list[bytes | UriError]:
     """Each example's picture, or why it could not be read from its `uri`."""
-    asked = [example.uri for example in examples if example.uri and not example.image]
-    read = iter(read_uris(asked))
-    return [next(read) if example.uri and not example.image else example.image for example in examples]
+    read = iter(read_uris([example.uri for example in examples if is_by_address(example)]))
+    return [next(read) if is_by_address(example) else example.image for example in examples]
+
+
+def is_by_address(example: TrainingExample) -> bool:
+    """Whether the service is to read an example's picture itself. One with a text besides is refused unread."""
+    return bool(example.uri and not example.image and not example.text)
 
 
 def _image_problems(example: TrainingExample, uri: str, image: bytes | UriError) -> list[Problem]:
     if isinstance(image, UriError):
         return [_problem(example.source, "uri", uri, image.reason, str(image))]
     if not image:
-        advice = "there is no picture. Give its bytes, or a path that exists"
+        advice = "there is no picture, and no text in its place. Give the picture's bytes or a path that exists, or the text"
         return [_problem(example.source, "image", uri, "missing_image", advice)]
     try:
         decode(image)
@@ -76,11 +86,26 @@ def _image_problems(example: TrainingExample, uri: str, image: bytes | UriError)
     return []
 
 
-def _caption_problems(source: str, captions: list[str]) -> list[Problem]:
+def _text_problems(checked: TrainingExample, given: TrainingExample) -> list[Problem]:
+    """What is wrong with a text that stands in a picture's place."""
+    if given.image or given.uri:
+        advice = "there are a picture and a text, and an example is of one of them. Give one; what describes it is a caption"
+        return [_problem(checked.source, "text", given.text, "two_items", advice)]
+    if _is_blank(checked.text):
+        advice = "the text is empty. Give the query or the sentence, or leave the row out"
+        return [_problem(checked.source, "text", repr(given.text[:100]), "empty_text", advice)]
+    if len(checked.text) > LONGEST_CAPTION:
+        advice = f"the text has more than {LONGEST_CAPTION:,} characters. Give a sentence or two"
+        return [_problem(checked.source, "text", given.text, "long_text", advice)]
+    return []
+
+
+def _caption_problems(source: str, captions: list[str], of_text: bool) -> list[Problem]:
     if not captions:
         return [_problem(source, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
+    wanted = "Give a text that belongs to the other" if of_text else "Describe the picture in words"
     advice = {
-        "empty_caption": "the caption is empty. Describe the picture in words, or leave the row out",
+        "empty_caption": f"the caption is empty. {wanted}, or leave the row out",
         "too_long": f"the caption has more than {LONGEST_CAPTION:,} characters. Give a sentence or two",
     }
     reasons = [(text, _problem_of_caption(_clean(text))) for text in captions]
@@ -122,7 +147,7 @@ def _name_problems(source: str, example: TrainingExample) -> list[Problem]:
 
 
 def _control_problems(source: str, example: TrainingExample) -> list[Problem]:
-    texts = {"captions": example.captions, "label": [example.label], "group": [example.group]}
+    texts = {"text": [example.text], "captions": example.captions, "label": [example.label], "group": [example.group]}
     texts["tags"] = [text for pair in example.tags.items() for text in pair]
     advice = "there are control characters in it: they were taken out. Save the text as plain UTF-8"
     return [

@@ -117,6 +117,7 @@ def paraphrased(
     return [
         TrainingExample(
             image=example.image,
+            text=example.text,
             captions=_filled_up(example.captions, [known[text] for text in example.captions], limit),
             group=example.group,
             label=example.label,

@@ -8,7 +8,6 @@ from attune.data.duplicates import caption_keys
 from attune.data.parts import Parts
 from attune.evaluation.classes import why_no_classes
 from attune.evaluation.comparison import FEWEST, Row
-from attune.metrics import DIRECTIONS
 
 TIES = 0.1
 """Share of queries that may tie before anything is said of it."""
@@ -22,28 +21,29 @@ def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
         rows: of the figures, with the tie rates among them.
     """
     found = []
+    kind = parts.test.kind
     if len(parts.test) < FEWEST:
         found.append(
-            f"Too few pictures to judge: {len(parts.test)} are held out. With fewer than {FEWEST} a difference may well be "
-            "chance. Hold out more, or give more as eval_data"
+            f"Too few {kind.items} to judge: {len(parts.test)} are held out. With fewer than {FEWEST} a difference may well "
+            "be chance. Hold out more, or give more as eval_data"
         )
     shared = shared_captions(parts.test.captions)
     if shared:
         found.append(
-            f"Held-out captions that other held-out pictures have too: {shared} of {len(parts.test.texts)}. No model can "
-            "tell which of the pictures is meant, so recall has a ceiling, and recall@1 cannot reach 1. Give them captions "
-            "that tell them apart"
+            f"Held-out {kind.captions} that other held-out {kind.items} have too: {shared} of {len(parts.test.texts)}. No "
+            f"model can tell which of the {kind.items} is meant, so recall has a ceiling, and recall@1 cannot reach 1. Give "
+            f"them {kind.captions} that tell them apart"
         )
     tied = [
         f"{row.after:.0%} of the queries from {direction.replace('_', ' ')}"
-        for direction in DIRECTIONS
+        for direction in kind.directions
         for row in rows
         if row.metric == f"{direction}_tie_rate" and row.after is not None and row.after > TIES
     ]
     if tied:
         found.append(
-            f"In {' and '.join(tied)} a wrong answer scores exactly as high as a right one, and stands before it: captions "
-            "are the same, or the model's embeddings are all alike"
+            f"In {' and '.join(tied)} a wrong answer scores exactly as high as a right one, and stands before it: "
+            f"{kind.captions} are the same, or the model's embeddings are all alike"
         )
     unclassified = why_no_classes(parts)
     return [*found, unclassified] if unclassified else found

@@ -31,6 +31,8 @@ ACCURACY = (
 def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Figures]:
     """The tables `zero_shot` and, if pictures with labels were trained on, `linear_probe` and `neighbours`.
 
+    Of texts in the pictures' place the last two alone: prompts are for pictures.
+
     Args:
         found: what a model makes of the data.
         classes: of the data.
@@ -38,19 +40,23 @@ def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Fi
     """
     targets = classes.targets(classes.test.labels)
     images = found.test.images[classes.rows]
-    prompted = f"Pictures are compared with prompts of their class's name; {len(classes.names)} classes. {ACCURACY}"
-    tables = [_figures("zero_shot", "Zero-shot classification", prompted, _scores(found), targets, classes)]
+    items = classes.test.kind.items
+    accuracy = ACCURACY.replace("pictures", items)
+    tables = []
+    if found.scores is not None:
+        prompted = f"Pictures are compared with prompts of their class's name; {len(classes.names)} classes. {ACCURACY}"
+        tables.append(_figures("zero_shot", "Zero-shot classification", prompted, found.scores, targets, classes))
     if found.train is not None and found.validation is not None:
         train = Features(found.train, classes.targets(classes.train.labels))
         validation = Features(found.validation, classes.targets(classes.validation.labels))
         probe = linear_probe(train, validation, len(classes.names), device)
         near = neighbours(train.vectors, train.targets, images, len(classes.names), device=device)
-        learnt = f"{len(classes.train)} training pictures"
+        learnt = f"{len(classes.train)} training {items}"
         tables += [
             _figures(
                 "linear_probe",
                 "Linear probe",
-                f"A logistic regression on the embeddings of {learnt}; the validation part chose its strength. {ACCURACY}",
+                f"A logistic regression on the embeddings of {learnt}; the validation part chose its strength. {accuracy}",
                 probe.scores(images),
                 targets,
                 classes,
@@ -58,7 +64,7 @@ def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Fi
             _figures(
                 "neighbours",
                 "Nearest neighbours",
-                f"Votes of the 20 nearest of {learnt}, weighted by exp(cosine / 0.07). {ACCURACY}",
+                f"Votes of the 20 nearest of {learnt}, weighted by exp(cosine / 0.07). {accuracy}",
                 near,
                 targets,
                 classes,

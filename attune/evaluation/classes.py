@@ -64,8 +64,8 @@ def find_classes(parts: Parts, seed: int) -> Classes | None:
 def why_no_classes(parts: Parts) -> str:
     """Why the labels of the held-out pictures are no classes, for a warning; empty if they are, or if there are none."""
     labels = [_name(label) for label in parts.test.labels if label]
-    seen = len(set(labels))
-    said = f"{seen} label{'s' * (seen > 1)} on {len(labels)} labelled picture{'s' * (len(labels) > 1)}"
+    seen, kind = len(set(labels)), parts.test.kind
+    said = f"{seen} label{'s' * (seen > 1)} on {len(labels)} labelled {kind.items if len(labels) > 1 else kind.item}"
     if seen == 1:
         return f"{said}: there is nothing to tell apart, so nothing is classified"
     if 2 * seen > len(labels):

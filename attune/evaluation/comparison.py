@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from attune.metrics import DIRECTIONS, KS
+from attune.metrics import KS
 from attune.schemas import EvaluationResult, FinetuningRun
 
 FEWEST = 20
@@ -72,10 +72,9 @@ def sides(run: FinetuningRun) -> tuple[str, str]:
 
 
 def comparison(result: EvaluationResult) -> Section:
-    """The headline: recall@1, 5 and 10, MRR and median rank, text to image first; where labelled, zero-shot accuracy."""
-    names = [
-        f"{direction}_{name}" for direction in DIRECTIONS for name in (*(f"recall@{k}" for k in KS), "mrr", "median_rank")
-    ]
+    """The headline: recall@1, 5 and 10, MRR and median rank, captions to items first; where labelled, zero-shot accuracy."""
+    figures = (*(f"recall@{k}" for k in KS), "mrr", "median_rank")
+    names = [f"{direction}_{name}" for direction in result.kind.directions for name in figures]
     classes = [name for name in ZERO_SHOT if name in result.after]
     of_classes = (
         "zero shot acc1 and acc5 are the shares of labelled pictures whose class's name is first, or among the first five; "
@@ -87,7 +86,7 @@ def comparison(result: EvaluationResult) -> Section:
         title="Retrieval",
         definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and "
         f"CLIP_benchmark compute it (hit@k elsewhere). {of_classes if classes else ''}"
-        f"Intervals are 95 %, {of_what} bootstrap over pictures.",
+        f"Intervals are 95 %, {of_what} bootstrap over {result.kind.items}.",
         rows=[
             Row(
                 metric=name,

@@ -7,10 +7,10 @@ import numpy as np
 from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement, image_of_text
 from attune.evaluation.slices import caption_length, effect_by_slice, wins_and_losses
-from attune.metrics import DIRECTIONS, query_values
+from attune.metrics import query_values
 
 METRIC = "recall@5"
-"""Of text to image: what slices are compared by."""
+"""From captions to items, text to image: what slices are compared by."""
 
 
 def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[int]) -> dict[str, Any]:
@@ -26,11 +26,11 @@ def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[i
     Returns:
         `wins`: by direction `better`, `worse` and `same` queries; `slices`: see `attune.evaluation.slices.Slice`.
     """
-    old, new = (query_values(one.ranks["text_to_image"])[METRIC] for one in (before, after))
+    old, new = (query_values(one.ranks[one.kind.directions[0]])[METRIC] for one in (before, after))
     owner = image_of_text(test)
     slices = effect_by_slice(old, new, owner, _tags(test, owner, leaked))
     return {
-        "wins": {name: wins_and_losses(before.ranks[name], after.ranks[name]) for name in DIRECTIONS},
+        "wins": {name: wins_and_losses(before.ranks[name], after.ranks[name]) for name in after.kind.directions},
         "slices": [one.model_dump() for one in slices],
     }
 
@@ -41,7 +41,7 @@ def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[s
     if leaked:
         there = set(leaked)
         of_picture["training data"] = ["nearly in it" if row in there else "not in it" for row in range(len(test))]
-    found = {"caption length": caption_length(test.texts)}
+    found = {f"{test.kind.caption} length": caption_length(test.texts)}
     found |= {name: [values[row] for row in owner] for name, values in of_picture.items()}
     for name in sorted({name for tags in test.tags for name in tags}):
         free = name

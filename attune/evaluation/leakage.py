@@ -1,4 +1,4 @@
-"""Held-out pictures that were also trained on, as the same file or stored another time: their figures tell of memory."""
+"""Held-out pictures, or texts, that were also trained on, as they are or nearly: their figures tell of memory."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import numpy as np
 from attune.data.duplicates import SAME_COLOUR, mean_colours, near, picture_hashes, thumbnails
 from attune.data.pairs import Pairs
 from attune.data.words import plain
+from attune.kinds import IMAGE, TEXT, Kind
 
 TILE = 1_000_000
 """Pairs of pictures that are compared at a time: 8 MB. Larger tiles leave the processor's cache, and take twice as long."""
@@ -18,15 +19,18 @@ class Leaks:
 
     Attributes:
         exact: rows of held-out pictures that are training pictures, byte for byte.
-        near: other held-out pictures that look like one, as (held-out row, training row); of several the nearest.
+        near: other held-out pictures that look like one, as (held-out row, training row); of several the nearest. Of texts
+            those that say the same as one, or that make the same pair with a caption, whichever of the two is the query.
         captions: held-out captions that a training picture has too, but for case, punctuation and spaces.
         earlier: the runs that the model comes from, whose training pictures are among those that were looked at.
+        kind: what is held out.
     """
 
     exact: list[int]
     near: list[tuple[int, int]]
     captions: int
     earlier: tuple[str, ...] = ()
+    kind: Kind = IMAGE
 
     @property
     def rows(self) -> list[int]:
@@ -36,14 +40,17 @@ class Leaks:
     def describe(self) -> str:
         """What to know of it, for a report; empty if nothing leaks."""
         found = []
+        kind, of_texts = self.kind, self.kind is TEXT
+        alike = "say the same as one" if of_texts else "look nearly like one"
         if self.rows:
             found.append(
-                f"Held-out pictures that are training pictures, or look nearly like one: {len(self.rows)} "
-                f"({len(self.exact)} the same file, {len(self.near)} nearly alike). On these a model may be measured on "
-                "what it learnt"
+                f"Held-out {kind.items} that are training {kind.items}, or {alike}: {len(self.rows)} "
+                f"({len(self.exact)} the same {'text' if of_texts else 'file'}, {len(self.near)} nearly alike). On these a "
+                "model may be measured on what it learnt"
             )
         if self.captions:
-            found.append(f"Held-out captions that training pictures have too: {self.captions}, as is usual of short ones")
+            usual = "" if of_texts else ", as is usual of short ones"
+            found.append(f"Held-out {kind.captions} that training {kind.items} have too: {self.captions}{usual}")
         if found and self.earlier:
             found.append(f"Those of the runs that the model comes from count as well: {', '.join(self.earlier)}")
         return "".join(f"{sentence}. " for sentence in found).rstrip()
@@ -76,6 +83,36 @@ def find_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels:
         near=[(row, other) for row, other in alike.items() if test.images[row] not in known],
         captions=sum(plain(text) in said for text in test.texts),
     )
+
+
+def find_text_leaks(train: Pairs, test: Pairs) -> Leaks:
+    """What of a held-out part is in the training data, of pairs of texts: by `attune.data.words.plain`.
+
+    Args:
+        train: what was trained on.
+        test: what is held out.
+    """
+    known, said = set(train.images), set(map(plain, train.texts))
+    row_of: dict[str | frozenset[str], int] = {}
+    for row, (query, captions) in enumerate(zip(train.queries, train.captions, strict=True)):
+        for found in _texts_and_pairs(query, captions):
+            row_of.setdefault(found, row)
+    near = []
+    for row, (key, query, captions) in enumerate(zip(test.images, test.queries, test.captions, strict=True)):
+        others = [row_of[found] for found in _texts_and_pairs(query, captions) if found in row_of]
+        if others and key not in known:
+            near.append((row, others[0]))
+    return Leaks(
+        exact=[row for row, key in enumerate(test.images) if key in known],
+        near=near,
+        captions=sum(plain(text) in said for text in test.texts),
+        kind=TEXT,
+    )
+
+
+def _texts_and_pairs(query: str, captions: list[str]) -> list[str | frozenset[str]]:
+    """A query, and it with each of its captions in no order: paraphrases may stand the other way round elsewhere."""
+    return [plain(query), *(frozenset((plain(query), plain(text))) for text in captions)]
 
 
 def _nearest(test: np.ndarray, train: np.ndarray) -> dict[int, int]:

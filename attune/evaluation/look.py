@@ -4,14 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attune.data.pairs import Pairs
 from attune.data.parts import Parts
-from attune.data.pixels import PixelCache, open_pixels
 from attune.errors import EvaluationError
 from attune.evaluation.classes import Classes
-from attune.evaluation.measure import Measurement, embed_images, measure
+from attune.evaluation.measure import Measurement, embed_items, measure, pixels_of
 from attune.evaluation.provenance import preprocessing_fingerprint, weights_fingerprint
 from attune.evaluation.zero_shot import classifier, zero_shot
+from attune.kinds import IMAGE, Kind
 from attune.models.clip import Clip
 
 
@@ -22,7 +21,8 @@ class Look:
     Attributes:
         test: of the held-out pictures and captions, ranked.
         retention: of the retention data, if there is any.
-        scores: of the labelled held-out pictures with each class, float32 (pictures, classes), if there are classes.
+        scores: of the labelled held-out pictures with each class, float32 (pictures, classes), if there are classes; None
+            of texts.
         train: of the pictures a probe learns from, float32 (images, dim); None if there is nothing to learn from.
         validation: of those that choose its strength.
         weights: SHA-256 of the model's weights.
@@ -51,13 +51,13 @@ def look(clip: Clip, parts: Parts, classes: Classes | None, prompts: list[str]) 
         EvaluationError: if an embedding is no number.
     """
     test = measure(clip, parts.test, pixels_of(clip, parts.test))
-    _refuse_nan(clip, test)
+    _refuse_nan(clip, test, parts.test.kind)
     scores = train = validation = None
-    if classes is not None:
+    if classes is not None and parts.test.kind is IMAGE:
         scores = zero_shot(classifier(clip, classes.names, prompts), test.images[classes.rows])
     if classes is not None and len(classes.train) and len(classes.validation):
         train, validation = (
-            embed_images(clip, pairs, pixels_of(clip, pairs)) for pairs in (classes.train, classes.validation)
+            embed_items(clip, pairs, pixels_of(clip, pairs)) for pairs in (classes.train, classes.validation)
         )
     return Look(
         test=test,
@@ -70,13 +70,8 @@ def look(clip: Clip, parts: Parts, classes: Classes | None, prompts: list[str]) 
     )
 
 
-def pixels_of(clip: Clip, pairs: Pairs) -> PixelCache:
-    """The pixels of pairs as a model takes them."""
-    return open_pixels(pairs.fingerprint, clip.preprocess, clip.resize)
-
-
-def _refuse_nan(clip: Clip, found: Measurement) -> None:
-    for what, embeddings in (("pictures", found.images), ("captions", found.texts)):
+def _refuse_nan(clip: Clip, found: Measurement, kind: Kind) -> None:
+    for what, embeddings in ((kind.items, found.images), (kind.captions, found.texts)):
         bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
         if len(bad):
             raise EvaluationError(

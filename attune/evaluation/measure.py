@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from attune.data.pairs import Pairs
-from attune.data.pixels import PixelCache
+from attune.data.pixels import PixelCache, open_pixels
 from attune.evaluation.ranking import ranks
-from attune.metrics import retrieval_metrics
+from attune.kinds import TEXT, Kind, kind_of_names
+from attune.metrics import DIRECTIONS, retrieval_metrics
 from attune.models.clip import Clip
 
 
@@ -19,8 +20,8 @@ class Measurement:
 
     Attributes:
         metrics: see `attune.metrics.retrieval_metrics`.
-        ranks: see `attune.evaluation.ranking.ranks`.
-        images: embeddings, float32 (images, dim).
+        ranks: see `attune.evaluation.ranking.ranks`; by the directions of the data's kind.
+        images: embeddings, float32 (images, dim), or of the texts in the pictures' place.
         texts: embeddings, float32 (captions, dim).
     """
 
@@ -29,19 +30,40 @@ class Measurement:
     images: np.ndarray
     texts: np.ndarray
 
+    @property
+    def kind(self) -> Kind:
+        """Of what was measured on."""
+        return kind_of_names(self.ranks)
 
-def measure(clip: Clip, pairs: Pairs, cache: PixelCache) -> Measurement:
-    """Embeds a split's pictures and all their captions, and ranks them against each other."""
-    images = embed_images(clip, pairs, cache)
+
+def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
+    """Embeds a split's pictures, or texts in their place, and all their captions, and ranks them against each other."""
+    images = embed_items(clip, pairs, cache)
     texts = clip.encode_texts(pairs.texts)
     found = ranks(images, texts, image_of_text(pairs))
-    return Measurement(retrieval_metrics(found), found, images, texts)
+    named = {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
+    return Measurement(retrieval_metrics(named), named, images, texts)
 
 
-def embed_images(clip: Clip, pairs: Pairs, cache: PixelCache) -> np.ndarray:
-    """Embeddings of the pictures, float32 (images, dim); their pixels are read a few at a time."""
-    parts = np.array_split(cache.rows(pairs.images), -(-len(pairs) // 256))
-    return np.concatenate([clip.encode_images(cache.pixels[part]) for part in parts])
+def pixels_of(clip: Clip, pairs: Pairs) -> PixelCache | None:
+    """The pixels of a dataset's pictures as a model takes them; None of texts."""
+    return None if pairs.kind is TEXT else open_pixels(pairs.fingerprint, clip.preprocess, clip.resize)
+
+
+def embed_items(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_size: int = 256) -> np.ndarray:
+    """Embeddings of the pictures, or of the texts in their place, float32 (items, dim).
+
+    Args:
+        clip: the model; its tower of the pairs' kind embeds.
+        pairs: whose items.
+        cache: from `pixels_of`; its pixels are read a few at a time.
+        batch_size: items embedded at once.
+    """
+    if pairs.kind is TEXT:
+        return clip.encode_texts(pairs.queries, batch_size)
+    assert cache is not None  # there are pictures
+    parts = np.array_split(cache.rows(pairs.images), -(-len(pairs) // batch_size))
+    return np.concatenate([clip.encode_images(cache.pixels[part], batch_size) for part in parts])
 
 
 def image_of_text(pairs: Pairs) -> np.ndarray:
@@ -49,11 +71,12 @@ def image_of_text(pairs: Pairs) -> np.ndarray:
     return np.repeat(np.arange(len(pairs)), [len(captions) for captions in pairs.captions])
 
 
-def clusters_of(image_of_text: np.ndarray) -> dict[str, np.ndarray]:
+def clusters_of(image_of_text: np.ndarray, directions: tuple[str, str] = DIRECTIONS) -> dict[str, np.ndarray]:
     """The picture of each query, by direction: captions of one picture are not independent."""
-    return {"text_to_image": image_of_text, "image_to_text": np.unique(image_of_text)}
+    to_item, to_caption = directions
+    return {to_item: image_of_text, to_caption: np.unique(image_of_text)}
 
 
 def split_fingerprint(pairs: Pairs) -> str:
-    """SHA-256 of a split's pictures and captions: figures with different ones must not be compared."""
+    """SHA-256 of a split's pictures, or texts, and captions: figures with different ones must not be compared."""
     return hashlib.sha256(json.dumps([pairs.images, pairs.captions]).encode()).hexdigest()

@@ -13,6 +13,7 @@ from attune.evaluation.ranking import ranks
 from attune.evaluation.relevance import from_owner
 from attune.evaluation.retrieval import figures, query_values
 from attune.evaluation.tables import Figures
+from attune.kinds import TEXT
 from attune.metrics import DIRECTIONS
 from attune.metrics import query_values as headline_values
 
@@ -32,14 +33,18 @@ def headline(found: Measurement, image_of_text: np.ndarray) -> Figures:
         found: a model's ranks.
         image_of_text: the picture of each caption, int64 (captions,).
     """
-    clusters = clusters_of(image_of_text)
-    values = [(_named(direction, headline_values(found.ranks[direction])), clusters[direction]) for direction in DIRECTIONS]
+    clusters = clusters_of(image_of_text, found.kind.directions)
+    values = [
+        (_named(direction, headline_values(found.ranks[direction])), clusters[direction])
+        for direction in found.kind.directions
+    ]
     return Figures("headline", "Retrieval", "As CLIP papers define it.", values)
 
 
 def retention(found: Measurement, image_of_text: np.ndarray) -> Figures:
     """The headline's figures on the retention data; arguments as for `headline`."""
-    definition = f"The headline's figures on retention_data: {len(found.images)} pictures that the model must stay good at."
+    items = f"{len(found.images)} {found.kind.items}"
+    definition = f"The headline's figures on retention_data: {items} that the model must stay good at."
     return Figures("retention", "Retention", definition, headline(found, image_of_text).values)
 
 
@@ -55,18 +60,18 @@ def matryoshka(found: Measurement, image_of_text: np.ndarray, dims: Sequence[int
         "The headline's figures with the first numbers of each embedding alone, scaled to unit length again; the whole "
         f"embedding has {found.images.shape[1]}."
     )
-    clusters = clusters_of(image_of_text)
+    clusters = clusters_of(image_of_text, found.kind.directions)
     values = []
     for dim in dims:
         placed = ranks(shortened(found.images, dim), shortened(found.texts, dim), image_of_text)
-        for direction in DIRECTIONS:
-            named = _named(direction, headline_values(placed[direction]))
+        for direction, of_pictures in zip(found.kind.directions, DIRECTIONS, strict=True):
+            named = _named(direction, headline_values(placed[of_pictures]))
             values.append(({f"{name}_dim_{dim}": value for name, value in named.items()}, clusters[direction]))
     return Figures("matryoshka", "Shorter embeddings", definition, values)
 
 
 def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str = "cpu") -> list[Figures]:
-    """The tables `retrieval`, `clip_benchmark`, `finetuner` and `imageclef`.
+    """The tables `retrieval`, `clip_benchmark`, `finetuner` and `imageclef`; of pairs of texts the first and the third.
 
     Args:
         found: a model's embeddings of the held-out part.
@@ -77,23 +82,29 @@ def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str
     totals: dict[str, float] = {}
     relevance, clusters = from_owner(image_of_text, len(found.images)), clusters_of(image_of_text)
     sides = {"text_to_image": (found.texts, found.images), "image_to_text": (found.images, found.texts)}
-    for direction in DIRECTIONS:
-        placed = places(*sides[direction], relevance[direction], device=device)
+    for direction, of_pictures in zip(found.kind.directions, DIRECTIONS, strict=True):
+        placed = places(*sides[of_pictures], relevance[of_pictures], device=device)
         values = query_values(placed)
         del values["rank"]  # its mean and median are among the totals
         counted = figures(placed)
         del counted["queries_without_answer"]  # every caption has its picture
         totals |= _named(direction, counted)
-        textbook.append((_named(direction, values), clusters[direction]))
-        peer.append((modes.clip_benchmark(placed, direction), clusters[direction]))
-        finetuner.append((_named(direction, modes.finetuner(placed)), clusters[direction]))
+        textbook.append((_named(direction, values), clusters[of_pictures]))
+        peer.append((modes.clip_benchmark(placed, of_pictures), clusters[of_pictures]))
+        finetuner.append((_named(direction, modes.finetuner(placed)), clusters[of_pictures]))
+    tables = [
+        Figures("retrieval", "Retrieval, all right answers", TEXTBOOK, textbook, totals),
+        Figures("finetuner", "In Jina Finetuner's terms", modes.FINETUNER, finetuner),
+    ]
+    if found.kind is TEXT:
+        return tables
     first = np.unique(image_of_text, return_index=True)[1]
     batched = {f"text_to_image_mrr@{modes.BATCH}": modes.imageclef(found.texts[first], found.images)}
     imageclef = f"{modes.IMAGECLEF} Each picture is there with its first caption."
     return [
-        Figures("retrieval", "Retrieval, all right answers", TEXTBOOK, textbook, totals),
+        tables[0],
         Figures("clip_benchmark", "In CLIP_benchmark's terms", modes.CLIP_BENCHMARK, peer),
-        Figures("finetuner", "In Jina Finetuner's terms", modes.FINETUNER, finetuner),
+        tables[1],
         Figures("imageclef", "In ImageCLEF's terms", imageclef, [(batched, np.arange(len(found.images)))]),
     ]
 

@@ -4,6 +4,7 @@ from attune.errors import EvaluationError
 from attune.evaluation.comparison import ZERO_SHOT, Row, Section, comparison
 from attune.evaluation.kept_ranks import Ranks, query_values
 from attune.evaluation.tables import query_rows
+from attune.kinds import TEXT
 from attune.schemas import FinetuningRun
 
 
@@ -29,7 +30,8 @@ def compare(one: FinetuningRun, other: FinetuningRun, ranks: tuple[Ranks, Ranks]
     ]
     sure = _sure(*ranks, {row.metric for row in rows}) if ranks else {}
     said = (
-        "Differences are the second minus the first, with their 95 % intervals (paired bootstrap over pictures)."
+        "Differences are the second minus the first, with their 95 % intervals (paired bootstrap over "
+        f"{one.evaluation.kind.items})."
         if ranks
         else "A run that an earlier version evaluated did not keep the ranks that intervals come from: evaluate it again."
     )
@@ -57,6 +59,8 @@ def notes(one: FinetuningRun, other: FinetuningRun) -> list[str]:
 def refuse_unlike(one: FinetuningRun, other: FinetuningRun) -> None:
     """Passes if two runs were measured on one held-out part with one preprocessing. Models may differ: these are compared.
 
+    Preprocessing is that of pictures: of texts nothing is asked.
+
     Raises:
         EvaluationError: if the part or the preprocessing differs, or if one of the runs does not say which it was.
     """
@@ -67,6 +71,8 @@ def refuse_unlike(one: FinetuningRun, other: FinetuningRun) -> None:
             "choose models that take pictures alike",
         ),
     }
+    if one.evaluation.kind is TEXT and other.evaluation.kind is TEXT:
+        del what["preprocessing"]
     problems = []
     for part, (codes, remedy) in what.items():
         missing = [run.reference for run, code in zip((one, other), codes, strict=True) if not code]

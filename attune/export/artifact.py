@@ -20,8 +20,8 @@ import numpy as np
 
 from attune.config import check_settings
 from attune.data.parts import load_parts
-from attune.data.pixels import open_pixels
 from attune.errors import ExportError
+from attune.evaluation.measure import pixels_of
 from attune.files import sha256, write_text
 from attune.models.clip import Clip, load_folder
 from attune.models.weights import DTYPES
@@ -67,9 +67,10 @@ def export(folder: RunFolder) -> Artifact:
 
     test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint).test
     test = test.take(range(min(PROBES, len(test))))
-    cache = open_pixels(test.fingerprint, clip.preprocess, clip.resize)
-    pixels = cache.pixels[cache.rows(test.images)]
-    difference = largest_difference(clip, load_folder(draft), pixels, [texts[0] for texts in test.captions])
+    cache = pixels_of(clip, test)
+    pixels = cache.pixels[cache.rows(test.images)] if cache is not None else None
+    texts = [*test.queries, *(captions[0] for captions in test.captions)]
+    difference = largest_difference(clip, load_folder(draft), pixels, texts)
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
             f"The exported model embeds {len(test)} held-out examples differently from the trained one: by up to "
@@ -82,18 +83,19 @@ def export(folder: RunFolder) -> Artifact:
     return artifact
 
 
-def largest_difference(one: Clip, other: Clip, pixels: np.ndarray, texts: list[str]) -> float:
+def largest_difference(one: Clip, other: Clip, pixels: np.ndarray | None, texts: list[str]) -> float:
     """Largest absolute difference of any component of any embedding; NaN counts as a difference.
 
     Args:
         one: a model.
         other: a model of the same architecture.
-        pixels: uint8 (images, 3, height, width).
+        pixels: uint8 (images, 3, height, width); None if there are no pictures to embed.
         texts: texts to embed.
     """
-    images = np.abs(one.encode_images(pixels) - other.encode_images(pixels))
-    captions = np.abs(one.encode_texts(texts) - other.encode_texts(texts))
-    return float(np.max(np.concatenate([images, captions])))
+    found = [np.abs(one.encode_texts(texts) - other.encode_texts(texts))]
+    if pixels is not None:
+        found.append(np.abs(one.encode_images(pixels) - other.encode_images(pixels)))
+    return float(np.max(np.concatenate(found)))
 
 
 def _manifest(folder: Path, difference: float) -> Artifact:

@@ -8,6 +8,7 @@ from open_clip.pretrained import get_pretrained_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
+from attune.kinds import TEXT
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
 
@@ -79,10 +80,11 @@ def begun_with(run: FinetuningRun) -> str:
 
 def _front_matter(run: FinetuningRun) -> str:
     """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
-    data = _data_name(run.settings)
+    data, of_texts = _data_name(run.settings), run.evaluation.kind is TEXT
+    retrieval = "text-retrieval" if of_texts else "image-text-retrieval"
     results = [
         EvalResult(
-            task_type="zero-shot-image-classification" if row.metric in ZERO_SHOT else "image-text-retrieval",
+            task_type="zero-shot-image-classification" if row.metric in ZERO_SHOT else retrieval,
             dataset_type=data,
             dataset_name=f"{data} (held out)" if not run.settings.get("eval_data") else data,
             metric_type=row.metric,
@@ -93,7 +95,7 @@ def _front_matter(run: FinetuningRun) -> str:
     ]
     front = ModelCardData(
         library_name="open_clip",
-        pipeline_tag="zero-shot-image-classification",
+        pipeline_tag="sentence-similarity" if of_texts else "zero-shot-image-classification",
         tags=["clip", "attune"],
         base_model=_base_model(str(run.settings.get("model", ""))),
         model_name=run.name,
@@ -120,7 +122,7 @@ def _introduction(run: FinetuningRun) -> str:
 
 
 def _figures(run: FinetuningRun) -> str:
-    result = run.evaluation
+    result, kind = run.evaluation, run.evaluation.kind
     headline, sentences = verdict(result, bool(run.training.device))
     title = " and ".join(sides(run)).capitalize() if result.before else "Evaluation"
     of_what = "of the difference, by paired" if result.before else "by"
@@ -128,9 +130,9 @@ def _figures(run: FinetuningRun) -> str:
         f"## {title}",
         " ".join([f"{headline}." if headline else "", *sentences]).strip(),
         *(f"> **Note:** {warning}" for warning in result.warnings),
-        f"On {result.images} held-out pictures with {result.captions} captions. recall@k is the share of queries\n"
+        f"On {result.items} held-out {kind.items} with {result.captions} {kind.captions}. recall@k is the share of queries\n"
         f"with a right answer among the first k, as in CLIP_benchmark. Intervals are 95 %,\n"
-        f"{of_what} bootstrap over pictures.",
+        f"{of_what} bootstrap over {kind.items}.",
         comparison_table(run),
     ]
     return "\n\n".join(parts)

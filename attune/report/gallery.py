@@ -21,15 +21,17 @@ THUMBNAIL = 96
 
 
 def pick_examples(test: Pairs, before: Measurement | None, after: Measurement, seed: int) -> list[dict[str, Any]]:
-    """Text queries with their first hits before and after: `random` ones first, then those that got `better` and `worse`.
+    """Queries with their first hits before and after: `random` ones first, then those that got `better` and `worse`.
 
-    Without `before` there are random ones only, with no `rank_before` and `hits_before`.
+    They are texts that look for pictures; of pairs of texts, queries that look for documents. Without `before` there are
+    random ones only, with no `rank_before` and `hits_before`.
     """
-    chosen = np.random.default_rng(seed).permutation(len(after.texts))[:EXAMPLES]
-    found = [{"kind": "random", **_example("text_to_image", int(query), test, before, after)} for query in chosen]
+    direction = test.kind.asked
+    chosen = np.random.default_rng(seed).permutation(len(after.ranks[direction]))[:EXAMPLES]
+    found = [{"kind": "random", **_example(direction, int(query), test, before, after)} for query in chosen]
     if before is None:
         return found
-    changed = pick_changed("text_to_image", test, before, after)
+    changed = pick_changed(direction, test, before, after)
     return found + [{"kind": kind, **example} for kind, examples in changed.items() for example in examples]
 
 
@@ -39,13 +41,13 @@ def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measur
     A picture is there once, however many of its captions gained: `SHOWN` of each at most.
 
     Args:
-        direction: `text_to_image` or `image_to_text`.
+        direction: one of the data's kind.
         test: what was measured on.
         before: figures of the starting model.
         after: figures of the trained one.
     """
     gains = 1 / after.ranks[direction] - 1 / before.ranks[direction]
-    owner = clusters_of(image_of_text(test))[direction]
+    owner = clusters_of(image_of_text(test), test.kind.directions)[direction]
     found: dict[str, list[dict[str, Any]]] = {}
     for name, sign in (("better", 1), ("worse", -1)):
         order = np.argsort(-sign * gains, kind="stable")
@@ -56,9 +58,9 @@ def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measur
 
 
 def _example(direction: str, query: int, test: Pairs, before: Measurement | None, after: Measurement) -> dict[str, Any]:
-    to_image = direction == "text_to_image"
+    to_image = direction == test.kind.directions[0]
     image = int(image_of_text(test)[query]) if to_image else query
-    example: dict[str, Any] = {"query": test.texts[query] if to_image else test.captions[image][0], "image": image}
+    example: dict[str, Any] = {"query": test.texts[query] if to_image else test.names[image], "image": image}
     for when, measurement in (("before", before), ("after", after)):
         if measurement is not None:
             example[f"rank_{when}"] = int(measurement.ranks[direction][query])
@@ -71,7 +73,7 @@ def _hits(measurement: Measurement, query: int, image: int, test: Pairs, to_imag
     owner = np.arange(len(test)) if to_image else image_of_text(test)
     pictures, texts = measurement.images, measurement.texts
     scores = pictures @ texts[query] if to_image else texts @ pictures[query]
-    captions = [texts[0] for texts in test.captions] if to_image else test.texts
+    captions = test.names if to_image else test.texts
     best = np.lexsort((owner == image, -scores))[:HITS]
     return [
         {

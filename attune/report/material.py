@@ -20,7 +20,7 @@ class Material:
         facts: content of `report/metrics.json`.
         events: the run's history since it was last begun from the beginning.
         test: the pictures and captions that were measured on.
-        cache: pixels of these pictures.
+        cache: pixels of these pictures; None of texts.
         before: figures of the starting model, or of the baseline; None if there is none to compare with.
         after: those of the chosen weights, or of the model that was evaluated.
     """
@@ -29,7 +29,7 @@ class Material:
     facts: dict[str, Any]
     events: list[RunEvent]
     test: Pairs
-    cache: PixelCache
+    cache: PixelCache | None
     before: Measurement | None
     after: Measurement
 

@@ -3,7 +3,7 @@
 index.html     the page: no script, nothing fetched, pictures and plots inside it
 plots/         the plots as PNG
 examples.json  random queries, and those that gained and lost most, with their first hits before and after
-examples.png   the random ones as pictures
+examples.png   the random ones as pictures, if there are any
 README.md      the model card
 """
 
@@ -19,7 +19,7 @@ from markupsafe import Markup
 from attune.characters import shortened
 from attune.evaluation.comparison import FEWEST, Row, Section, comparison
 from attune.files import whole_file, write_text
-from attune.metrics import DIRECTIONS
+from attune.kinds import IMAGE, TEXT
 from attune.report.card import chosen_weights, model_card
 from attune.report.facts import FORMATS, data_facts, fingerprints, measured_on, reproduce, setting_rows
 from attune.report.gallery import SHOWN, contact_sheet, pick_changed, pick_examples, thumbnail
@@ -28,7 +28,7 @@ from attune.report.plots import Plot, draw
 from attune.report.verdict import verdict
 
 FEWER = 3
-"""Examples of each kind from image to text, which take more room."""
+"""Examples of each kind in the other direction, from image to text, which take more room."""
 
 HERE = Path(__file__).parent
 # Everything is escaped that is not made here: captions, names and class names come from users.
@@ -51,8 +51,9 @@ def write_report(folder: Path, material: Material) -> None:
     seed = int(material.run.settings.get("seed", 0))
     examples = pick_examples(material.test, material.before, material.after, seed)
     write_text(folder / "examples.json", json.dumps(examples, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    with whole_file(folder / "examples.png") as draft:
-        contact_sheet(_of_kind("random", examples), material.test, material.cache).save(draft, format="PNG")
+    if material.cache is not None:
+        with whole_file(folder / "examples.png") as draft:
+            contact_sheet(_of_kind("random", examples), material.test, material.cache).save(draft, format="PNG")
     write_text(folder / "README.md", model_card(material.run))
     write_text(folder / "index.html", render(material, plots, examples))
 
@@ -69,17 +70,20 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
     headline, sentences = verdict(run.evaluation, bool(run.training.device))
     sections = [Section.model_validate(section) for section in facts.get("sections", [])]
     first = next((section for section in sections if section.name == "headline"), comparison(run.evaluation))
-    rows = material.cache.rows(material.test.images)
+    pixels, kind = material.cache, material.test.kind
+    rows = pixels.rows(material.test.images) if pixels is not None else None
 
     @cache
     def picture(image: int) -> str:
-        return thumbnail(material.cache.pixels[rows[image]])
+        return thumbnail(pixels.pixels[rows[image]]) if pixels is not None and rows is not None else ""
 
     page = TEMPLATES.get_template("page.html").render(
         run=run,
         style=Markup((HERE / "style.css").read_text(encoding="utf-8")),
         fewest=FEWEST,
-        too_few=run.evaluation.images < FEWEST,
+        too_few=run.evaluation.items < FEWEST,
+        kind=kind,
+        labelled_texts=kind is TEXT and any(material.test.labels),
         sides=dict(zip(("before", "after"), material.sides, strict=True)),
         headline=headline,
         sentences=sentences,
@@ -95,7 +99,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         captions=material.test.captions,
         slices=[{**part, "row": Row.model_validate({"metric": "slice", **part})} for part in facts.get("slices", [])],
         slices_of=facts.get("slices_of", ""),
-        wins={direction: facts["wins"][direction] for direction in DIRECTIONS if direction in facts.get("wins", {})},
+        wins={direction: facts["wins"][direction] for direction in kind.directions if direction in facts.get("wins", {})},
         zero_shot=facts.get("zero_shot") or {},
         data=data_facts(material),
         fingerprints=fingerprints(material),
@@ -111,7 +115,9 @@ def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
     """Rows under the direction, or `zero_shot`, that their name begins with; under an empty heading those that have none."""
 
     def heading(row: Row) -> str:
-        return next((name for name in (*DIRECTIONS, "zero_shot") if row.metric.startswith(f"{name}_")), "")
+        return next(
+            (name for name in (*IMAGE.directions, *TEXT.directions, "zero_shot") if row.metric.startswith(f"{name}_")), ""
+        )
 
     return [
         (name.replace("_", " "), [(row.metric.removeprefix(f"{name}_").replace("_", " "), row) for row in group])
@@ -121,18 +127,19 @@ def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
 
 def galleries(material: Material, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Example queries by kind: what got better, what got worse, and a few at random."""
-    found = [{"kind": "Drawn at random", "direction": "text_to_image", "examples": _of_kind("random", examples)[:SHOWN]}]
+    asked = material.test.kind.asked
+    [other] = [direction for direction in material.test.kind.directions if direction != asked]
+    found = [{"kind": "Drawn at random", "direction": asked, "examples": _of_kind("random", examples)[:SHOWN]}]
     if material.before is None:
         return found
-    to_image = [
-        {"kind": kind.capitalize(), "direction": "text_to_image", "examples": _of_kind(kind, examples)}
-        for kind in ("better", "worse")
+    as_asked = [
+        {"kind": kind.capitalize(), "direction": asked, "examples": _of_kind(kind, examples)} for kind in ("better", "worse")
     ]
-    to_text = [
-        {"kind": kind.capitalize(), "direction": "image_to_text", "examples": shown[:FEWER]}
-        for kind, shown in pick_changed("image_to_text", material.test, material.before, material.after).items()
+    backwards = [
+        {"kind": kind.capitalize(), "direction": other, "examples": shown[:FEWER]}
+        for kind, shown in pick_changed(other, material.test, material.before, material.after).items()
     ]
-    return [*to_image, *found, *to_text]
+    return [*as_asked, *found, *backwards]
 
 
 def _of_kind(kind: str, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from attune.evaluation.measure import Measurement, image_of_text
 from attune.files import whole_file
-from attune.metrics import DIRECTIONS
+from attune.kinds import IMAGE, TEXT
 from attune.report.material import Material
 from attune.schemas import RunEvent
 
@@ -115,7 +115,7 @@ def draw(material: Material) -> list[Plot]:
     with matplotlib.rc_context(STYLE):
         plots = [
             *training_curves(material.events),
-            *(recall_curve(direction, sides) for direction in DIRECTIONS),
+            *(recall_curve(direction, sides) for direction in material.after.kind.directions),
             *similarities(image_of_text(material.test), sides),
         ]
         zero_shot = material.facts.get("zero_shot") or {}
@@ -187,7 +187,8 @@ def recall_curve(direction: str, sides: list[Side]) -> Plot:
     """recall@k for every k up to 100, or as many answers as there are."""
     figure, axes = _figure()
     found = sides[0].found
-    answers = len(found.images) if direction == "text_to_image" else len(found.texts)
+    to_items = direction in (IMAGE.directions[0], TEXT.directions[0])
+    answers = len(found.images) if to_items else len(found.texts)
     ks = np.arange(1, min(FURTHEST, answers) + 1)
     said = []
     for side in sides:

@@ -1,10 +1,10 @@
 """What an evaluation came to, in sentences written from its figures."""
 
 from attune.evaluation.comparison import FEWEST, Row, comparison
-from attune.metrics import DIRECTIONS, KS
+from attune.kinds import Kind
+from attune.metrics import KS
 from attune.schemas import EvaluationResult
 
-TOO_FEW = "too few pictures to judge"
 WORDS = {"better": "Better", "worse": "Worse", "": "No clear difference"}
 
 
@@ -19,31 +19,31 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
         result: the figures.
         trained: whether they are of one model before and after training, and not of a baseline and another model.
     """
-    k = KS[1] if result.images >= 50 else KS[0]
+    k = KS[1] if result.items >= 50 else KS[0]
     rows = {row.metric: row for row in comparison(result).rows}
-    chosen = [rows[f"{direction}_recall@{k}"] for direction in DIRECTIONS]
-    few = result.images < FEWEST
-    return _headline(chosen, few), [_sentence(row, trained, few) for row in chosen]
+    chosen = [rows[f"{direction}_recall@{k}"] for direction in result.kind.directions]
+    too_few = f"too few {result.kind.items} to judge" if result.items < FEWEST else ""
+    return _headline(chosen, too_few, result.kind), [_sentence(row, trained, too_few) for row in chosen]
 
 
-def _headline(rows: list[Row], few: bool) -> str:
+def _headline(rows: list[Row], too_few: str, kind: Kind) -> str:
     if any(row.before is None or row.after is None for row in rows):
         return ""
-    if few:
-        return TOO_FEW.capitalize()
+    if too_few:
+        return too_few.capitalize()
     first, second = (WORDS[row.verdict] for row in rows)
     if first == second:
         return f"{first} in both directions"
-    return f"{first} from text to image, {second[0].lower()}{second[1:]} from image to text"
+    return f"{first} from {kind.words[0]}, {second[0].lower()}{second[1:]} from {kind.words[1]}"
 
 
-def _sentence(row: Row, trained: bool, few: bool) -> str:
+def _sentence(row: Row, trained: bool, too_few: str) -> str:
     name = row.label[0].upper() + row.label[1:]
     if row.after is None:
         return f"{name} was not measured."
     if row.before is None:
         return f"{name} is {row.after:.3f}{f' (95 % interval {row.interval})' if row.interval else ''}."
-    word = "" if few else row.verdict
+    word = "" if too_few else row.verdict
     moved = {"better": "rose", "worse": "fell", "": "went"}[word]
     text = f"{name} {moved} from {row.before:.3f} to {row.after:.3f}"
     if not trained:
@@ -51,4 +51,4 @@ def _sentence(row: Row, trained: bool, few: bool) -> str:
     if row.low is None or row.high is None:
         return f"{text} ({row.after - row.before:+.3f}); there is no interval to judge that by."
     text += f" ({row.after - row.before:+.3f}, 95 % interval {row.low:+.3f} to {row.high:+.3f})"
-    return f"{text}." if word else f"{text}: {TOO_FEW if few else 'no clear difference'}."
+    return f"{text}." if word else f"{text}: {too_few or 'no clear difference'}."

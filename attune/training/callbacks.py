@@ -13,13 +13,15 @@ import numpy as np
 
 from attune.callback_settings import Encoder, EvaluationCallback
 from attune.data.pairs import Pairs, load_pairs
-from attune.data.pixels import PixelCache, open_pixels
+from attune.data.pixels import PixelCache
 from attune.errors import DataError
+from attune.evaluation.measure import embed_items, pixels_of
 from attune.evaluation.modes import finetuner
 from attune.evaluation.places import places
 from attune.evaluation.relevance import Relevance, from_labels
 from attune.evaluation.top_k import top_k
 from attune.files import write_text
+from attune.kinds import TEXT
 from attune.models.clip import Clip
 from attune.settings import FinetuningSettings
 
@@ -37,27 +39,26 @@ class Items:
     """Queries, or an index.
 
     Attributes:
-        encoder: `clip-text`: the items are the captions of `pairs`, in order; `clip-vision`: its pictures.
+        encoder: `clip-text`: the items are the captions of `pairs`, in order; `clip-vision`: its pictures, or
+            the texts in their place.
         pairs: the dataset.
-        cache: its pixels.
+        cache: its pixels; None of texts.
     """
 
     encoder: Encoder
     pairs: Pairs
-    cache: PixelCache
+    cache: PixelCache | None
 
     def embed(self, clip: Clip, batch_size: int) -> np.ndarray:
         """The items' embeddings, float32 (items, dim)."""
         if self.encoder == "clip-text":
             return clip.encode_texts(self.pairs.texts, batch_size)
-        rows = self.cache.rows(self.pairs.images)
-        parts = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        return np.concatenate([clip.encode_images(self.cache.pixels[part], batch_size) for part in parts])
+        return embed_items(clip, self.pairs, self.cache, batch_size)
 
     @property
     def names(self) -> list[str]:
         """Each item as a person reads it: a caption, or the first caption of a picture."""
-        return self.pairs.texts if self.encoder == "clip-text" else [captions[0] for captions in self.pairs.captions]
+        return self.pairs.texts if self.encoder == "clip-text" else self.pairs.names
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,10 @@ def load_watches(settings: FinetuningSettings, fingerprints: dict[str, str], cli
     """
     watches = []
     for callback in settings.evaluations:
-        names = (callback.query_data, callback.searched)
+        loaded = [load_pairs(fingerprints[name]) for name in (callback.query_data, callback.searched)]
         queries, index = (
-            Items(encoder, load_pairs(fingerprints[name]), open_pixels(fingerprints[name], clip.preprocess, clip.resize))
-            for name, encoder in zip(names, callback.encoders, strict=True)
+            Items(encoder, pairs, pixels_of(clip, pairs))
+            for pairs, encoder in zip(loaded, _encoders(callback, loaded[0]), strict=True)
         )
         relevance = from_labels(*belonging(callback, queries.pairs, index.pairs), callback.exclude_self)
         watches.append(Watch(callback, queries, index, relevance))
@@ -139,18 +140,19 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
             for name, captions in zip(pairs.labels if labelled else pairs.images, pairs.captions, strict=True)
             for _ in (captions if encoder == "clip-text" else (name,))
         ]
-        for pairs, encoder in zip((queries, index), callback.encoders, strict=True)
+        for pairs, encoder in zip((queries, index), _encoders(callback, queries), strict=True)
     )
+    item = queries.kind.item
     enough = 2 if callback.exclude_self else 1
     if not set(asked) & {name for name, count in Counter(there).items() if count >= enough}:
         raise DataError(
             f"callbacks: no query of {callback.query_data!r} has a right answer in "
-            f"{callback.searched!r} (the same {'label' if labelled else 'picture'}"
-            f"{', besides itself' if callback.exclude_self else ''}). Give every picture of both a label, or use data that "
-            "holds the same pictures"
+            f"{callback.searched!r} (the same {'label' if labelled else item}"
+            f"{', besides itself' if callback.exclude_self else ''}). Give every {item} of both a label, or use data that "
+            f"holds the same {queries.kind.items}"
         )
     if len(there) - callback.exclude_self < 2:
-        kind = "caption" if callback.encoders[1] == "clip-text" else "picture"
+        kind = "caption" if _encoders(callback, index)[1] == "clip-text" else "picture"
         besides = ", besides the query" if callback.exclude_self else ""
         raise DataError(
             f"callbacks: {callback.searched!r} has one {kind} to search{besides}: it comes first whatever the model. Give "
@@ -164,6 +166,11 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
             f"{MOST_PAIRS:,} can be ranked after every epoch. Use fewer queries, or a smaller index_data"
         )
     return asked, there
+
+
+def _encoders(callback: EvaluationCallback, pairs: Pairs) -> tuple[Encoder, Encoder]:
+    """What embeds queries and index; of pairs of texts, the texts in the pictures' place look among the captions."""
+    return ("clip-vision", "clip-text") if pairs.kind is TEXT else callback.encoders
 
 
 def watch(job: "Job", epoch: int) -> None:

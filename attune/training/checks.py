@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
+from attune.kinds import IMAGE, Kind
 from attune.models.clip import evaluating
 from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree
@@ -36,36 +37,40 @@ def check_data(job: Job) -> None:
         DataError: if there are too few different pictures or captions.
     """
     train = job.parts.train
-    check_feasible(train.groups, train.captions, [len(rows) for rows in job.feed.plan(1)])
+    check_feasible(train.groups, train.captions, [len(rows) for rows in job.feed.plan(1)], train.kind)
 
 
-def check_feasible(groups: Sequence[str], captions: Sequence[Sequence[str]], batch_sizes: Sequence[int]) -> None:
+def check_feasible(
+    groups: Sequence[str], captions: Sequence[Sequence[str]], batch_sizes: Sequence[int], kind: Kind = IMAGE
+) -> None:
     """Refuses data that no contrastive loss can learn from, whatever the model.
 
     Args:
         groups: of each training picture.
         captions: of each training picture.
         batch_sizes: pairs in each batch of one epoch.
+        kind: what the pictures are, for messages.
 
     Raises:
         DataError: if there is one group only, if all captions are equal, or if a batch has fewer than two pairs.
     """
     if len(set(groups)) < 2:
         raise DataError(
-            f"The {len(groups)} training pictures are of {len(set(groups))} group: pictures of one group are never told "
-            "apart, so there is nothing to learn. Give different groups, or none, to pictures that show different things"
+            f"The {len(groups)} training {kind.items} are of {len(set(groups))} group: {kind.items} of one group are never "
+            f"told apart, so there is nothing to learn. Give different groups, or none, to {kind.items} that "
+            f"{'show' if kind is IMAGE else 'mean'} different things"
         )
     distinct = {text for texts in captions for text in texts}
     if len(distinct) < 2:
         raise DataError(
-            f"All {len(groups)} training pictures have the same caption, {min(distinct, default='')!r}: there is nothing to "
-            "learn. Check the column that the captions come from"
+            f"All {len(groups)} training {kind.items} have the same caption, {min(distinct, default='')!r}: there is "
+            "nothing to learn. Check the column that the captions come from"
         )
     if min(batch_sizes, default=0) < 2:
         raise DataError(
-            f"{len(groups)} training pictures of {len(set(groups))} groups make {len(batch_sizes)} batches, of which the "
-            f"smallest has {min(batch_sizes, default=0)} pair; a pair is learnt by telling it from others. Raise batch_size "
-            "(its batches are of nearly equal size), push more pictures, or more groups"
+            f"{len(groups)} training {kind.items} of {len(set(groups))} groups make {len(batch_sizes)} batches, of which "
+            f"the smallest has {min(batch_sizes, default=0)} pair; a pair is learnt by telling it from others. Raise "
+            f"batch_size (its batches are of nearly equal size), push more {kind.items}, or more groups"
         )
 
 
@@ -92,6 +97,7 @@ def check_pairs(job: Job, measurement: Measurement) -> None:
         rng,
         scratch=job.settings.from_scratch,
         narrow=job.settings.model == "starter",  # it has seen emoji only
+        kind=pairs.kind,
     )
     job.log(f"pairs: {found.warning or found.figures}", kind="check")
 
@@ -110,8 +116,9 @@ def estimate_run(job: Job) -> None:
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     fitting = max(1, int(free / max(per_picture, 1)) // 2)  # embeddings of a locked tower keep nothing
     if position.micro_batch_size is None and per_picture * pictures > free:
+        items = job.parts.train.kind.items
         position.micro_batch_size = fitting
-        job.log(f"a whole batch would not fit into memory: {position.micro_batch_size} pictures at a time", kind="memory")
+        job.log(f"a whole batch would not fit into memory: {position.micro_batch_size} {items} at a time", kind="memory")
     # The main process decides for all: every pass takes all of them.
     piece, fitting = (
         int(agree(size, job.world)) for size in (min(pictures, position.micro_batch_size or pictures), fitting)

@@ -105,12 +105,12 @@ def validation(job: Job, weights: dict[str, Tensor]) -> float:
 
 def retention(job: Job, weights: dict[str, Tensor]) -> float:
     """Mean recall of these weights on the retention data; 0 if there is none."""
-    if job.parts.retention is None or job.retention_cache is None:
+    if job.parts.retention is None:
         return 0.0
     return mean_recall(_measure(job, weights, job.parts.retention, job.retention_cache).metrics)
 
 
-def _measure(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCache) -> Measurement:
+def _measure(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCache | None) -> Measurement:
     job.clip.model.load_state_dict(weights)
     with job.progress.clock("validation"):
         return measure(job.clip, pairs, cache)

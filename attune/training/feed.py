@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from attune.data.batches import epoch_batches, hard_batches
-from attune.data.captions import Captions, Change
+from attune.data.captions import Captions, Change, tokenised
 from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
+from attune.kinds import TEXT
 from attune.losses.table import needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
@@ -28,7 +29,8 @@ class Batch:
 
     Attributes:
         rows: training rows of all pictures, int64 (n,).
-        images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim).
+        images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim); of pairs of texts
+            the tokens of those in the pictures' place, int64 (share of n, length).
         texts: of this process's pictures, tokens int64 (share of m, context_length), or embeddings (share of m, dim).
         positives: bool (n, m), True where caption j is of picture i; None if both come one by one.
         ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
@@ -57,7 +59,7 @@ class Feed:
     each loads its share.
 
     Attributes:
-        image_table: embeddings (rows, dim) of all training pictures, if the image tower is locked.
+        image_table: embeddings (rows, dim) of all training pictures, if their tower is locked.
         text_table: embeddings (captions, dim) of all captions, if the text tower is locked.
         classes: number of each training picture's class, int64 (rows,), from 0, for losses over classes.
         look_alikes: the starting model's embeddings (rows, dim) of all training pictures, for hard negatives.
@@ -66,7 +68,7 @@ class Feed:
     def __init__(
         self,
         pairs: Pairs,
-        cache: PixelCache,
+        cache: PixelCache | None,
         captions: Captions,
         duplicates: Duplicates | None,
         change: Change | None,
@@ -88,7 +90,8 @@ class Feed:
         self.text_table: Tensor | None = None
         self.look_alikes: np.ndarray | None = None
         self.classes = _numbered(pairs.labels) if needs_classes(recipe.loss, recipe.loss_options) else None
-        self._rows = cache.rows(pairs.images)
+        self._rows = cache.rows(pairs.images) if cache is not None else None
+        self._queries = tokenised(clip.tokenizer, pairs.queries) if pairs.kind is TEXT else None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of an epoch, from 1."""
@@ -135,7 +138,7 @@ class Feed:
         ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
         return Batch(
             rows=rows,
-            images=self._move(self._images(rows[mine])),
+            images=self._move(self._items(rows[mine])),
             texts=self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last])),
             positives=None if positives is None else self._move(positives),
             ignored=self._move(ignored) if ignored is not None and ignored.any() else None,
@@ -144,9 +147,14 @@ class Feed:
             text_counts=[int(end - begin) for begin, end in bounds],
         )
 
-    def _images(self, rows: np.ndarray) -> Tensor:
+    def _items(self, rows: np.ndarray) -> Tensor:
+        """Pixels of pictures, tokens of texts in their place, or the embeddings of either."""
         if self.image_table is not None:
             return self.image_table[torch.from_numpy(rows)]
+        if self._queries is not None:
+            return trim(self._queries[torch.from_numpy(rows)].long(), self.clip.model)
+        assert self.cache is not None  # there are pictures
+        assert self._rows is not None
         return torch.from_numpy(self.cache.pixels[self._rows[rows]])
 
     def _texts(self, tokens: Tensor, numbers: np.ndarray) -> Tensor:

@@ -229,11 +229,11 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     if job.position.best is candidate:
         save_weights(job.checkpoints.best, job.weights())
     averaged = candidate.kind == "average"
+    first, second = (measurement.metrics[f"{direction}_recall@5"] for direction in measurement.kind.directions)
+    arrows = measurement.kind.arrows
     job.log(
         f"epoch {candidate.epoch}{', averaged' * averaged}: validation mean recall {candidate.mean_recall:.4f}, "
-        "text->image recall@5 {text_to_image_recall@5:.4f}, image->text {image_to_text_recall@5:.4f}".format(
-            **measurement.metrics
-        ),
+        f"{arrows[0]} recall@5 {first:.4f}, {arrows[1]} {second:.4f}",
         kind="average" if averaged else "validation",
         epoch=candidate.epoch,
         loss=candidate.loss,

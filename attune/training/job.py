@@ -9,11 +9,12 @@ from torch import Tensor
 
 from attune.data.captions import Captions, Change
 from attune.data.duplicates import Duplicates, mean_colours, picture_hashes, thumbnails
+from attune.data.pairs import Pairs
 from attune.data.parts import Parts, load_parts
-from attune.data.pixels import PixelCache, open_pixels
+from attune.data.pixels import PixelCache
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
-from attune.evaluation.measure import embed_images
+from attune.evaluation.measure import embed_items, pixels_of
 from attune.losses.contrastive import Loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
@@ -45,6 +46,7 @@ class Job:
     """One process's view of a run that trains.
 
     Attributes:
+        cache: pixels of the training data; None of texts.
         watches: what callbacks look at; only the main process does.
         history: the run's, to which only the main process writes.
         stop: tells whether training was asked to stop.
@@ -55,7 +57,7 @@ class Job:
     recipe: Recipe
     clip: Clip
     parts: Parts
-    cache: PixelCache
+    cache: PixelCache | None
     retention_cache: PixelCache | None
     feed: Feed
     towers: Towers
@@ -130,7 +132,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     clip.model.visual.to(memory_format=torch.channels_last)
     choose_trainable(clip.model, settings.lock_image, settings.lock_text, settings.train_last_blocks)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
-    cache = open_pixels(run.train_fingerprint, clip.preprocess, clip.resize)
+    cache = pixels_of(clip, parts.train)
 
     recipe = choose_recipe(settings, clip.model, len(parts.train), len(set(parts.train.groups)))
     towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
@@ -139,10 +141,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     if settings.lora_rank:
         add_lora(clip.model, settings.lora_rank, towers=towers)
     captions = Captions(clip.tokenizer, parts.train)
-    duplicates = None
-    if settings.mask_duplicates:
-        small = thumbnails(cache.pixels)[cache.rows(parts.train.images)]
-        duplicates = Duplicates(parts.train.captions, picture_hashes(small), parts.train.groups, mean_colours(small))
+    duplicates = _duplicates(parts.train, cache) if settings.mask_duplicates else None
     feed = Feed(parts.train, cache, captions, duplicates, _change(settings), settings, recipe, world, clip)
     _embed_once(clip, feed, settings, recipe)
 
@@ -156,14 +155,16 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         clip=clip,
         parts=parts,
         cache=cache,
-        retention_cache=open_pixels(retention.fingerprint, clip.preprocess, clip.resize) if retention else None,
+        retention_cache=pixels_of(clip, retention) if retention else None,
         feed=feed,
         towers=Towers(clip, recipe.augmentation, precision, settings.compile),
         criterion=criterion,
         optimizer=make_optimizer(clip.model, recipe, settings.optimizer_options),
         loss_optimizer=make_loss_optimizer(criterion, settings),
         average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
-        guards=Guards(log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch),
+        guards=Guards(
+            log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch, parts.train.kind
+        ),
         checkpoints=Checkpoints(folder),
         watches=load_watches(settings, run.callback_fingerprints, clip) if world.is_main else [],
         history=history,
@@ -174,6 +175,13 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         stop=stop,
         position=Position(micro_batch_size=settings.micro_batch_size),
     )
+
+
+def _duplicates(train: Pairs, cache: PixelCache | None) -> Duplicates:
+    if cache is None:
+        return Duplicates(train.captions, None, train.groups, queries=train.queries)
+    small = thumbnails(cache.pixels)[cache.rows(train.images)]
+    return Duplicates(train.captions, picture_hashes(small), train.groups, mean_colours(small))
 
 
 def _criterion(recipe: Recipe, settings: FinetuningSettings, clip: Clip, world: World, classes: int) -> Loss:
@@ -200,9 +208,9 @@ def _change(settings: FinetuningSettings) -> Change | None:
 
 def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Recipe) -> None:
     """Computes what does not change: a locked tower's embeddings of unchanged inputs, and which pictures look alike."""
-    locked = tower_is_frozen(clip.model, "image") and recipe.augmentation == "none"
+    locked = tower_is_frozen(clip.model, feed.pairs.kind.tower) and recipe.augmentation == "none"
     if locked or settings.hard_negatives:
-        images = embed_images(clip, feed.pairs, feed.cache)
+        images = embed_items(clip, feed.pairs, feed.cache)
         broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
         feed.look_alikes = images if settings.hard_negatives else None

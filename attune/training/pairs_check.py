@@ -6,6 +6,7 @@ import numpy as np
 
 from attune.errors import DataError
 from attune.evaluation.ranking import ranks
+from attune.kinds import IMAGE, Kind
 
 ENOUGH_PICTURES = 50
 """On fewer, right pairs of a model that is new to the subject may well look like chance."""
@@ -38,6 +39,7 @@ class PairsCheck:
         chance_recall: k / pictures.
         p_value: share of shuffles at least as similar as the real pairs, 0 to 1.
         warning: what is wrong, if it is not enough for an error; else empty.
+        kind: what the pictures are.
     """
 
     pictures: int
@@ -49,14 +51,15 @@ class PairsCheck:
     chance_recall: float
     p_value: float
     warning: str = ""
+    kind: Kind = IMAGE
 
     @property
     def figures(self) -> str:
         """One line for the log."""
         return (
             f"mean similarity {self.real_similarity:.3f} of real pairs and {self.shuffled_similarity:.3f} of shuffled ones, "
-            f"text->image recall@{self.k} {self.real_recall:.3f} and {self.shuffled_recall:.3f} (chance "
-            f"{self.chance_recall:.3f}), on {self.pictures} pictures, p = {self.p_value:.3f}"
+            f"{self.kind.arrows[0]} recall@{self.k} {self.real_recall:.3f} and {self.shuffled_recall:.3f} (chance "
+            f"{self.chance_recall:.3f}), on {self.pictures} {self.kind.items}, p = {self.p_value:.3f}"
         )
 
 
@@ -68,6 +71,7 @@ def shuffled_pairs_check(
     recall: int = 5,
     scratch: bool = False,
     narrow: bool = False,
+    kind: Kind = IMAGE,
 ) -> PairsCheck:
     """Compares real pairs with shuffled ones under the starting model.
 
@@ -83,6 +87,7 @@ def shuffled_pairs_check(
         recall: the k of recall@k.
         scratch: whether the weights are random; then nothing is asked of the pairs.
         narrow: whether the model knows one subject only, so that these pairs may mean nothing to it.
+        kind: what the pictures are, for messages.
 
     Raises:
         DataError: if real pairs are no better than shuffled ones. With fewer than `ENOUGH_PICTURES` pictures, with a
@@ -105,14 +110,15 @@ def shuffled_pairs_check(
     found = [ranks(images, texts, owner)["text_to_image"] for owner in (own, shuffled_own)]
     recalls = [float(np.mean(rank <= recall)) for rank in found]
     chance = min(1.0, recall / count)
-    check = PairsCheck(count, recall, real, float(np.mean(shuffles)), recalls[0], recalls[1], chance, p_value)
+    check = PairsCheck(count, recall, real, float(np.mean(shuffles)), recalls[0], recalls[1], chance, p_value, kind=kind)
     if scratch or p_value <= SIGNIFICANT:
         return check
 
     problem = f"The starting model finds real pairs no better than shuffled ones: {check.figures}"
     if count < ENOUGH_PICTURES:
-        return replace(check, warning=f"{problem}. {count} pictures are too few to be sure: look at some of the pairs")
-    alike = [name for name, rows in (("pictures", images), ("texts", texts)) if _mean_cosine(rows) > ALL_ALIKE]
+        return replace(check, warning=f"{problem}. {count} {kind.items} are too few to be sure: look at some of the pairs")
+    captions = "texts" if kind is IMAGE else kind.captions
+    alike = [name for name, rows in ((kind.items, images), (captions, texts)) if _mean_cosine(rows) > ALL_ALIKE]
     if alike:
         return replace(
             check, warning=f"{problem}. It finds all {' and all '.join(alike)} alike, so this may be the model's fault"
@@ -120,7 +126,8 @@ def shuffled_pairs_check(
     if narrow:
         return replace(check, warning=f"{problem}. It may know nothing of this subject: look at some of the pairs")
     raise DataError(
-        f"{problem}. Likely captions are shifted by a row, paths point into another folder, or a table was sorted by one "
+        f"{problem}. Likely captions are shifted by a row, "
+        f"{'paths point into another folder, ' if kind is IMAGE else ''}or a table was sorted by one "
         "column only; or the captions are codes or in a language that the model does not know. Look at some of the pairs "
         "and push the data again; or set check_pairs=False if they are right and the model is to learn all of it from them"
     )

@@ -35,7 +35,7 @@ def backward(
     Args:
         encode_images: rows of `images` to embeddings (rows, dim), with augmentation, normalisation and autocast.
         encode_texts: rows of `texts` to embeddings (rows, dim), likewise.
-        images: this process's pictures, uint8 (n, 3, height, width).
+        images: this process's pictures, uint8 (n, 3, height, width); or tokens of texts in their place.
         texts: this process's tokens, int64 (m, length); m is n or, with several captions a picture, another number.
         loss_of: image and text embeddings to a scalar, over those of all processes if there are several; parameters it
             uses, such as `logit_scale`, get gradients too. Called once, outside of any autocast of the encoders.

@@ -32,12 +32,12 @@ class Towers:
         self._text = wrap(lambda tokens: encode(clip.model, tokens))
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Unit-length embeddings (images, dim) of uint8 pixels (images, 3, height, width).
+        """Unit-length embeddings (images, dim) of uint8 pixels (images, 3, height, width), or of the tokens of texts.
 
         Embeddings (images, dim) of a locked tower pass through: they were computed once, before the first step.
         """
         if images.ndim == 2:
-            return images
+            return self.encode_texts(images)
         changed = self.clip.normalise(augment(images, self.augmentation))
         with self._autocast():
             # Convolutions are up to twice as fast in this order of memory.

@@ -38,7 +38,7 @@ class DataValidator(AttuneExecutor):
         """
         name, upload = str(parameters.get("name", "")), str(parameters.get("upload", ""))
         report = await asyncio.get_running_loop().run_in_executor(self.decoding, uploads.add_batch, name, upload, docs)
-        self.accepted.inc(report.images)
+        self.accepted.inc(report.items)
         for reason, count in report.reasons.items():
             self.problems.labels(reason).inc(count)
         return DocList[DatasetReport]([report])

@@ -22,6 +22,7 @@ from client import AttuneClient
 from client.transport import Transport
 from client.uploads import push_examples
 from flows.background import Service
+from tests.conftest import picture
 from tests.processes import wait_until
 
 Make = Callable[..., list[TrainingExample]]
@@ -253,3 +254,21 @@ def test_a_value_of_the_wrong_kind_is_named_before_anything_is_sent(
     with pytest.raises(error) as caught:
         call(AttuneClient(f"http://127.0.0.1:{free_port}"))
     assert message in str(caught.value)
+
+
+def test_pairs_of_texts_are_pushed_from_a_csv_and_told_of_as_texts(
+    name: str, attune: AttuneClient, service: Service, tmp_path: Path
+) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("query,document,lang\nhow old?,ten,en\nhow far?,a mile,en\n,nothing,en\nhow old?,ten years,en\n")
+
+    report = attune.push(name, path, progress=False)
+
+    assert (report.images, report.texts, report.captions, report.rejected) == (0, 2, 3, 1)
+    assert report.problems[0].source == "pairs.csv, line 4 (the query is empty)"
+    [listed] = [one for one in attune.list_datasets() if one.name == name]
+    assert (listed.images, listed.texts) == (0, 2)
+    process = client_process(service, "push", "--name", name, "--data", path)
+    assert f"{name}: 2 queries, 3 documents, 1 rejected" in process.communicate()[0].decode()
+    with pytest.raises(DataError, match=r"with a picture \(1\) and with a text \(1\)"):
+        attune.push(name, [TrainingExample(text="q", captions=["a"]), TrainingExample(image=picture("red"), captions=["b"])])

@@ -25,11 +25,13 @@ from attune.errors import (
     SettingsError,
 )
 from attune.metrics import mean_recall
+from attune.models.clip import load_folder
 from attune.schemas import ENDPOINTS, FinetuningRun, TrainingExample
 from client import AttuneClient, EvaluationCallback
 from client.__main__ import compare
 from client.run import Run
 from flows.background import Service
+from tests.attune.texts import questions
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-4}
 
@@ -338,3 +340,28 @@ def _metrics(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}") as page:
         text: str = page.read().decode()
     return text
+
+
+@pytest.mark.slow
+def test_pairs_of_texts_go_from_a_csv_to_an_artifact(
+    service: Service, home: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"{example.text},{text}" for example in questions(40) for text in example.captions[:1]]
+    path = tmp_path / "pairs.csv"  # no header, as Finetuner's users have them
+    path.write_text("\n".join(lines) + "\n")
+
+    settings = {"epochs": 1, "batch_size": 8, "devices": "cpu", "eval_split": 0.2, "check_pairs": False}
+    run = AttuneClient(service.grpc).fit(f"{tiny_model}#scratch", path, run_name="texts", wait=True, **settings)
+
+    evaluation = run.document.evaluation
+    assert (evaluation.images, evaluation.texts, evaluation.captions) == (0, 8, 8)
+    assert run.config["lock_image"] is True
+    run.display_metrics()
+    run.display_examples(1)
+    shown = capsys.readouterr().out
+    assert "query to document recall@5" in shown
+    assert "✓ a document of the query" in shown
+    assert (
+        load_folder(run.save_artifact(tmp_path / "artifact", progress=False)).encode_texts(["where is alpha south?"]).any()
+    )
+    assert "Held-out queries with their first answers" in run.report(tmp_path).read_text()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from attune.kinds import IMAGE, Kind
 from attune.training.guards.chance import SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
 from attune.training.guards.collapse import Health, check_collapse, check_start, embedding_health
 from attune.training.guards.recall import RATE_AFTER_FALL, first_check, is_chance
@@ -37,10 +38,19 @@ class Guards:
         start_scale: the exponentiated logit_scale of the starting model, at least 1.
         scratch: whether the weights start random: learning may then begin late, the scale may move, and embeddings may
             be all alike on the way.
+        kind: what is learnt from, for messages.
     """
 
-    def __init__(self, log: Callable[..., None], warmup_steps: int, start_scale: float, scratch: bool = False) -> None:
+    def __init__(
+        self,
+        log: Callable[..., None],
+        warmup_steps: int,
+        start_scale: float,
+        scratch: bool = False,
+        kind: Kind = IMAGE,
+    ) -> None:
         self.log = log
+        self.kind = kind
         self.scratch = False
         self.step = StepGuard()
         self.stuck = StuckGuard(warmup_steps)
@@ -100,12 +110,12 @@ class Guards:
             where: such as ``"after epoch 2"``, for the message.
 
         Returns:
-            The health of ``pictures`` and ``captions``.
+            The health of ``pictures`` and ``captions``, or what the data's kind calls them.
 
         Raises:
             TrainingError: if either are all alike now, or no numbers; see `check_collapse` and `check_start`.
         """
-        health = {"pictures": embedding_health(images), "captions": embedding_health(texts)}
+        health = {self.kind.items: embedding_health(images), self.kind.captions: embedding_health(texts)}
         if not self._start:
             check_start(health)
             self._start = health
