@@ -144,7 +144,7 @@ def test_every_command_and_script_runs(tmp_path: Path) -> None:
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
     return done.stdout
 
