@@ -197,7 +197,7 @@ def test_a_fixed_share_that_is_worse_than_the_start_is_not_exported_and_said_so(
     _, share = of_wise_ft("worse", model, 0.5, (0.25, 0.0))
     assert share == 0.5  # halfway there is half of the noise
 
-    job = job_between("bad", model, 0.0, 3.0, callbacks=[{"kind": "wise_ft", "alpha": 0.5}])
+    job = job_between("too-far", model, 0.0, 3.0, callbacks=[{"kind": "wise_ft", "alpha": 0.5}])
     first = load_file(job.checkpoints.start)
     job.position.candidates = [Candidate(0, "start", 0.9), Candidate(1, "weights", 0.95)]
     assert choose(job).kind == "start"
