@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import open_clip
 import torch
 
 from attune.callback_settings import TrainingCheckpoint
@@ -17,6 +16,7 @@ from attune.data import store
 from attune.device import devices_of
 from attune.errors import SettingsError
 from attune.figures import say_size
+from attune.models.clip import config_of
 from attune.models.lora import add_lora
 from attune.models.options import changed_config
 from attune.models.shell import shell
@@ -105,7 +105,7 @@ def count(settings: FinetuningSettings) -> Counts | None:
         SettingsError: if no part of it is left to train.
     """
     source = find_model(locate(settings.model))
-    config = json.dumps(changed_config(open_clip.get_model_config(source.open_clip_name), settings.model_options))
+    config = json.dumps(changed_config(config_of(source), settings.model_options))
     lock_image = settings.lock_image or _is_of_texts(settings.train_data)
     return _count(config, lock_image, settings.lock_text, settings.train_last_blocks, settings.lora_rank)
 

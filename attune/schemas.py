@@ -3,7 +3,7 @@
 Images travel as encoded bytes (JPEG, PNG, WebP), never as tensors: an order of magnitude less to send.
 """
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from docarray import BaseDoc, DocList
 from pydantic import Field
@@ -73,7 +73,25 @@ class Problem(Document):
     advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
 
 
-class DatasetReport(Document):
+class OfItems:
+    """What has counts of pictures and of texts in their place, one of which is 0."""
+
+    if TYPE_CHECKING:  # the fields are each document's own
+        images: int
+        texts: int
+
+    @property
+    def kind(self) -> Kind:
+        """Whether it is of pictures or of texts, and what these are called."""
+        return kind_of(self.texts)
+
+    @property
+    def items(self) -> int:
+        """How many pictures or texts it is of."""
+        return int(self.images + self.texts)
+
+
+class DatasetReport(OfItems, Document):
     """What a dataset holds, and every problem found on the way in."""
 
     name: str = Field(default="", description="The name that `fit(train_data=...)` takes.")
@@ -97,16 +115,6 @@ class DatasetReport(Document):
         default_factory=lambda: DocList[Problem](), description="The first 1000, or the next ones after `after`."
     )
 
-    @property
-    def kind(self) -> Kind:
-        """Whether it holds pictures or texts, and what these are called."""
-        return kind_of(self.texts)
-
-    @property
-    def items(self) -> int:
-        """How many pictures or texts it holds."""
-        return int(self.images + self.texts)
-
 
 class TrainingResult(Document):
     """What the Trainer did."""
@@ -129,7 +137,7 @@ class TrainingResult(Document):
     time_shares: dict[str, float] = Field(default_factory=dict, description="Share (0-1) of the time by kind of work.")
 
 
-class EvaluationResult(Document):
+class EvaluationResult(OfItems, Document):
     """Before and after on one held-out split, same code, same preprocessing."""
 
     images: int = Field(default=0, description="Pictures in the held-out split.")
@@ -152,16 +160,6 @@ class EvaluationResult(Document):
         description="SHA-256 of what the figures depend on besides the split: `preprocessing`, `before`, `after` (weights).",
     )
     warnings: list[str] = Field(default_factory=list, description="What a reader of the figures should know.")
-
-    @property
-    def kind(self) -> Kind:
-        """Whether pictures or texts were measured on, and what these are called."""
-        return kind_of(self.texts)
-
-    @property
-    def items(self) -> int:
-        """How many pictures or texts are held out."""
-        return int(self.images + self.texts)
 
 
 class Artifact(Document):

@@ -360,6 +360,10 @@ class FinetuningSettings(BaseModel):
         """The callbacks of a kind, in order."""
         return tuple(callback for callback in self.callbacks if isinstance(callback, kind))
 
+    def callback_of(self, kind: type[_Kind]) -> _Kind | None:
+        """The one callback of a kind of which a run has one at most; None if it has none."""
+        return next(iter(self.callbacks_of(kind)), None)
+
     @property
     def from_scratch(self) -> bool:
         """Whether the weights start random."""

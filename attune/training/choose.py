@@ -43,7 +43,7 @@ def choose(job: Job) -> Choice:
     fixes the share, and the start is the only other choice. With `retention_data`, only weights that lose at most
     `retention_max_drop` on it can be chosen; the start always can.
     """
-    fixed = next(iter(job.settings.callbacks_of(WiSEFTCallback)), None)
+    fixed = job.settings.callback_of(WiSEFTCallback)
     if job.settings.lora_rank:
         merge_lora(job.clip.model)
     start, trained = (load_weights(path) for path in (job.checkpoints.start, job.checkpoints.best))
@@ -96,11 +96,6 @@ def measured(job: Job, weights: dict[str, Tensor]) -> Candidate:
     scale = job.clip.model.logit_scale.exp().item()
     note(candidate, figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size), job.settings)
     return candidate
-
-
-def validation(job: Job, weights: dict[str, Tensor]) -> float:
-    """Mean recall of these weights on the validation part."""
-    return measured(job, weights).mean_recall
 
 
 def retention(job: Job, weights: dict[str, Tensor]) -> float:

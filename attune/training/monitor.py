@@ -45,12 +45,12 @@ def val_loss(measurement: Measurement, pairs: Pairs, logit_scale: float, batch_s
 
 def best_by(settings: FinetuningSettings) -> BestModelCheckpoint | None:
     """What chooses the best weights, if not mean recall does."""
-    return next(iter(settings.callbacks_of(BestModelCheckpoint)), None)
+    return settings.callback_of(BestModelCheckpoint)
 
 
 def early_stopping(settings: FinetuningSettings) -> EarlyStopping | None:
     """What ends training early, if not `early_stopping_patience` does."""
-    return next(iter(settings.callbacks_of(EarlyStopping)), None)
+    return settings.callback_of(EarlyStopping)
 
 
 def monitored(settings: FinetuningSettings) -> list[str]:

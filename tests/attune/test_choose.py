@@ -9,7 +9,7 @@ from attune.models.clip import WEIGHTS
 from attune.models.weights import save_weights
 from attune.stages import run_stage
 from attune.training.average import between
-from attune.training.choose import choose, validation
+from attune.training.choose import choose, measured
 from attune.training.job import Job, prepare
 from attune.training.position import Candidate
 from tests.attune.trained import of_kind, start
@@ -38,7 +38,7 @@ def job_between(name: str, model: Path, from_start: float, from_best: float, **c
 
 
 def recall_of(job: Job, path: Path) -> float:
-    return validation(job, load_file(path))
+    return measured(job, load_file(path)).mean_recall
 
 
 def set_candidates(job: Job) -> None:

@@ -9,6 +9,7 @@ from attune.data.web import WebError, WebRefused, checked
 from attune.errors import SettingsError
 from attune.service.settings import service_settings
 from attune.settings import FinetuningSettings
+from attune.training.loggers.own import find
 
 INSTALL = {"mlflow": "mlflow-skinny"}
 """What to install, where it has another name than what is imported."""
@@ -20,8 +21,6 @@ def check_loggers(settings: FinetuningSettings) -> None:
     Raises:
         SettingsError: which one cannot, and what to do.
     """
-    from attune.training.loggers.own import find
-
     for logger in settings.callbacks_of(Logger):
         package = logger.package
         if package and find_spec(package) is None:
