@@ -81,9 +81,10 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
 def with_options(model: Any, config: dict[str, Any], options: ModelOptions) -> tuple[Any, dict[str, Any]]:
     """The model with another shape, and its configuration; the same ones if no other shape is asked for.
 
-    Position embeddings of pictures are interpolated, as open_clip and timm do. Those of texts are interpolated too,
-    except that a shorter causal tower keeps its first ones: texts that are short enough are embedded as before. Projections
-    of both towers are turned by one matrix, see `_turn`.
+    Position embeddings of pictures are interpolated, as open_clip and timm do, and so are those of texts in towers that
+    look both ways. A causal tower keeps its own, so that texts that are short enough are embedded as before, and new ones
+    after them begin as its last (Long-CLIP, Zhang et al. 2024, arXiv:2403.15378, keeps the first ones for the same reason).
+    Projections of both towers are turned by one matrix, see `_turn`.
 
     Args:
         model: an open_clip model on the CPU, with its weights.
@@ -203,8 +204,8 @@ def _resize_text_places(state: State, other: Any) -> None:
     key = "positional_embedding" if tower is other else "text.positional_embedding"
     old, last = state[key], int(getattr(tower, "cls_emb", None) is not None)
     words, wanted = old[: len(old) - last], len(tower.positional_embedding) - last
-    if tower.attn_mask is not None and wanted <= len(words):
-        words = words[:wanted]
+    if tower.attn_mask is not None:
+        words = torch.cat([words[:wanted], words[-1:].expand(max(0, wanted - len(words)), -1)])
     elif wanted != len(words):
         words = F.interpolate(words.T[None], size=wanted, mode="linear", align_corners=False)[0].T
     state[key] = torch.cat([words, old[len(old) - last :]])

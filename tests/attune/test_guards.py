@@ -2,6 +2,7 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -439,6 +440,20 @@ def test_guards_that_expect_nothing_go_on_expecting_nothing() -> None:
     again.after_validation(np.eye(9, 8, dtype=np.float32)[:8], np.eye(8, dtype=np.float32))
     again.after_validation(alike, alike, "after epoch 1")
     assert again.after_step(1, 1.0, 1.0, 0.1, [0], 20.0, None) == "step"
+
+
+@pytest.mark.parametrize(("loss", "lines"), [(math.log(8) + 0.1, 1), (math.log(8) - 0.1, 0)])
+def test_a_start_worse_than_chance_may_be_all_alike_for_a_while(loss: float, lines: int) -> None:
+    said: list[str] = []
+    guards = Guards(lambda line, **_: said.append(line), warmup_steps=0, start_scale=20.0)
+    guards.after_validation(np.eye(8, dtype=np.float32), np.eye(8, dtype=np.float32))
+
+    guards.after_step(1, loss, 1.0, 0.1, [0], 20.0, chance=math.log(8))
+
+    alike = np.tile(np.eye(1, 8, dtype=np.float32), (9, 1))
+    with nullcontext() if lines else pytest.raises(TrainingError, match="all alike"):
+        guards.after_validation(alike, alike, "after epoch 1")
+    assert len(said) == lines
 
 
 # --- memory

@@ -177,9 +177,9 @@ def test_options_that_a_model_has_already_change_nothing(folder_of: Callable[[st
 
 def test_places_are_interpolated_as_open_clip_does_it(folder_of: Callable[[str], Path]) -> None:
     name = f"local-dir:{folder_of('vit')}"
-    ours = load_clip(str(folder_of("vit")), options=ModelOptions(image_size=48, context_length=30)).model
+    ours = load_clip(str(folder_of("vit")), options=ModelOptions(image_size=48)).model
 
-    theirs = open_clip.create_model(name, force_image_size=48, force_context_length=30)
+    theirs = open_clip.create_model(name, force_image_size=48)
 
     assert ours.visual.positional_embedding.shape == (37, 32)
     for key, value in theirs.state_dict().items():
@@ -197,19 +197,25 @@ def test_places_of_a_resnets_pool_are_interpolated_beside_that_of_its_mean(folde
     torch.testing.assert_close(new[1:], old[1:].expand(9, -1))  # there was one place
 
 
+@pytest.mark.parametrize("length", [10, 30])
 @pytest.mark.parametrize("kind", ["vit", "coca"])
-def test_a_shorter_causal_tower_embeds_short_texts_as_before(folder_of: Callable[[str], Path], kind: str) -> None:
-    whole, short = (load_clip(str(folder_of(kind)), options=ModelOptions(context_length=length)) for length in (16, 10))
+def test_a_causal_tower_of_another_length_embeds_short_texts_as_before(
+    folder_of: Callable[[str], Path], kind: str, length: int
+) -> None:
+    before, after = (load_clip(str(folder_of(kind)), options=ModelOptions(context_length=size)) for size in (16, length))
 
-    assert short.tokenizer(TEXTS).shape == (3, 10)
+    assert after.tokenizer(TEXTS).shape == (3, length)
     if kind == "vit":
-        np.testing.assert_allclose(short.encode_texts(TEXTS), whole.encode_texts(TEXTS), atol=1e-6)
-    places = [
+        np.testing.assert_allclose(after.encode_texts(TEXTS), before.encode_texts(TEXTS), atol=1e-6)
+    old, new = (
         clip.model.text.positional_embedding if kind == "coca" else clip.model.positional_embedding
-        for clip in (whole, short)
-    ]
-    torch.testing.assert_close(places[1][:10], places[0][:10], rtol=0, atol=0)
-    torch.testing.assert_close(places[1][-1], places[0][-1] if kind == "coca" else places[0][9], rtol=0, atol=0)
+        for clip in (before, after)
+    )
+    words = len(old) - (kind == "coca")  # the last place of the other is that of its class token
+    kept = min(words, length)
+    torch.testing.assert_close(new[:kept], old[:kept], rtol=0, atol=0)
+    torch.testing.assert_close(new[kept:length], old[words - 1].expand(length - kept, -1), rtol=0, atol=0)
+    torch.testing.assert_close(new[-1], old[-1] if kind == "coca" else new[length - 1], rtol=0, atol=0)
 
 
 def test_a_tower_of_hugging_face_reads_as_many_tokens_as_it_has_places_for(hugging_face: tuple[Any, dict[str, Any]]) -> None:

@@ -95,6 +95,10 @@ class Guards:
         """
         action, note = self.step.check(step, loss, gradient_norm, learning_rate, rows)
         self._say(note, step)
+        if step == 1 and chance is not None and loss > chance and not self.scratch:
+            # Its confident answers are wrong, as to captions in a new language: it gives them up before it learns others.
+            self.expect_nothing_of_the_start()
+            self._say(f"loss {loss:.2f}, and ln(batch) is {chance:.2f}: guarded as random weights are", step)
         if action == "step":
             if chance is not None:
                 self.stuck.check(step, loss, chance)
