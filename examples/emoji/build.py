@@ -2,7 +2,8 @@
 
 Downloads the sources, renders every emoji of the base Unicode set that Twemoji,
 OpenMoji and Noto all draw, and writes one Parquet file per style next to this
-script. Row ``i`` is the same emoji in each file. Needs ``npm`` and, unless the Noto
+script, and one with their names in other languages. Row ``i`` is the same emoji in
+each file. Needs ``npm`` and, unless the Noto
 font is installed, ``apt-get`` and ``dpkg``; Python needs Pillow with libraqm,
 pyarrow, resvg_py and typer.
 
@@ -30,6 +31,8 @@ NPM_PACKAGES = {"openmoji": "17.0.0", "@twemoji/svg": "15.0.0", "emojibase-data"
 NOTO_PACKAGE = "fonts-noto-color-emoji=2.042-0+deb12u1"
 NOTO_FONT = "usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 STYLES = ("twemoji", "openmoji", "noto")
+LANGUAGES = ("de", "es", "fr", "hi", "ja", "ru", "zh")
+"""Besides English, whose captions are with the pictures."""
 
 SIDE_PX = 64
 MARGIN_PX = 2
@@ -146,11 +149,21 @@ def write(rows: list[dict[str, Any]], pictures: list[bytes], style: str, path: P
     pq.write_table(table, path, compression="zstd", compression_level=19)
 
 
+def write_names(hexcodes: list[str], emojibase: Path, path: Path) -> None:
+    """Write the lower-cased name of each emoji in other languages as Parquet, a column for each."""
+    columns = {"hexcode": hexcodes}
+    for language in LANGUAGES:
+        entries = json.loads((emojibase / language / "data.json").read_text(encoding="utf-8"))
+        known = {entry["hexcode"]: entry["label"].lower() for entry in entries}
+        columns[language] = [known[hexcode] for hexcode in hexcodes]
+    pq.write_table(pa.table(columns), path, compression="zstd", compression_level=19)
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the Parquet files.")] = HERE,
     cache: Annotated[Path, typer.Option(help="Folder for downloads.")] = Path(".cache/emoji"),
 ) -> None:
-    """Build twemoji.parquet, openmoji.parquet and noto.parquet."""
+    """Build twemoji.parquet, openmoji.parquet, noto.parquet and names.parquet."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for folder in (out, cache):
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +194,7 @@ def main(
     rows = describe(kept, emojibase)
     for style in STYLES:
         write(rows, pictures[style], style, out / f"{style}.parquet")
+    write_names([row["hexcode"] for row in rows], emojibase, out / "names.parquet")
     logger.info("%d emoji in %d groups", len(rows), len({row["group"] for row in rows}))
     for styles, count in dropped.items():
         logger.info("%d emoji dropped: not drawn in %s", count, styles)

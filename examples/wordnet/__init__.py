@@ -1,0 +1,1 @@
+"""The WordNet example: what words mean, and the sentences that show it."""

@@ -1,0 +1,50 @@
+"""WordNet's synsets as training examples: definitions with their words, and sentences with the kind of verb in them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from attune.schemas import TrainingExample
+
+FOLDER = Path(__file__).parent
+
+
+def definitions() -> list[TrainingExample]:
+    """What a word means, as a query, with the word and its synonyms as what is looked for, the commonest meanings first.
+
+    A word is there once, with its commonest meaning: else it would be a wrong answer to another of its definitions.
+    """
+    seen: set[str] = set()
+    found = []
+    for row in _synsets():
+        words = [word for word in row["words"] if word.lower() not in seen]
+        seen.update(word.lower() for word in words)
+        if words:
+            found.append(TrainingExample(text=row["definition"], captions=words, label=row["category"]))
+    return found
+
+
+def sentences() -> list[TrainingExample]:
+    """Sentences that show the use of a verb, labelled with what it is about: `communication`, `motion`, and 13 others."""
+    found: dict[str, TrainingExample] = {}
+    for row in _synsets():
+        part, _, about = row["category"].partition(".")
+        if part == "verb":
+            for sentence in row["sentences"]:
+                found.setdefault(sentence, TrainingExample(text=sentence, label=about))
+    return list(found.values())
+
+
+def split(examples: list[TrainingExample], held_out: int) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """Examples to train on, and so many to measure on: those whose texts have the smallest hashes."""
+    order = sorted(examples, key=lambda example: hashlib.sha256(example.text.encode()).digest())
+    chosen = {example.text for example in order[:held_out]}
+    train = [example for example in examples if example.text not in chosen]
+    return train, [example for example in examples if example.text in chosen]
+
+
+def _synsets() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(FOLDER / "synsets.parquet").to_pylist()
+    return rows
