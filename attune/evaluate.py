@@ -112,6 +112,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
             cache=pixels_of(clip, parts.test),
             before=before.test if before else None,
             after=after.test,
+            model=clip.config,
         ),
     )
     folder.log(_summary(result, sides(run)))

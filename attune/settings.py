@@ -60,6 +60,10 @@ class ModelOptions(BaseModel):
     matryoshka_dims: tuple[Dimension, ...] = Field(
         default=(), description="Lengths below its own at which the first numbers of an embedding are to be good ones too."
     )
+    pooler: Literal["mean", "max", "cls", "last", "gem"] | None = Field(
+        default=None,
+        description="What an image model of timm's makes one embedding of its places' by; a CLIP keeps its own.",
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations a second time instead of keeping them: less memory, more time."
     )
@@ -74,7 +78,7 @@ class ModelOptions(BaseModel):
     @property
     def changes_shape(self) -> bool:
         """Whether the model is built anew."""
-        return any(value is not None for value in (self.image_size, self.context_length, self.output_dim))
+        return any(value is not None for value in (self.image_size, self.context_length, self.output_dim, self.pooler))
 
 
 class FinetuningSettings(BaseModel):
@@ -89,7 +93,8 @@ class FinetuningSettings(BaseModel):
     model: str = Field(
         min_length=1,
         description="`starter`, `name#weights` (any open_clip pair such as `ViT-B-32#openai`), `name#scratch`, "
-        "`name#path/to/checkpoint`, a folder (an Attune artifact or any that open_clip opens), or a finished run's name.",
+        "`name#path/to/checkpoint`, `timm/name.tag` (an image model of timm's), a folder (an Attune artifact or any that "
+        "open_clip or timm opens), or a finished run's name.",
     )
     model_artifact: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,

@@ -9,7 +9,7 @@ from attune.data.pairs import load_pairs
 from attune.data.parts import check_kinds, check_labels, load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
-from attune.kinds import TEXT
+from attune.kinds import TEXT, Kind
 from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
 from attune.models.checkpointing import checkpoint_gradients
@@ -17,7 +17,6 @@ from attune.models.clip import config_of
 from attune.models.options import changed_config, check_options
 from attune.models.shell import shell
 from attune.models.source import find_model
-from attune.models.trainable import TOWERS
 from attune.runs.folder import LONGEST_DESCRIPTION
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
@@ -67,6 +66,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     watched = {name: _fingerprint(name) for name in sorted(named)}
     looked_at = {name: load_pairs(fingerprint) for name, fingerprint in watched.items()}
     check_kinds(parts, settings, {name: pairs.kind for name, pairs in looked_at.items()})
+    for model in filter(None, (settings.model, settings.baseline)):
+        _check_towers(model, parts.test.kind)
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
     for callback in settings.evaluations:
@@ -83,12 +84,23 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
 
 
 def _check_model(settings: FinetuningSettings) -> None:
-    config, options = config_of(find_model(locate(settings.model))), settings.model_options
+    source, options = find_model(locate(settings.model)), settings.model_options
+    config = config_of(source)
     check_options(config, options)
     model = shell(changed_config(config, options)) if options.gradient_checkpointing else None
     if model is not None:
         locked = {"image": settings.lock_image, "text": settings.lock_text}
-        checkpoint_gradients(model, [tower for tower in TOWERS if not locked[tower]])
+        checkpoint_gradients(model, [tower for tower in source.towers if not locked[tower]])
+
+
+def _check_towers(model: str, kind: Kind) -> None:
+    """Raises if a model has no tower for the data's items, or for their captions."""
+    towers = find_model(locate(model)).towers
+    if {kind.tower, "text"} - {*towers}:
+        raise SettingsError(
+            f"model = {model!r} embeds {' and '.join(towers)}s alone, and the data holds {kind.items} with {kind.captions}. "
+            "Choose a CLIP for pictures with captions (`client models --task text-to-image`), or push pairs of pictures"
+        )
 
 
 def _fingerprint(dataset: str | None) -> str:

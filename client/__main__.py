@@ -93,7 +93,7 @@ def problems(name: Annotated[str, typer.Argument(help="A pushed dataset.")], url
 
 @app.command()
 def models(
-    task: Annotated[str | None, typer.Option(help="Only those for a task, such as text-to-image.")] = None,
+    task: Annotated[str | None, typer.Option(help="Only those for a task, such as image-to-image.")] = None,
     like: Annotated[str, typer.Option(help="Only those with this in their names: SigLIP.")] = "",
 ) -> None:
     """List the models that `fit --model` takes by name: size, dimension, where their weights come from."""

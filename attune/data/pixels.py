@@ -46,7 +46,7 @@ def open_pixels(fingerprint: str, preprocess: dict[str, Any], resize: Resize) ->
         preprocess: open_clip preprocess configuration; only what changes the uint8 pixels makes a new file.
         resize: picture in, picture of the final size out.
     """
-    geometry = {key: preprocess[key] for key in ("size", "mode", "interpolation", "resize_mode", "fill_color")}
+    geometry = {key: value for key, value in preprocess.items() if key not in ("mean", "std")}
     key = hashlib.sha256(json.dumps(geometry, sort_keys=True, default=str).encode()).hexdigest()[:16]
     path = store.content_folder(fingerprint) / f"pixels-{key}.npy"
     with locked(path.with_suffix(".lock")):  # two runs on one dataset: the second waits and finds the file

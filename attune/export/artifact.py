@@ -1,7 +1,8 @@
-"""The artifact: a folder that explains itself and that plain open_clip opens.
+"""The artifact: a folder that explains itself and that the model's own library opens: open_clip, or timm.
 
 open_clip_config.json          architecture and preprocessing; lengths of shorter embeddings it was trained for, if any
 open_clip_model.safetensors    weights
+text_tower_config.json         the text tower, if it is one of Hugging Face
 tokenizer.json ...             the tokenizer, if it is not CLIP's own
 metrics.json                   before and after
 settings.json                  the run's settings, data fingerprints and environment
@@ -10,6 +11,10 @@ manifest.json                  every file's size and SHA-256
 
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:artifact")
 tokenizer = open_clip.get_tokenizer("local-dir:artifact")
+
+Of timm's models the first two are `config.json` and `model.safetensors`, and there is no tokenizer:
+
+model = timm.create_model("local-dir:artifact", pretrained=True)
 """
 
 import json
@@ -63,13 +68,13 @@ def export(folder: RunFolder) -> Artifact:
         "environment": read_json(folder.path / "environment.json"),
     }
     write_text(draft / "settings.json", json.dumps(origin, indent=2) + "\n")
-    write_text(draft / "README.md", model_card(run))
+    write_text(draft / "README.md", model_card(run, clip.config))
 
     test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint).test
     test = test.take(range(min(PROBES, len(test))))
     cache = pixels_of(clip, test)
     pixels = cache.pixels[cache.rows(test.images)] if cache is not None else None
-    texts = [*test.queries, *(captions[0] for captions in test.captions)]
+    texts = [*test.queries, *(captions[0] for captions in test.captions)] if "text" in clip.towers else []
     difference = largest_difference(clip, load_folder(draft), pixels, texts)
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(
@@ -90,9 +95,11 @@ def largest_difference(one: Clip, other: Clip, pixels: np.ndarray | None, texts:
         one: a model.
         other: a model of the same architecture.
         pixels: uint8 (images, 3, height, width); None if there are no pictures to embed.
-        texts: texts to embed.
+        texts: texts to embed; none if there is no text tower.
     """
-    found = [np.abs(one.encode_texts(texts) - other.encode_texts(texts))]
+    found = []
+    if texts:
+        found.append(np.abs(one.encode_texts(texts) - other.encode_texts(texts)))
     if pixels is not None:
         found.append(np.abs(one.encode_images(pixels) - other.encode_images(pixels)))
     return float(np.max(np.concatenate(found)))

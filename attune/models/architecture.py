@@ -9,17 +9,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+from open_clip.hf_configs import arch_dict
+
 from attune.errors import ModelError
 
 CONFIG = "open_clip_config.json"
+TEXT_TOWER = "text_tower_config.json"
+"""transformers' configuration of a text tower of Hugging Face, which open_clip's own names alone."""
+
 MAX_BYTES = 1_000_000
 MAX_WEIGHTS = 20e9
 """Of one tower; the largest open CLIP has about 18 billion in both."""
 
-_MOST = {"vocab_size": 2_000_000, "eos_id": 2_000_000, "pad_id": 2_000_000, "layers": 512, "width": 16_384, "mlp_ratio": 64}
+_MOST = {"layers": 512, "num_layers": 512, "num_hidden_layers": 512, "width": 16_384, "mlp_ratio": 64}
+_MOST |= dict.fromkeys(("hidden_size", "d_model"), 16_384) | dict.fromkeys(("intermediate_size", "d_ff"), 65_536)
+_MOST |= dict.fromkeys(("vocab_size", "eos_id", "pad_id", "eos_token_id", "pad_token_id", "bos_token_id"), 2_000_000)
 _MOST_OF_OTHERS = 8192
 """For every other number: sizes of pictures and patches, lengths of texts, heads, dimensions."""
 
+_WIDTHS, _LAYERS, _INNER = ("hidden_size", "d_model"), ("num_hidden_layers", "num_layers"), ("intermediate_size", "d_ff")
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language", "reduction_mask"}
@@ -38,6 +46,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
         config = json.loads(path.read_text(encoding="utf-8"))
         _check(config)
+        if (folder / TEXT_TOWER).is_file():
+            path = folder / TEXT_TOWER
+            _check_text_tower(path)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"{path} cannot be used: {error}. Take the folder as open_clip or Attune wrote it") from error
     found: dict[str, Any] = config
@@ -55,6 +66,21 @@ def _check(config: Any) -> None:
     for weights in map(_weights, parts):
         if weights > MAX_WEIGHTS:
             raise ValueError(f"it describes a tower of {weights:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
+
+
+def _check_text_tower(path: Path) -> None:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict) or config.get("model_type") not in arch_dict:
+        raise ValueError(f"it needs a model_type that open_clip has as a text tower: {', '.join(arch_dict)}")
+    if "auto_map" in config:
+        raise ValueError("it would run code of its own")
+    _check_values(config, "")
+    width, layers = (max(config.get(name, 0) for name in names) for names in (_WIDTHS, _LAYERS))
+    weights = float((4 * width + 3 * max(config.get(name, 0) for name in _INNER)) * width * layers)
+    if weights + config.get("vocab_size", 0) * width > MAX_WEIGHTS:
+        raise ValueError(f"it describes a tower of {weights:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
 
 
 def _weights(tower: dict[str, Any]) -> float:

@@ -1,6 +1,8 @@
 """The models that there are by name: what each is, how large, and where its weights come from. Loads no torch.
 
-`python -m attune.models.catalog` writes the table anew from open_clip's own lists, in some minutes.
+Of timm's image models, over 1,800 with weights, it lists `IMAGE_MODELS`; any other is a model as `timm/NAME` too.
+
+`python -m attune.models.catalog` writes the table anew from the libraries' own lists, in some minutes.
 """
 
 import json
@@ -13,18 +15,49 @@ from attune.choices import one_of
 from attune.errors import SettingsError
 
 FILE = Path(__file__).parent / "catalog.json"
-TASKS = ("text-to-image",)
+TASKS = ("text-to-image", "image-to-image")
 
 ALIASES = {
     "clip-base-en": "ViT-B-32#openai",
     "clip-large-en": "ViT-L-14#openai",
     "clip-base-multi": "xlm-roberta-base-ViT-B-32#laion5b_s13b_b90k",
+    "resnet-base": "timm/resnet50.tv_in1k",
+    "resnet-large": "timm/resnet152.tv_in1k",
+    "efficientnet-base": "timm/efficientnet_b4.ra2_in1k",
+    "efficientnet-large": "timm/tf_efficientnet_b7.aa_in1k",
     "openai/clip-vit-base-patch32": "ViT-B-32#openai",
     "openai/clip-vit-base-patch16": "ViT-B-16#openai",
     "openai/clip-vit-large-patch14": "ViT-L-14#openai",
     "openai/clip-vit-large-patch14-336": "ViT-L-14-336#openai",
 }
 """Names of Jina Finetuner and of OpenAI on the Hugging Face hub, and what they are here."""
+
+
+IMAGE_MODELS = (
+    "convnext_base.fb_in22k_ft_in1k",
+    "convnext_tiny.dinov3_lvd1689m",
+    "convnext_tiny.in12k_ft_in1k",
+    "efficientnet_b0.ra_in1k",
+    "efficientnet_b4.ra2_in1k",
+    "mobilenetv3_large_100.ra_in1k",
+    "resnet152.a1_in1k",
+    "resnet152.tv_in1k",
+    "resnet18.a1_in1k",
+    "resnet50.a1_in1k",
+    "resnet50.tv_in1k",
+    "swin_base_patch4_window7_224.ms_in22k_ft_in1k",
+    "tf_efficientnet_b7.aa_in1k",
+    "vit_base_patch14_dinov2.lvd142m",
+    "vit_base_patch14_reg4_dinov2.lvd142m",
+    "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    "vit_base_patch16_224.dino",
+    "vit_base_patch16_dinov3.lvd1689m",
+    "vit_large_patch14_dinov2.lvd142m",
+    "vit_small_patch14_dinov2.lvd142m",
+    "vit_small_patch16_224.dino",
+    "vit_small_patch16_dinov3.lvd1689m",
+)
+"""Those of timm's that are most in use: what Jina Finetuner had, what is small, and the self-supervised DINO."""
 
 
 class ModelDescription(NamedTuple):
@@ -35,8 +68,8 @@ class ModelDescription(NamedTuple):
         task: one of `TASKS`.
         dimension: of its embeddings.
         image_size: side in pixels of the pictures that it takes.
-        context_length: tokens of a text that it reads at most.
-        parameters: of both towers; None where the text tower is fetched from the hub before its size is known.
+        context_length: tokens of a text that it reads at most; 0 if it reads none.
+        parameters: of all towers; None where the text tower is fetched from the hub before its size is known.
         weights: where they come from: a repository on the Hugging Face hub, an address, or this package.
         licence: of the weights in this package; empty for others, whose own page says it.
         aliases: other names of it.
@@ -77,7 +110,7 @@ def _catalog() -> tuple[ModelDescription, ...]:
 
 
 def _described() -> list[dict[str, Any]]:
-    """The rows of the table, from open_clip and the model in this package."""
+    """The rows of the table, from open_clip, timm, and the model in this package."""
     import open_clip
 
     from attune.models.source import STARTER
@@ -88,6 +121,7 @@ def _described() -> list[dict[str, Any]]:
         source = open_clip.get_pretrained_cfg(architecture, tag)
         weights = source.get("hf_hub", "").strip("/") or source.get("url", "")
         found.append(_row(f"{architecture}#{tag}", configs[architecture], weights, ""))
+    found.extend(map(_image_row, IMAGE_MODELS))
     return sorted(found, key=lambda row: (row["parameters"] or math.inf, row["name"]))
 
 
@@ -105,6 +139,26 @@ def _row(name: str, config: dict[str, Any], weights: str, licence: str) -> dict[
         "parameters": sum(parameter.numel() for parameter in model.parameters()) if model is not None else None,
         "weights": weights,
         "licence": licence,
+    }
+
+
+def _image_row(name: str) -> dict[str, Any]:
+    from timm.models import get_pretrained_cfg
+
+    from attune.models.clip import config_of
+    from attune.models.shell import shell
+    from attune.models.source import find_model
+
+    config, known = config_of(find_model(f"timm/{name}")), get_pretrained_cfg(name)
+    return {
+        "name": f"timm/{name}",
+        "task": "image-to-image",
+        "dimension": config["embed_dim"],
+        "image_size": config["image_size"][0],
+        "context_length": 0,
+        "parameters": sum(parameter.numel() for parameter in shell(config).parameters()),
+        "weights": known.hf_hub_id or known.url,
+        "licence": "",
     }
 
 

@@ -1,4 +1,4 @@
-"""A CLIP model with everything that belongs to it: weights, tokenizer, preprocessing, configuration."""
+"""A CLIP, or a model of one tower, with all that belongs to it: weights, tokenizer, preprocessing, configuration."""
 
 import json
 import warnings
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -18,10 +18,14 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from attune.errors import ModelError, SettingsError
-from attune.models.architecture import CONFIG, read_config
+from attune.models.architecture import CONFIG, TEXT_TOWER, read_config
+from attune.models.image_encoder import library_of
 from attune.models.options import with_options
 from attune.models.source import ModelSource, find_model
 from attune.models.text import encode_text, trim
+from attune.models.timm_folder import read_folder, write_folder
+from attune.models.timm_models import config_of as timm_config_of
+from attune.models.timm_models import load_image_encoder, preprocess_of, timm_transforms
 from attune.models.weights import check_archives, forbid_unpickling, load_weights, save_weights
 from attune.settings import ModelOptions
 
@@ -36,19 +40,21 @@ class Clip:
 
     Attributes:
         name: as the user gave it.
-        model: an open_clip `CLIP` or `CustomTextCLIP`.
-        tokenizer: list of texts in, int64 tensor (texts, context_length) out.
-        config: open_clip's `model_cfg`; builds the same architecture again.
-        preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode.
+        model: an open_clip `CLIP` or `CustomTextCLIP`, or an `ImageEncoder`.
+        tokenizer: list of texts in, int64 tensor (texts, context_length) out; None without a text tower.
+        config: open_clip's `model_cfg`, or that of `attune.models.timm_models`; builds the same architecture again.
+        preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode; of timm's models, crop mode.
         matryoshka_dims: lengths at which the first numbers of its embeddings were trained to be embeddings of their own.
+        towers: what it embeds.
     """
 
     name: str
-    model: open_clip.CLIP
+    model: Any
     tokenizer: Any
     config: dict[str, Any]
     preprocess: dict[str, Any]
     matryoshka_dims: tuple[int, ...] = ()
+    towers: tuple[Literal["image", "text"], ...] = ("image", "text")
 
     @property
     def device(self) -> torch.device:
@@ -56,10 +62,15 @@ class Clip:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def library(self) -> str:
+        """That builds and opens it: `open_clip` or `timm`."""
+        return library_of(self.config)
+
     @cached_property
     def resize(self) -> Compose:
-        """The geometric part of open_clip's evaluation preprocessing, picture to picture: resize, crop, RGB."""
-        steps = image_transform_v2(PreprocessCfg(**self.preprocess), is_train=False).transforms
+        """The geometric part of its library's evaluation preprocessing, picture to picture: resize, crop, RGB."""
+        steps = timm_transforms(self.preprocess) if self.library == "timm" else _open_clip_transforms(self.preprocess)
         return Compose([step for step in steps if not isinstance(step, Normalize | ToTensor)])
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -80,7 +91,13 @@ class Clip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> np.ndarray:
-        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic; of equal tokens they are equal."""
+        """Embeddings of texts: float32 (texts, dim), unit length, in fp32 arithmetic; of equal tokens they are equal.
+
+        Raises:
+            ModelError: if it has no text tower.
+        """
+        if self.tokenizer is None:
+            raise ModelError(f"The model {self.name!r} embeds pictures and no texts: it has no text tower")
         tokens = self.tokenizer(list(texts))
         # Each once: in batches of different length those of equal texts would differ by a rounding.
         distinct, rows = torch.unique(tokens, dim=0, return_inverse=True)
@@ -100,13 +117,19 @@ class Clip:
         self.model.load_state_dict(load_weights(path))
 
     def save_folder(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Weights, configuration and tokenizer, so that open_clip opens the folder as `local-dir:FOLDER`."""
+        """Weights, configuration and tokenizer, so that its library opens the folder as `local-dir:FOLDER`."""
         folder.mkdir(parents=True, exist_ok=True)
+        if self.library == "timm":
+            write_folder(folder, self.model, self.config, self.preprocess, self.matryoshka_dims, dtype)
+            return
         self.save_weights(folder / WEIGHTS, dtype)
         config: dict[str, Any] = {"model_cfg": self.config, "preprocess_cfg": self.preprocess}
         if self.matryoshka_dims:
             config[MATRYOSHKA] = list(self.matryoshka_dims)
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        if self.config["text_cfg"].get("hf_model_name"):
+            # open_clip's names it alone, and would ask the hub what it is.
+            self.model.text.config.to_json_file(folder / TEXT_TOWER, use_diff=False)
         if hasattr(self.tokenizer, "save_pretrained"):  # Hugging Face tokenizers; CLIP's own is part of open_clip
             self.tokenizer.save_pretrained(str(folder))
 
@@ -138,31 +161,13 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0, options: ModelOptio
     options = options or ModelOptions()
     source = find_model(name)
     torch.manual_seed(seed)
-    config = config_of(source)
     forbid_unpickling()
+    load = _load_timm if source.library == "timm" else _load_open_clip
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # open_clip warns of settings that `_config` has already put right
-            check_archives(source.folder or Path(source.weights))
-            _refuse_code_of_text_tower(config)
-            model = open_clip.create_model(
-                source.open_clip_name,
-                pretrained=source.weights or None,
-                load_weights=not source.scratch,
-                require_pretrained=not source.scratch,  # else open_clip leaves random weights where it finds none
-                force_quick_gelu=bool(config.get("quick_gelu", False)),
-                pretrained_text=False,
-                device="cpu" if options.changes_shape else device,
-                weights_only=True,  # tensors, and no other Python objects
-            )
-            model, changed = with_options(model, config, options)
-            model.to(device)
-            # transformers would ask on the terminal whether to run code that it finds beside a tokenizer.
-            safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
-            tokenizer = open_clip.get_tokenizer(source.open_clip_name, options.context_length, **safe)
-    except SettingsError:
+        return load(name, source, device, options)
+    except (SettingsError, ModelError):
         raise
-    except Exception as error:  # open_clip and the hub raise many kinds; each means the same to the user
+    except Exception as error:  # the libraries and the hub raise many kinds; each means the same to the user
         if isinstance(error, UnpicklingError) or "weights_only" in str(error):
             raise ModelError(
                 f"The model {name!r} holds Python objects besides weights, which could run code when they are read: they "
@@ -172,9 +177,45 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0, options: ModelOptio
             f"The model {name!r} could not be loaded: {error}. Weights named by a tag are fetched from the hub once and "
             "cached; without a network use `starter`, a local folder, or `NAME#path/to/checkpoint`"
         ) from error
+
+
+def _load_open_clip(name: str, source: ModelSource, device: str, options: ModelOptions) -> Clip:
+    config = config_of(source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # open_clip warns of settings that `_config` has already put right
+        check_archives(source.folder or Path(source.weights))
+        given = _with_text_tower(config, source.folder)
+        _refuse_code_of_text_tower(given)
+        model = open_clip.create_model(
+            source.open_clip_name,
+            pretrained=source.weights or None,
+            load_weights=not source.scratch,
+            require_pretrained=not source.scratch,  # else open_clip leaves random weights where it finds none
+            force_quick_gelu=bool(config.get("quick_gelu", False)),
+            pretrained_text=False,
+            device="cpu" if options.changes_shape else device,
+            weights_only=True,  # tensors, and no other Python objects
+            **({} if given is config else {"text_cfg": {**given["text_cfg"], "hf_model_pretrained": False}}),
+        )
+        model, changed = with_options(model, given, options)
+        if given is not config:  # the artifact names the tower as the hub does
+            changed["text_cfg"]["hf_model_name"] = config["text_cfg"]["hf_model_name"]
+        model.to(device)
+        # transformers would ask on the terminal whether to run code that it finds beside a tokenizer.
+        safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+        tokenizer = open_clip.get_tokenizer(source.open_clip_name, options.context_length, **safe)
     preprocess = open_clip.get_model_preprocess_cfg(model)
     dims = _matryoshka_dims(source) if changed["embed_dim"] == config["embed_dim"] else ()
-    return Clip(name, model, tokenizer, changed, json.loads(json.dumps(preprocess)), dims)
+    return Clip(name, model, tokenizer, changed, json.loads(json.dumps(preprocess)), dims, source.towers)
+
+
+def _load_timm(name: str, source: ModelSource, device: str, options: ModelOptions) -> Clip:
+    if source.folder or source.weights:
+        check_archives(source.folder or Path(source.weights))
+    model, config = load_image_encoder(source, options)
+    kept = source.folder if config["embed_dim"] == config_of(source)["embed_dim"] and not source.scratch else None
+    dims = read_folder(kept).matryoshka_dims if kept else ()
+    return Clip(name, model.to(device), None, config, preprocess_of(config, source), dims, source.towers)
 
 
 def load_folder(folder: Path, device: str = "cpu") -> Clip:
@@ -197,16 +238,31 @@ def _matryoshka_dims(source: ModelSource) -> tuple[int, ...]:
 
 
 def config_of(source: ModelSource) -> dict[str, Any]:
-    """The model configuration, with quick_gelu as the weights need it.
+    """The model configuration; of open_clip's, with quick_gelu as the weights need it.
 
     OpenAI's weights were trained with QuickGELU, which their architecture's configuration does not say; a model that
     is built without it loads without an error and is quietly worse.
     """
+    if source.library == "timm":
+        return timm_config_of(source)
     config: dict[str, Any] = open_clip.get_model_config(source.open_clip_name)
     pretrained = open_clip.get_pretrained_cfg(source.architecture, source.weights) if source.architecture else {}
     if pretrained.get("quick_gelu"):
         config["quick_gelu"] = True
     return config
+
+
+def _open_clip_transforms(preprocess: dict[str, Any]) -> list[Any]:
+    steps: list[Any] = image_transform_v2(PreprocessCfg(**preprocess), is_train=False).transforms
+    return steps
+
+
+def _with_text_tower(config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The configuration that builds the text tower as the folder says, where it does: else the hub is asked what it is."""
+    text = config["text_cfg"]
+    if folder is None or not text.get("hf_model_name") or not (folder / TEXT_TOWER).is_file():
+        return config
+    return {**config, "text_cfg": {**text, "hf_model_name": str(folder / TEXT_TOWER)}}
 
 
 def _refuse_code_of_text_tower(config: dict[str, Any]) -> None:

@@ -57,6 +57,13 @@ def locate(model: nn.Module) -> dict[str, Place]:
     return places
 
 
+def towers_of(model: nn.Module) -> tuple[Literal["image", "text"], ...]:
+    """The towers that a model has."""
+    found = {place.tower for place in locate(model).values()}
+    both: tuple[Literal["image"], Literal["text"]] = ("image", "text")
+    return tuple(tower for tower in both if tower in found)
+
+
 def blocks(model: nn.Module, tower: Literal["image", "text"]) -> int:
     """Number of numbered blocks in a tower; 0 if its architecture numbers none."""
     return max((place.of - 1 for place in locate(model).values() if place.tower == tower), default=0)

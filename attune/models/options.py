@@ -16,6 +16,8 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor, nn
 
 from attune.errors import SettingsError
+from attune.models import timm_models
+from attune.models.image_encoder import library_of
 from attune.models.shell import build, shell
 from attune.settings import ModelOptions
 
@@ -35,6 +37,8 @@ def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, A
         config: open_clip's `model_cfg` of the model as it comes.
         options: of the run.
     """
+    if library_of(config) == "timm":
+        return timm_models.changed_config(config, options)
     changed = {**config, "vision_cfg": dict(config["vision_cfg"]), "text_cfg": dict(config["text_cfg"])}
     size, length = options.image_size, options.context_length
     if size is not None and size != _side(config):
@@ -61,6 +65,24 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
     Raises:
         SettingsError: with what cannot be, the reason, and what to choose.
     """
+    if library_of(config) == "timm":
+        timm_models.check_options(config, options)
+    else:
+        _check_clip(config, options)
+    whole = changed_config(config, options)["embed_dim"]
+    if too_long := [dim for dim in options.matryoshka_dims if dim >= whole]:
+        raise SettingsError(
+            f"model_options.matryoshka_dims: {', '.join(map(str, too_long))} is not below {whole}, the "
+            "length of the model's embeddings, which is always trained. Name lengths below it"
+        )
+
+
+def _check_clip(config: dict[str, Any], options: ModelOptions) -> None:
+    if options.pooler is not None:
+        raise SettingsError(
+            f"model_options.pooler = {options.pooler!r}: it is for models of one tower, as timm's; a CLIP keeps the pooling "
+            "that its towers were trained with. Leave it out"
+        )
     changed = changed_config(config, options)
     if options.image_size is not None and options.image_size != _side(config):
         _check_image_size(config, changed, options.image_size)
@@ -71,11 +93,6 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
                     f"model_options.output_dim = {options.output_dim}: {reason}. Leave it out; matryoshka_dims "
                     "makes shorter embeddings good ones with any model"
                 )
-    if too_long := [dim for dim in options.matryoshka_dims if dim >= changed["embed_dim"]]:
-        raise SettingsError(
-            f"model_options.matryoshka_dims: {', '.join(map(str, too_long))} is not below {changed['embed_dim']}, the "
-            "length of the model's embeddings, which is always trained. Name lengths below it"
-        )
 
 
 def with_options(model: Any, config: dict[str, Any], options: ModelOptions) -> tuple[Any, dict[str, Any]]:

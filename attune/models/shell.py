@@ -1,32 +1,36 @@
-"""A model from its configuration alone, as open_clip builds it; or only its shapes, before anything is loaded or fetched."""
+"""A model from its configuration alone, as its library builds it; or only its shapes, before anything is loaded."""
 
 from typing import Any
 
 import open_clip
 import torch
 
+from attune.models.image_encoder import build_image_encoder, library_of
 
-def shell(config: dict[str, Any]) -> open_clip.CLIP | None:
+
+def shell(config: dict[str, Any]) -> Any:
     """The model of a configuration on torch's meta device, where tensors have a shape and take no memory.
 
     Args:
-        config: open_clip's `model_cfg`.
+        config: open_clip's `model_cfg`, or that of `attune.models.timm_models.config_of`.
 
     Returns:
         None if its text tower is one of the Hugging Face hub's, whose shape is known only once it was fetched.
     """
-    if "hf_model_name" in config["text_cfg"]:
+    if "hf_model_name" in config.get("text_cfg", {}):
         return None
     with torch.device("meta"):
         return build(config)
 
 
-def build(config: dict[str, Any]) -> open_clip.CLIP:
+def build(config: dict[str, Any]) -> Any:
     """The model of a configuration with random weights, on torch's default device.
 
     Args:
-        config: open_clip's `model_cfg`.
+        config: open_clip's `model_cfg`, or that of `attune.models.timm_models.config_of`.
     """
+    if library_of(config) == "timm":
+        return build_image_encoder(config)
     config = {**config, "vision_cfg": dict(config["vision_cfg"]), "text_cfg": dict(config["text_cfg"])}
     hugging_face = "hf_model_name" in config["text_cfg"]
     if hugging_face:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attune.errors import SettingsError
-from attune.models.layers import blocks, locate
+from attune.models.layers import blocks, locate, towers_of
 
 TOWERS: tuple[Literal["image"], Literal["text"]] = ("image", "text")
 
@@ -31,7 +31,7 @@ def choose_trainable(model: nn.Module, lock_image: bool, lock_text: bool, last_b
     """
     locked = {"image": lock_image, "text": lock_text, "both": False}
     if last_blocks is not None:
-        _check_last_blocks(model, last_blocks, [tower for tower in TOWERS if not locked[tower]])
+        _check_last_blocks(model, last_blocks, [tower for tower in towers_of(model) if not locked[tower]])
 
     parameters = dict(model.named_parameters())
     frozen, left = [], 0
@@ -44,7 +44,7 @@ def choose_trainable(model: nn.Module, lock_image: bool, lock_text: bool, last_b
     if not left:
         raise SettingsError(
             f"lock_image={lock_image}, lock_text={lock_text} and train_last_blocks={last_blocks} leave nothing to train. "
-            "Leave at least one tower unlocked"
+            "Leave at least one tower unlocked, and a block of it if nothing comes after its blocks"
         )
     for parameter in frozen:
         parameter.requires_grad_(False)

@@ -1,27 +1,38 @@
 """The model card in the artifact: Markdown, with the front matter that the Hugging Face hub reads."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from open_clip.pretrained import get_pretrained_cfg
+from timm.models import get_pretrained_cfg as get_timm_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
 from attune.kinds import TEXT
+from attune.models.image_encoder import library_of
+from attune.models.timm_names import PREFIX
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
 
 
-def model_card(run: FinetuningRun) -> str:
+def model_card(run: FinetuningRun, config: Mapping[str, Any] | None = None) -> str:
     """Markdown: what it is, how to load it, its figures, how to make it again.
 
     Of a model that was only evaluated it leaves out what is about training, and what there was before.
+
+    Args:
+        run: that made or evaluated it.
+        config: of the model, `attune.models.clip.Clip.config`; without it, open_clip opens it.
     """
+    library = library_of(config or {})
     parts = [
-        f"---\n{_front_matter(run)}\n---\n\n# {run.name}",
+        f"---\n{_front_matter(run, library)}\n---\n\n# {run.name}",
         _introduction(run),
-        _LOADING,
+        _LOADING[library],
+        _TEXT_TOWER if config and config.get("text_cfg", {}).get("hf_model_name") else "",
+        _GEM if config and config.get("pooler") == "gem" else "",
         _shorter(run),
         _figures(run),
         _training(run) if run.training.device else "",
@@ -29,10 +40,35 @@ def model_card(run: FinetuningRun) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-_LOADING = """```python
+_LOADING = {
+    "open_clip": """```python
 import open_clip
 model, _, preprocess = open_clip.create_model_and_transforms("local-dir:PATH_OF_THIS_FOLDER")
 tokenizer = open_clip.get_tokenizer("local-dir:PATH_OF_THIS_FOLDER")
+```""",
+    "timm": """```python
+import timm
+model = timm.create_model("local-dir:PATH_OF_THIS_FOLDER", pretrained=True).eval()
+preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+```
+
+`model(preprocess(picture)[None])` is a picture's embedding, before it is scaled to unit length.""",
+}
+
+_TEXT_TOWER = """open_clip asks the Hugging Face hub what the text tower is. Without a network, tell it:
+
+```python
+import json
+text = json.load(open("PATH_OF_THIS_FOLDER/open_clip_config.json"))["model_cfg"]["text_cfg"]
+text |= {"hf_model_name": "PATH_OF_THIS_FOLDER/text_tower_config.json", "hf_model_pretrained": False}
+model = open_clip.create_model("local-dir:PATH_OF_THIS_FOLDER", text_cfg=text)
+```"""
+
+_GEM = """It pools by the generalised mean (GeM), which timm has not. Attune puts it in:
+
+```python
+from attune.models.image_encoder import pool_by_generalised_mean
+pool_by_generalised_mean(model)
 ```"""
 
 
@@ -78,7 +114,7 @@ def begun_with(run: FinetuningRun) -> str:
     return f"the model of the run {earlier}" + ", with its optimizer's state" * bool(run.settings.get("continue_optimizer"))
 
 
-def _front_matter(run: FinetuningRun) -> str:
+def _front_matter(run: FinetuningRun, library: str) -> str:
     """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
     data, of_texts = _data_name(run.settings), run.evaluation.kind is TEXT
     retrieval = "text-retrieval" if of_texts else "image-text-retrieval"
@@ -94,9 +130,9 @@ def _front_matter(run: FinetuningRun) -> str:
         if row.after is not None
     ]
     front = ModelCardData(
-        library_name="open_clip",
+        library_name=library,
         pipeline_tag="sentence-similarity" if of_texts else "zero-shot-image-classification",
-        tags=["clip", "attune"],
+        tags=["clip" if library == "open_clip" else library, "attune"],
         base_model=_base_model(str(run.settings.get("model", ""))),
         model_name=run.name,
         eval_results=results or None,
@@ -106,6 +142,9 @@ def _front_matter(run: FinetuningRun) -> str:
 
 
 def _base_model(name: str) -> str | None:
+    if name.startswith(PREFIX):
+        known = get_timm_cfg(name.removeprefix(PREFIX)) if "#" not in name else None
+        return getattr(known, "hf_hub_id", None)
     architecture, _, weights = name.partition("#")
     known = get_pretrained_cfg(architecture.replace("/", "-"), weights)
     return str(known.get("hf_hub", "")).strip("/") or None

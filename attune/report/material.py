@@ -1,6 +1,6 @@
 """What a report is made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from attune.data.pairs import Pairs
@@ -23,6 +23,7 @@ class Material:
         cache: pixels of these pictures; None of texts.
         before: figures of the starting model, or of the baseline; None if there is none to compare with.
         after: those of the chosen weights, or of the model that was evaluated.
+        model: configuration of that model, `attune.models.clip.Clip.config`.
     """
 
     run: FinetuningRun
@@ -32,6 +33,7 @@ class Material:
     cache: PixelCache | None
     before: Measurement | None
     after: Measurement
+    model: dict[str, Any] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[str, str]:

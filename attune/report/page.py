@@ -54,7 +54,7 @@ def write_report(folder: Path, material: Material) -> None:
     if material.cache is not None:
         with whole_file(folder / "examples.png") as draft:
             contact_sheet(_of_kind("random", examples), material.test, material.cache).save(draft, format="PNG")
-    write_text(folder / "README.md", model_card(material.run))
+    write_text(folder / "README.md", model_card(material.run, material.model))
     write_text(folder / "index.html", render(material, plots, examples))
 
 

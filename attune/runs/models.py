@@ -9,13 +9,18 @@ from pathlib import Path
 from attune.choices import did_you_mean
 from attune.errors import ModelError, RunNotFound
 from attune.files import sha256
-from attune.models.clip import WEIGHTS, Clip, load_clip
+from attune.models import timm_folder
+from attune.models.clip import WEIGHTS as OF_OPEN_CLIP
+from attune.models.clip import Clip, load_clip
 from attune.models.source import find_model
 from attune.names import reference_of
 from attune.runs.folder import NAMES_SHOWN, RunFolder, runs_folder
 from attune.runs.listing import listed_runs
 from attune.service.roots import request_roots
 from attune.settings import ModelOptions
+
+WEIGHTS = (OF_OPEN_CLIP, timm_folder.WEIGHTS)
+"""What the file of an artifact's weights is called."""
 
 
 def locate(model: str) -> str:
@@ -72,9 +77,10 @@ def _original_of(copy: Path) -> RunFolder | None:
     """The run whose artifact was copied to a folder, if it is still here."""
     if not (copy / "settings.json").is_file():  # every artifact has one
         return None
-    weights = sha256(copy / WEIGHTS)
+    name = next(name for name in WEIGHTS if (copy / name).is_file())
+    weights = sha256(copy / name)
     finished = (one.folder for one in listed_runs() if one.state == "FINISHED")
-    return next((folder for folder in finished if folder.load().artifact.checksums.get(WEIGHTS) == weights), None)
+    return next((folder for folder in finished if folder.load().artifact.checksums.get(name) == weights), None)
 
 
 def _without_model(folder: RunFolder) -> str:

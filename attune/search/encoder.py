@@ -51,7 +51,7 @@ def load_encoder(artifact: str, device: str = "auto", towers: str = "both", dim:
         dim: length of the embeddings: one that the model was trained for (`matryoshka_dims`); 0 is the whole.
 
     Raises:
-        SettingsError: if `towers`, `device` or `dim` cannot be.
+        SettingsError: if `towers`, `device` or `dim` cannot be, or the model has no tower of that name.
         SearchError: if the run has no artifact yet.
         ModelError: if there is no such run, folder or model.
     """
@@ -60,6 +60,10 @@ def load_encoder(artifact: str, device: str = "auto", towers: str = "both", dim:
     chosen = choose_device(device)
     # Loaded on the CPU, so that a tower that is dropped never takes up memory on the GPU.
     clip = _load(artifact)
+    if towers not in ("both", *clip.towers):
+        raise SettingsError(
+            f"towers = {towers!r}: {clip.name!r} embeds {' and '.join(clip.towers)}s alone. Leave towers out"
+        )
     dim = _check_dim(clip, dim)
     fingerprint = fingerprint_of(clip, dim)
     _drop_unused(clip.model, towers)
@@ -144,6 +148,8 @@ def _prepare(encoder: SearchEncoder, document: SearchDocument) -> np.ndarray | s
             return f"its picture cannot be used: {error}. Send an intact JPEG, PNG, WebP or GIF"
     if not document.text.strip():
         return "it has neither text nor image. Give it one of them"
+    if "text" not in encoder.clip.towers:
+        return "it has a text only, but the model embeds pictures alone. Send a picture, or search with a CLIP"
     if encoder.towers == "image":
         return "it has a text only, but the Encoder was started with towers: image. Start it with both or text"
     return None

@@ -4,20 +4,22 @@ import open_clip
 import pytest
 
 from attune.errors import ModelError, SettingsError
-from attune.models.catalog import ALIASES, TASKS, describe_models
-from attune.models.clip import load_clip
+from attune.models.catalog import ALIASES, IMAGE_MODELS, describe_models
+from attune.models.clip import config_of, load_clip
 from attune.models.shell import shell
 from attune.models.source import find_model
 
 MODELS = {model.name: model for model in describe_models()}
+CLIPS = {model.name: model for model in describe_models("text-to-image")}
 
 
-def test_it_has_each_model_of_open_clip_and_our_own() -> None:
+def test_it_has_each_model_of_open_clip_and_our_own_and_some_of_timms() -> None:
     """A new version of open_clip fails here: `python -m attune.models.catalog` writes the list anew."""
-    assert MODELS.keys() == {"starter", *("#".join(pair) for pair in open_clip.list_pretrained())}
+    assert MODELS.keys() - CLIPS.keys() == {f"timm/{name}" for name in IMAGE_MODELS}
+    assert CLIPS.keys() == {"starter", *("#".join(pair) for pair in open_clip.list_pretrained())}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLIPS)
 def test_every_name_leads_to_a_model_of_that_description(name: str) -> None:
     source = find_model(name)
     model = MODELS[name]
@@ -37,6 +39,24 @@ def test_sizes_are_those_of_the_models(name: str) -> None:
 
     assert model is not None
     assert sum(parameter.numel() for parameter in model.parameters()) == MODELS[name].parameters
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in CLIPS])
+def test_image_models_are_described_as_timm_builds_them(name: str) -> None:
+    config, model = config_of(find_model(name)), MODELS[name]
+
+    assert (config["embed_dim"], config["image_size"]) == (model.dimension, [model.image_size] * 2)
+    assert sum(parameter.numel() for parameter in shell(config).parameters()) == model.parameters
+    assert (model.task, model.context_length) == ("image-to-image", 0)
+    assert model.weights
+
+
+@pytest.mark.parametrize(
+    ("alias", "dimension"),
+    [("resnet-base", 2048), ("resnet-large", 2048), ("efficientnet-base", 1792), ("efficientnet-large", 2560)],
+)
+def test_models_of_finetuner_have_the_dimensions_they_had_there(alias: str, dimension: int) -> None:
+    assert MODELS[ALIASES[alias]].dimension == dimension
 
 
 def test_the_starter_is_described_as_it_is() -> None:
@@ -60,6 +80,5 @@ def test_an_alias_with_other_weights_says_which_there_are() -> None:
 
 
 def test_a_task_that_is_none() -> None:
-    assert describe_models(TASKS[0]) == [*MODELS.values()]
-    with pytest.raises(SettingsError, match="task = 'text-to-text' is not known.* Use one of: text-to-image"):
-        describe_models("text-to-text")
+    with pytest.raises(SettingsError, match="task = 'text-to-video' is not known.* Use one of: text-to-image"):
+        describe_models("text-to-video")

@@ -1,0 +1,199 @@
+"""A folder with a timm model, as timm writes it for the hub and opens it as `local-dir:FOLDER`.
+
+Its configuration is read as data that anyone may have written: what it says decides which model timm builds. Nothing is let
+pass but the names and sizes that are known here, and its weights are read from safetensors alone.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+
+from attune.errors import ModelError
+from attune.models.image_encoder import ImageEncoder
+from attune.models.weights import save_weights
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+OURS = "attune"
+"""The part of the configuration that timm does not look at."""
+
+MAX_BYTES = 1_000_000
+MOST = 8192
+"""Of sides of pictures and lengths of embeddings."""
+
+POOLS = ("avg", "max", "avgmax", "catavgmax", "token", "map", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
+_IMAGE_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+@dataclass(frozen=True)
+class TimmFolder:
+    """What is said of a model besides its weights.
+
+    Attributes:
+        architecture: timm's name, with a tag or without.
+        model_args: of `timm.create_model`.
+        pretrained_cfg: how pictures are prepared, where it is another way than timm's own for the model.
+        projection: the width of its classifier, where that was trained as a projection; else 0.
+        pooler: "gem", or None for a pooling of timm's.
+        logit_scale: the logarithm of the temperature; None if it was trained without one.
+        matryoshka_dims: lengths at which the first numbers of its embeddings are embeddings of their own.
+    """
+
+    architecture: str
+    model_args: dict[str, Any] = field(default_factory=dict)
+    pretrained_cfg: dict[str, Any] = field(default_factory=dict)
+    projection: int = 0
+    pooler: str | None = None
+    logit_scale: float | None = None
+    matryoshka_dims: tuple[int, ...] = ()
+
+
+def is_timm_folder(folder: Path) -> bool:
+    """Whether a folder's `config.json` names an architecture as timm's do."""
+    path = folder / CONFIG
+    try:
+        return path.stat().st_size <= MAX_BYTES and isinstance(json.loads(path.read_text("utf-8")).get("architecture"), str)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def read_folder(folder: Path) -> TimmFolder:
+    """What a folder's `config.json` says.
+
+    Raises:
+        ModelError: if it is no such configuration, or says what is not let pass.
+    """
+    path = folder / CONFIG
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+        found = _checked(json.loads(path.read_text(encoding="utf-8")))
+        if not (folder / WEIGHTS).is_file():
+            raise ValueError(f"there is no {WEIGHTS} beside it, and other kinds of files are not read")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be used: {error}. Take the folder as timm or Attune wrote it") from error
+    return found
+
+
+def write_folder(
+    folder: Path,
+    model: ImageEncoder,
+    config: dict[str, Any],
+    preprocess: dict[str, Any],
+    matryoshka_dims: tuple[int, ...],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Weights and configuration, so that timm opens the folder as `local-dir:FOLDER`.
+
+    Args:
+        folder: that exists.
+        model: to write.
+        config: its own, see `attune.models.timm_models.config_of`.
+        preprocess: how pictures are prepared.
+        matryoshka_dims: see `TimmFolder`.
+        dtype: of floating-point weights, if not their own.
+    """
+    save_weights(folder / WEIGHTS, model.visual.trunk.state_dict(), dtype)
+    architecture, _, tag = config["architecture"].partition(".")
+    registered = get_pretrained_cfg(config["architecture"]).to_dict()
+    arguments, size = dict(config["model_args"]), config["image_size"]
+    known = ("fixed_input_size", "first_conv", "classifier", "license")
+    ours: dict[str, Any] = {"logit_scale": model.logit_scale.item()}
+    ours |= {"projection": config["num_classes"]} if config["num_classes"] else {}
+    ours |= {"pooler": config["pooler"]} if config["pooler"] else {}
+    ours |= {"matryoshka_dims": list(matryoshka_dims)} if matryoshka_dims else {}
+    written = {
+        "architecture": architecture,
+        "num_classes": config["num_classes"],
+        "num_features": model.visual.trunk.num_features,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "tag": tag,
+            "input_size": [3, *size],
+            **{key: preprocess[key] for key in _IMAGE_KEYS if key in preprocess},
+            **{key: registered[key] for key in known if key in registered},
+            "num_classes": config["num_classes"],
+        },
+        OURS: ours,
+    }
+    (folder / CONFIG).write_text(json.dumps(written, indent=2) + "\n")
+
+
+def _checked(config: Any) -> TimmFolder:
+    given = config.get("pretrained_cfg") or {}
+    architecture, _, tag = config["architecture"].partition(".")
+    if architecture not in timm.list_models():
+        raise ValueError(f"timm has no model named {architecture[:100]!r}")
+    tag = tag or given.get("tag") or ""
+    name = f"{architecture}.{tag}"
+    ours = config.get(OURS) or {}
+    projection, dims = ours.get("projection", 0), ours.get("matryoshka_dims", [])
+    if not _is_size(projection, least=0) or (projection and config.get("num_classes") != projection):
+        raise ValueError(f"{OURS}.projection = {repr(projection)[:100]} is not its num_classes, from 1 to {MOST}")
+    if not isinstance(dims, list) or not all(_is_size(dim) for dim in dims):
+        raise ValueError(f"{OURS}.matryoshka_dims = {repr(dims)[:100]} are no lengths from 1 to {MOST}")
+    scale, pooler = ours.get("logit_scale"), ours.get("pooler")
+    if scale is not None and not _is_number(scale, -10, 10):
+        raise ValueError(f"{OURS}.logit_scale = {repr(scale)[:100]} is no number from -10 to 10")
+    if pooler not in (None, "gem"):
+        raise ValueError(f"{OURS}.pooler = {repr(pooler)[:100]} is none but 'gem'")
+    return TimmFolder(
+        architecture=name if name in timm.list_pretrained(f"{architecture}.*") else architecture,
+        model_args=_model_args(config.get("model_args") or {}),
+        pretrained_cfg=_of_pictures(given),
+        projection=projection,
+        pooler=pooler,
+        logit_scale=scale,
+        matryoshka_dims=tuple(sorted(dims)),
+    )
+
+
+def _model_args(given: dict[str, Any]) -> dict[str, Any]:
+    """Those that decide a model's shape and function; what concerns training alone, as drop rates, is left out."""
+    checks: dict[str, Callable[[Any], bool]] = {
+        "img_size": lambda value: _is_size(value) or (_is_list(value, 2) and all(map(_is_size, value))),
+        "global_pool": lambda value: value in POOLS,
+        "fc_norm": lambda value: isinstance(value, bool),
+        "use_fc_norm": lambda value: isinstance(value, bool),
+    }
+    ignored = {"num_classes", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"}
+    for name, value in given.items():
+        if name not in ignored and (name not in checks or not checks[name](value)):
+            raise ValueError(f"model_args.{name[:100]} = {repr(value)[:100]} is not let pass")
+    if given.get("in_chans", 3) != 3:
+        raise ValueError(f"in_chans = {repr(given['in_chans'])[:100]}: pictures have 3 channels")
+    return {name: given[name] for name in checks if name in given}
+
+
+def _of_pictures(given: dict[str, Any]) -> dict[str, Any]:
+    """How pictures are prepared. Where weights lie, and how they are read, is not taken from a folder."""
+    checks: dict[str, Callable[[Any], bool]] = {
+        "input_size": lambda value: _is_list(value, 3) and value[0] == 3 and all(map(_is_size, value)),
+        "mean": lambda value: _is_list(value, 3) and all(_is_number(each, -10, 10) for each in value),
+        "std": lambda value: _is_list(value, 3) and all(_is_number(each, 1e-3, 10) for each in value),
+        "interpolation": lambda value: value in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
+        "crop_pct": lambda value: _is_number(value, 0.05, 4),
+        "crop_mode": lambda value: value in ("center", "squash", "border"),
+    }
+    for name, is_good in checks.items():
+        if name in given and not is_good(given[name]):
+            raise ValueError(f"pretrained_cfg.{name} = {repr(given[name])[:100]} cannot be")
+    return {name: given[name] for name in checks if name in given}
+
+
+def _is_size(value: Any, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_list(value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length

@@ -1,0 +1,283 @@
+"""timm's models by name, and what of them may be other than they come: size of pictures, pooling, width of embeddings."""
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import torch
+from timm.data import create_transform, resolve_data_config
+from timm.models import get_pretrained_cfg, load_state_dict
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from attune.errors import SettingsError
+from attune.models.image_encoder import LIBRARY, ImageEncoder, build_image_encoder, build_trunk, pooling_layer
+from attune.models.source import ModelSource
+from attune.models.timm_folder import WEIGHTS, TimmFolder, read_folder
+from attune.settings import ModelOptions
+
+POOLINGS = {"mean": "avg", "max": "max", "cls": "token"}
+"""timm's names of ours; GeM it has not."""
+
+
+def config_of(source: ModelSource) -> dict[str, Any]:
+    """What builds the model, as it comes, again.
+
+    Returns:
+        `library`; `architecture`, with timm's tag if it has weights of timm's; `model_args` of `timm.create_model`;
+        `num_classes`, which is the width of a projection, or 0 if there is none; `pooler`, "gem" or None for timm's own;
+        `image_size`, height and width; and `embed_dim`.
+
+    Raises:
+        ModelError: if a folder's configuration is not to be used.
+    """
+    if source.folder:
+        return _complete(read_folder(source.folder))
+    return _complete(TimmFolder(source.architecture))
+
+
+def preprocess_of(config: dict[str, Any], source: ModelSource) -> dict[str, Any]:
+    """How timm prepares pictures for a model, by open_clip's names, with `crop_pct` and `crop_mode` besides."""
+    given = read_folder(source.folder).pretrained_cfg if source.folder else {}
+    data = resolve_data_config(given, pretrained_cfg=_registered(config["architecture"]))
+    height, width = config["image_size"]
+    fill = {"fill_color": [round(255 * value) for value in data["mean"]]} if data["crop_mode"] == "border" else {}
+    return {
+        **fill,
+        "size": height if height == width else [height, width],
+        "mode": "RGB",
+        "mean": list(data["mean"]),
+        "std": list(data["std"]),
+        "interpolation": data["interpolation"],
+        "crop_pct": data["crop_pct"],
+        "crop_mode": data["crop_mode"],
+    }
+
+
+def timm_transforms(preprocess: dict[str, Any]) -> list[Any]:
+    """The steps of timm's own evaluation preprocessing, of pictures that are RGB."""
+    size = preprocess["size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    given = {key: preprocess[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
+    steps: list[Any] = create_transform((3, height, width), is_training=False, **given).transforms
+    return steps
+
+
+def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, Any]:
+    """The configuration of the model that the options ask for; of none, an equal one.
+
+    Raises:
+        SettingsError: if it cannot pool like that.
+    """
+    changed = {**config, "model_args": dict(config["model_args"])}
+    if options.image_size is not None:
+        changed["image_size"] = [options.image_size] * 2
+        if "img_size" in changed["model_args"]:
+            changed["model_args"]["img_size"] = changed["image_size"]
+    if options.output_dim is not None and options.output_dim != config["embed_dim"]:
+        changed["num_classes"] = changed["embed_dim"] = options.output_dim
+    if options.pooler is not None:
+        changed |= _pooling(changed, options.pooler)
+    return changed
+
+
+def check_options(config: dict[str, Any], options: ModelOptions) -> None:
+    """Passes if a model can have the options: nothing is loaded.
+
+    Raises:
+        SettingsError: with what cannot be, the reason, and what to choose.
+    """
+    if options.context_length is not None:
+        raise SettingsError(
+            f"model_options.context_length = {options.context_length}: {config['architecture']} has no text tower. Leave "
+            "it out"
+        )
+    changed = changed_config(config, options)
+    size = changed["image_size"]
+    try:
+        trunk = _shell(changed).eval()
+        trunk(torch.empty(1, 3, *size, device="meta"))
+    except Exception as error:  # each of timm's models says it in its own way
+        if size == config["image_size"]:
+            raise
+        raise SettingsError(
+            f"model_options.image_size = {options.image_size}: {config['architecture']} cannot take such pictures "
+            f"({str(error)[:200]}). It comes with {config['image_size'][0]}; choose a multiple of {_stride(config)}"
+        ) from error
+    if changed["num_classes"] and not isinstance(trunk.get_classifier(), nn.Linear):
+        raise SettingsError(
+            f"model_options.output_dim = {options.output_dim}: {config['architecture']} has no place for one linear "
+            "projection behind its pooling. Leave it out; matryoshka_dims makes shorter embeddings good ones with any model"
+        )
+
+
+def load_image_encoder(source: ModelSource, options: ModelOptions) -> tuple[ImageEncoder, dict[str, Any]]:
+    """The model with its weights on the CPU, and its configuration.
+
+    Weights are checked to be all there. timm interpolates position embeddings for another size of pictures. A new
+    projection has orthonormal columns or rows, so that it leaves similarities as they are, or nearly so; one that was
+    trained and is to be narrower keeps the directions in which it is largest. Draws from torch's random numbers.
+
+    Args:
+        source: of the model.
+        options: of the run.
+
+    Raises:
+        SettingsError: if the model cannot have the options.
+        ValueError, RuntimeError, OSError: of timm, torch and the hub, where weights cannot be had or do not fit.
+    """
+    config = config_of(source)
+    check_options(config, options)
+    changed = changed_config(config, options)
+    model = build_image_encoder(changed)
+    if source.scratch:
+        return model, changed
+    if source.folder:
+        found = load_state_dict(str(source.folder / WEIGHTS))
+        scale = read_folder(source.folder).logit_scale
+        if scale is not None:
+            nn.init.constant_(model.logit_scale, scale)
+    else:
+        found = load_state_dict(source.weights) if source.weights else None
+    _take_over(model.visual.trunk, _with_weights(changed, found), config, changed)
+    return model, changed
+
+
+def _complete(given: TimmFolder) -> dict[str, Any]:
+    """The configuration, with the sizes that timm's registry or the model itself knows."""
+    registered = _registered(given.architecture)
+    size = list((given.pretrained_cfg.get("input_size") or registered["input_size"])[1:])
+    arguments = dict(given.model_args)
+    if registered["fixed_input_size"]:
+        size = arguments.setdefault("img_size", size)
+    config = {
+        "library": LIBRARY,
+        "architecture": given.architecture,
+        "model_args": arguments,
+        "num_classes": given.projection,
+        "pooler": given.pooler,
+        "image_size": size if isinstance(size, list) else [size, size],
+    }
+    return {**config, "embed_dim": given.projection or _features(json.dumps(config))}
+
+
+def _registered(architecture: str) -> dict[str, Any]:
+    """What timm knows of a name: preprocessing, where its weights are, what its classifier is called."""
+    found: dict[str, Any] = get_pretrained_cfg(architecture).to_dict()
+    return found
+
+
+@lru_cache(maxsize=64)
+def _features(config: str) -> int:
+    """The length of what a model gives where it has no classifier."""
+    given = json.loads(config)
+    with torch.no_grad():
+        found: Tensor = _shell(given).eval()(torch.empty(1, 3, *given["image_size"], device="meta"))
+    return found.shape[1]
+
+
+def _stride(config: dict[str, Any]) -> int:
+    """Pixels of a picture to each place of the last feature map."""
+    return int(_shell(config).feature_info[-1]["reduction"])
+
+
+def _shell(config: dict[str, Any]) -> Any:
+    """The model on torch's meta device."""
+    with torch.device("meta"):
+        return build_trunk(config)
+
+
+def _pooling(config: dict[str, Any], pooler: str) -> dict[str, Any]:
+    """What of a configuration another pooling changes.
+
+    Raises:
+        SettingsError: if the model pools in a way of its own, or has no class token.
+    """
+    trunk = _shell(config)
+    layer = pooling_layer(trunk)
+    is_transformer = isinstance(trunk, VisionTransformer | Eva) and not isinstance(trunk, VisionTransformerDistilled)
+    own = trunk.global_pool if is_transformer else layer.pool_type.removeprefix("fast") if layer else ""
+    if (
+        own in ("map", "catavgmax", "")
+        or pooler == "last"
+        or (pooler == "cls" and not _has_class_token(trunk, is_transformer))
+    ):
+        choice = "mean, max, gem" + ", cls" * _has_class_token(trunk, is_transformer)
+        choice = f"choose one of {choice}" if own not in ("map", "catavgmax", "") else "leave it out"
+        raise SettingsError(
+            f"model_options.pooler = {pooler!r}: {config['architecture']} cannot pool like that, its own pooling is "
+            f"{own or 'a part of its layers'!r}; {choice}"
+        )
+    if pooler == "gem":
+        return {"pooler": "gem"}
+    arguments = dict(config["model_args"])
+    if POOLINGS[pooler] != own:
+        arguments["global_pool"] = POOLINGS[pooler]
+        if is_transformer:  # timm would put a norm without weights after the pooling, for the one before it
+            name = "use_fc_norm" if isinstance(trunk, Eva) else "fc_norm"
+            arguments[name] = not isinstance(trunk.fc_norm, nn.Identity)
+    return {"pooler": None, "model_args": arguments}
+
+
+def _has_class_token(trunk: Any, is_transformer: bool) -> bool:
+    return is_transformer and getattr(trunk, "cls_token", None) is not None
+
+
+def _with_weights(config: dict[str, Any], state: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """A state dict of timm's model with all its weights, the classifier's among them, resampled where that is needed.
+
+    Args:
+        config: of the model.
+        state: of a checkpoint; None for the weights that timm fetches.
+    """
+    if state is None:
+        whole = build_trunk(config, pretrained=True, num_classes=None)
+    else:
+        names = _registered(config["architecture"]).get("classifier") or ""
+        name = names if isinstance(names, str) else names[0]
+        # Where the numbers of classes are equal timm leaves nothing out, and so says what is missing.
+        classes = len(state.get(f"{name}.weight", ()))
+        overlay = {"state_dict": state, "num_classes": classes, "label_offset": 0}
+        whole = build_trunk(config, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
+    found: dict[str, Tensor] = whole.state_dict()
+    return found
+
+
+def _take_over(trunk: Any, state: dict[str, Tensor], config: dict[str, Any], changed: dict[str, Any]) -> None:
+    """Gives a model the weights of one that may differ in the classifier alone, and a projection if it has one.
+
+    Args:
+        trunk: of the configuration `changed`.
+        state: of a model of the configuration `config`, with a classifier of any width.
+        config: before the options.
+        changed: after them.
+    """
+    given, wanted = config["num_classes"], changed["num_classes"]
+    own = trunk.state_dict()
+    if wanted and wanted != given:
+        name = next(name for name, module in trunk.named_modules() if module is trunk.get_classifier())
+        projection = state[f"{name}.weight"] if given else None
+        turn = _turn(wanted, own[f"{name}.weight"].shape[1], projection)
+        bias = torch.zeros(wanted)
+        if projection is not None:
+            bias = turn @ state[f"{name}.bias"] if f"{name}.bias" in state else bias
+            turn = turn @ projection
+        state = {**state, f"{name}.weight": turn, f"{name}.bias": bias}
+    trunk.load_state_dict({name: state[name] for name in own})
+
+
+def _turn(width: int, features: int, projection: Tensor | None) -> Tensor:
+    """A matrix of orthonormal rows or columns, for features or for what a projection (dim, features) makes of them.
+
+    Returns:
+        float32 (width, features), or (width, dim).
+    """
+    if projection is None:
+        wide: Tensor = torch.linalg.qr(torch.randn(max(width, features), min(width, features))).Q
+        return wide if width >= features else wide.T
+    if width > len(projection):
+        return _turn(width, len(projection), None)
+    directions: Tensor = torch.linalg.svd(projection, full_matrices=False).U
+    return directions[:, :width].T
