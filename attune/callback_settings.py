@@ -9,17 +9,17 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from attune.choices import one_of
-from attune.kinds import IMAGE, TEXT
+from attune.kinds import ALL_DIRECTIONS
 from attune.names import check_name
 
-_DIRECTIONS, _KS = (*IMAGE.directions, *TEXT.directions), (1, 5, 10)  # as in `attune.metrics`, which takes numpy to load
+_KS = (1, 5, 10)  # as in `attune.metrics`, which takes numpy to load
 MONITORS: dict[str, Literal["min", "max"]] = {
     "mean_recall": "max",
     "val_loss": "min",
     "train_loss": "min",
-    **{f"{direction}_recall@{k}": "max" for direction in _DIRECTIONS for k in _KS},
-    **{f"{direction}_mrr": "max" for direction in _DIRECTIONS},
-    **{f"{direction}_median_rank": "min" for direction in _DIRECTIONS},
+    **{f"{direction}_recall@{k}": "max" for direction in ALL_DIRECTIONS for k in _KS},
+    **{f"{direction}_mrr": "max" for direction in ALL_DIRECTIONS},
+    **{f"{direction}_median_rank": "min" for direction in ALL_DIRECTIONS},
 }
 """Figures that an epoch has, and which of two is the better one."""
 

@@ -23,7 +23,7 @@ from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
 from attune.evaluation.comparison import Row, Section, sides
 from attune.evaluation.effects import effects
 from attune.evaluation.kept_ranks import FILE, pack
-from attune.evaluation.leakage import Leaks, find_leaks, find_text_leaks
+from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks
 from attune.evaluation.look import Look, look
 from attune.evaluation.measure import clusters_of, image_of_text, pixels_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
@@ -31,7 +31,7 @@ from attune.evaluation.retrieval_figures import headline, matryoshka, retention,
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
-from attune.kinds import TEXT
+from attune.kinds import IMAGE, MATCH, TEXT
 from attune.models.clip import Clip
 from attune.report.material import Material
 from attune.report.page import write_report
@@ -58,7 +58,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     classes, prompts = find_classes(parts, settings.seed), templates(settings.prompt_templates)
     kind = parts.test.kind
-    named = classes if kind is not TEXT else None  # prompts tell pictures apart, not texts
+    named = classes if kind is IMAGE else None  # prompts tell pictures apart by texts
     before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
     _say(folder, f"looking for held-out {kind.items} among those it learnt from")
     leaks = _leaks(clip, parts, settings)
@@ -69,7 +69,8 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     result = EvaluationResult(
         images=0 if kind is TEXT else len(parts.test),
         texts=len(parts.test) if kind is TEXT else 0,
-        captions=len(after.test.texts),
+        captions=0 if kind is MATCH else len(after.test.texts),
+        matches=len(after.test.texts) if kind is MATCH else 0,
         split_fingerprint=split_fingerprint(parts.test),
         before=(before.test.metrics | _known(rows, "before")) if before else {},
         after=after.test.metrics | _known(rows, "after"),
@@ -168,15 +169,20 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
         return replace(find_text_leaks(joined(seen), parts.test), earlier=tuple(earlier))
     small: dict[str, np.ndarray] = {}
 
-    def shrunk(pairs: Pairs) -> np.ndarray:
+    def shrunk(pairs: Pairs, keys: list[str]) -> np.ndarray:
         cache = pixels_of(clip, pairs)
         assert cache is not None  # there are pictures
         if pairs.fingerprint not in small:
             small[pairs.fingerprint] = thumbnails(cache.pixels)
-        pixels: np.ndarray = small[pairs.fingerprint][cache.rows(pairs.images)]
+        pixels: np.ndarray = small[pairs.fingerprint][cache.rows(keys)]
         return pixels
 
-    leaks = find_leaks(joined(seen), np.concatenate([shrunk(pairs) for pairs in seen]), parts.test, shrunk(parts.test))
+    def pictures(several: list[Pairs]) -> np.ndarray:
+        matches = several if kind is MATCH else []
+        return np.concatenate([shrunk(one, one.images) for one in several] + [shrunk(one, one.texts) for one in matches])
+
+    find = find_match_leaks if kind is MATCH else find_leaks
+    leaks = find(joined(seen), pictures(seen), parts.test, pictures([parts.test]))
     return replace(leaks, earlier=tuple(earlier))
 
 
@@ -206,7 +212,7 @@ def _sections(
         if classes is not None:
             missing = why_no_probe(classes, parts)
             learnt = f"linear probe and neighbours from {len(classes.train)} {kind.items}"
-            by_name = "no zero-shot, which is for pictures" if kind is TEXT else "by their names"
+            by_name = "by their names" if kind is IMAGE else "no zero-shot, which is for pictures with captions"
             of_classes = f"; {len(classes.names)} classes {by_name}, {f'no probe: {missing}' if missing else learnt}"
         _say(folder, f"figures, {name}: retrieval{of_classes}")
         return [

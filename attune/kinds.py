@@ -1,33 +1,38 @@
 """What an example's captions belong to, a picture or a text, and what the one and the other are called everywhere.
 
 With pictures, texts that describe them are looked for. With texts, an item is a query and its captions are its documents,
-or a sentence and its paraphrases: the same figures, by names of their own.
+or a sentence and its paraphrases; in pairs of pictures its captions are other pictures, of the same thing: the same figures,
+by names of their own.
 """
 
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
+
+Tower = Literal["image", "text"]
 
 
 class Kind(NamedTuple):
     """What a dataset's items are, in words.
 
     Attributes:
-        name: `image` or `text`.
         item: one of them.
         items: several.
-        captions: what belongs to them.
+        caption: one of what belongs to them.
+        captions: several.
         directions: of retrieval, as metrics are named: from captions to items, and from items to captions.
         asked: the direction that people ask in, whose examples are shown first.
         tower: of the model, that embeds the items.
+        caption_tower: that embeds the captions.
     """
 
-    name: Literal["image", "text"]
     item: str
     items: str
+    caption: str
     captions: str
     directions: tuple[str, str]
     asked: str
-    tower: Literal["image", "text"]
+    tower: Tower
+    caption_tower: Tower
 
     @property
     def arrows(self) -> tuple[str, str]:
@@ -36,26 +41,52 @@ class Kind(NamedTuple):
         return first, second
 
     @property
-    def caption(self) -> str:
-        """One of the captions."""
-        return self.captions.removesuffix("s")
-
-    @property
     def words(self) -> tuple[str, str]:
         """The directions in words: `text to image`."""
         first, second = (direction.replace("_", " ") for direction in self.directions)
         return first, second
 
+    @property
+    def left_out(self) -> Tower | None:
+        """The tower that embeds nothing, and stays as it is; None if both have something to embed."""
+        towers: tuple[Tower, Tower] = ("image", "text")
+        return next((tower for tower in towers if tower not in (self.tower, self.caption_tower)), None)
 
-IMAGE = Kind("image", "picture", "pictures", "captions", ("text_to_image", "image_to_text"), "text_to_image", "image")
-TEXT = Kind("text", "query", "queries", "documents", ("document_to_query", "query_to_document"), "query_to_document", "text")
+
+IMAGE = Kind(
+    "picture", "pictures", "caption", "captions", ("text_to_image", "image_to_text"), "text_to_image", "image", "text"
+)
+TEXT = Kind(
+    "query",
+    "queries",
+    "document",
+    "documents",
+    ("document_to_query", "query_to_document"),
+    "query_to_document",
+    "text",
+    "text",
+)
+MATCH = Kind(
+    "picture",
+    "pictures",
+    "match",
+    "matches",
+    ("match_to_picture", "picture_to_match"),
+    "picture_to_match",
+    "image",
+    "image",
+)
+KINDS = (IMAGE, TEXT, MATCH)
+ALL_DIRECTIONS = tuple(direction for kind in KINDS for direction in kind.directions)
+"""Of all kinds."""
 
 
-def kind_of(texts: int) -> Kind:
-    """The kind of data that holds so many items that are texts: it holds one kind alone."""
-    return TEXT if texts else IMAGE
+def kind_of(texts: int, matches: int) -> Kind:
+    """The kind of data with so many items that are texts and so many matches: it holds one kind alone."""
+    return TEXT if texts else MATCH if matches else IMAGE
 
 
 def kind_of_names(names: Iterable[str]) -> Kind:
     """The kind whose directions, or metrics, have these names."""
-    return TEXT if any(name.startswith(TEXT.directions) for name in names) else IMAGE
+    names = list(names)
+    return next((kind for kind in (TEXT, MATCH) if any(name.startswith(kind.directions) for name in names)), IMAGE)

@@ -17,7 +17,7 @@ def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Recall@1/5/10, mean reciprocal rank and median rank of both directions.
 
     Args:
-        found: what `attune.evaluation.ranking.ranks` returned; of pairs of texts under the names of `attune.kinds.TEXT`.
+        found: what `attune.evaluation.ranking.ranks` returned; of pairs under the names of `attune.kinds`.
 
     Returns:
         Names such as ``text_to_image_recall@5``. Recall and MRR are 0 to 1; a rank of 1 is best.

@@ -16,6 +16,7 @@ from attune.data import store
 from attune.device import devices_of
 from attune.errors import SettingsError
 from attune.figures import say_size
+from attune.kinds import Tower
 from attune.models.clip import config_of
 from attune.models.lora import add_lora
 from attune.models.options import changed_config
@@ -106,8 +107,9 @@ def count(settings: FinetuningSettings) -> Counts | None:
     """
     source = find_model(locate(settings.model))
     config = json.dumps(changed_config(config_of(source), settings.model_options))
-    lock_image = settings.lock_image or _is_of_texts(settings.train_data)
-    return _count(config, lock_image, settings.lock_text, settings.train_last_blocks, settings.lora_rank)
+    left_out = _left_out(settings.train_data)
+    lock_image, lock_text = settings.lock_image or left_out == "image", settings.lock_text or left_out == "text"
+    return _count(config, lock_image, lock_text, settings.train_last_blocks, settings.lora_rank)
 
 
 @lru_cache(maxsize=256)
@@ -125,10 +127,10 @@ def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | No
     return Counts(weights, trainable * FLOAT_BYTES, 3 * height * width)
 
 
-def _is_of_texts(dataset: str | None) -> bool:
-    """Whether a dataset holds pairs of texts: a run that is not validated yet does not say so."""
+def _left_out(dataset: str | None) -> Tower | None:
+    """The tower that a dataset has no use for: a run that is not validated yet does not say so."""
     report = store.read_pointer(dataset) if dataset else None
-    return report is not None and report.texts > 0
+    return report.kind.left_out if report is not None else None
 
 
 def _check_memory(settings: FinetuningSettings, counts: Counts) -> None:
@@ -176,7 +178,8 @@ def _datasets(run: FinetuningRun, settings: FinetuningSettings) -> list[tuple[st
 
 def _pictures(fingerprint: str) -> int:
     manifest = store.content_folder(fingerprint) / "manifest.json"
-    return int(json.loads(manifest.read_text(encoding="utf-8"))["images"])
+    found = json.loads(manifest.read_text(encoding="utf-8"))
+    return int(found.get("pictures", found["images"]))  # those of before name no pictures, and have no matches
 
 
 def _pixels_needed(fingerprint: str, pictures: int, counts: Counts) -> int:

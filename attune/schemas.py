@@ -37,7 +37,7 @@ def _wide(value: Any) -> Any:
 
 
 class TrainingExample(Document):
-    """One picture and what may be said of it, or one text and others that belong to it; what users push."""
+    """One picture and what may be said of it, or others that belong to it, texts or pictures; what users push."""
 
     image: bytes = Field(default=b"", description="The encoded picture: JPEG, PNG, WebP or GIF.")
     uri: str = Field(
@@ -50,6 +50,14 @@ class TrainingExample(Document):
     )
     captions: list[str] = Field(
         default_factory=list, description="One or more texts that each describe the picture, or belong to the text."
+    )
+    images: list[bytes] = Field(
+        default_factory=list,
+        description="Instead of captions: one or more encoded pictures that belong to the picture, such as the same thing "
+        "in another place or style.",
+    )
+    uris: list[str] = Field(
+        default_factory=list, description="Where the service reads more of these, as `uri` says for the picture itself."
     )
     group: str = Field(
         default="",
@@ -67,28 +75,37 @@ class Problem(Document):
     """One thing wrong with one example."""
 
     source: str = Field(default="", description="The example's own `source`, or its place in the request.")
-    field: str = Field(default="", description="`image`, `uri`, `text`, `captions`, `label`, `tags` or `group`.")
+    field: str = Field(
+        default="", description="`image`, `uri`, `text`, `captions`, `images`, `uris`, `label`, `tags` or `group`."
+    )
     value: str = Field(default="", description="What was found there, shortened.")
     reason: str = Field(default="", description="A short code, counted in the metrics: `unreadable_image`.")
     advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
 
 
 class OfItems:
-    """What has counts of pictures and of texts in their place, one of which is 0."""
+    """What has counts of pictures and of texts in their place, and of captions and of pictures in theirs, one of each 0."""
 
     if TYPE_CHECKING:  # the fields are each document's own
         images: int
         texts: int
+        captions: int
+        matches: int
 
     @property
     def kind(self) -> Kind:
-        """Whether it is of pictures or of texts, and what these are called."""
-        return kind_of(self.texts)
+        """Whether it is of pictures or of texts, with texts or pictures that belong to them, and what these are called."""
+        return kind_of(self.texts, self.matches)
 
     @property
     def items(self) -> int:
         """How many pictures or texts it is of."""
         return int(self.images + self.texts)
+
+    @property
+    def belonging(self) -> int:
+        """How many captions, or matches, these have."""
+        return int(self.captions + self.matches)
 
 
 class DatasetReport(OfItems, Document):
@@ -100,6 +117,7 @@ class DatasetReport(OfItems, Document):
     images: int = Field(default=0, description="Pictures accepted; equal pictures count once.")
     texts: int = Field(default=0, description="Texts accepted in place of pictures; a dataset holds the one or the other.")
     captions: int = Field(default=0, description="Captions accepted.")
+    matches: int = Field(default=0, description="In pairs of pictures: those accepted in the place of captions.")
     groups: int = Field(default=0, description="Distinct groups.")
     rejected: int = Field(default=0, description="Examples set aside because of a problem.")
     merged: int = Field(
@@ -143,6 +161,7 @@ class EvaluationResult(OfItems, Document):
     images: int = Field(default=0, description="Pictures in the held-out split.")
     texts: int = Field(default=0, description="Texts in their place, if the data is pairs of texts.")
     captions: int = Field(default=0, description="Captions in the held-out split.")
+    matches: int = Field(default=0, description="Pictures in their place, if the data is pairs of pictures.")
     split_fingerprint: str = Field(default="", description="SHA-256 of the held-out pictures, or texts, and captions.")
     before: dict[str, float] = Field(default_factory=dict, description="Metric name to value, starting model.")
     after: dict[str, float] = Field(default_factory=dict, description="Metric name to value, chosen checkpoint.")

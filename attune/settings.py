@@ -248,7 +248,7 @@ class FinetuningSettings(BaseModel):
     lock_image: bool = Field(
         default=False, description="Leave the image tower as it is (LiT); so it is with pairs of texts."
     )
-    lock_text: bool = Field(default=False, description="Leave the text tower as it is.")
+    lock_text: bool = Field(default=False, description="Leave the text tower as it is; so it is with pairs of pictures.")
     train_last_blocks: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Train only this many of the last blocks of each tower, with what comes after them."
     )

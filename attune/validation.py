@@ -9,7 +9,7 @@ from attune.data.pairs import load_pairs
 from attune.data.parts import check_kinds, check_labels, load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
-from attune.kinds import TEXT, Kind
+from attune.kinds import Kind
 from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
 from attune.models.checkpointing import checkpoint_gradients
@@ -72,8 +72,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         check_labels(parts.train, settings)
     for callback in settings.evaluations:
         belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
-    if settings.trains and parts.train.kind is TEXT:
-        complete["lock_image"] = True  # nothing goes through it
+    if settings.trains and (tower := parts.train.kind.left_out):
+        complete[f"lock_{tower}"] = True  # nothing goes through it
     return {
         "settings": complete,
         "train_fingerprint": train,
@@ -96,7 +96,7 @@ def _check_model(settings: FinetuningSettings) -> None:
 def _check_towers(model: str, kind: Kind) -> None:
     """Raises if a model has no tower for the data's items, or for their captions."""
     towers = find_model(locate(model)).towers
-    if {kind.tower, "text"} - {*towers}:
+    if {kind.tower, kind.caption_tower} - {*towers}:
         raise SettingsError(
             f"model = {model!r} embeds {' and '.join(towers)}s alone, and the data holds {kind.items} with {kind.captions}. "
             "Choose a CLIP for pictures with captions (`client models --task text-to-image`), or push pairs of pictures"

@@ -305,7 +305,7 @@ def compare(
 def index(
     data: Data, image_folder: ImageFolder = None, batch_size: BatchSize = 64, search_url: SearchUrl = DEFAULT_SEARCH_URL
 ) -> None:
-    """Encode pictures, or the documents of pairs of texts, with the tuned model and store them for search."""
+    """Encode pictures, or the documents or matches of pairs, with the tuned model and store them for search."""
     _say(f"{AttuneClient(search_url=search_url).index(data, image_folder, batch_size)} documents indexed")
 
 
@@ -330,7 +330,7 @@ def _show_dataset(report: "DatasetReport") -> None:
         more = sum(report.reasons.values()) - PROBLEMS_SHOWN
         _warn(f"... and {more} more. All of them: python -m client problems {report.name}")
     kind = report.kind
-    _say(f"{report.name}: {report.items} {kind.items}, {report.captions} {kind.captions}, {report.rejected} rejected")
+    _say(f"{report.name}: {report.items} {kind.items}, {report.belonging} {kind.captions}, {report.rejected} rejected")
     if report.merged:
         _say(f"{report.merged} more examples had the {kind.item} of another, and became one with it")
 

@@ -46,7 +46,8 @@ def batches(documents: Iterable[Document], max_documents: int, max_bytes: int = 
 
 def _bytes(document: _HasImage) -> int:
     texts = [getattr(document, "text", ""), *getattr(document, "captions", [])]
-    return len(document.image) + sum(map(len, texts)) + DOCUMENT_BYTES
+    images = [document.image, *getattr(document, "images", [])]
+    return sum(map(len, images)) + sum(map(len, texts)) + DOCUMENT_BYTES
 
 
 def numbered(examples: Iterable[Any]) -> Iterator[Any]:

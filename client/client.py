@@ -336,7 +336,8 @@ class AttuneClient:
 
         Args:
             data: `SearchDocument`s, or whatever `push` takes: an example is found by its picture and shown with its
-                first caption; of pairs of texts each document is found. Indexing the same key again replaces it.
+                first caption; of pairs of texts each document is found, of pairs of pictures each match. Indexing the same
+                key again replaces it.
             image_folder: as for `push`.
             batch_size: as for `push`.
             progress: as for `push`.

@@ -9,7 +9,7 @@ from rich.table import Table
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
 from attune.figures import figure, p_value, say_size
-from attune.kinds import IMAGE, TEXT, Kind
+from attune.kinds import IMAGE, MATCH, TEXT, Kind
 from client.text import Text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _model(run: "FinetuningRun") -> str:
 
 
 def _measured_on(result: "EvaluationResult") -> str:
-    return f"{result.items} held-out {result.kind.items}, {result.captions} {result.kind.captions}"
+    return f"{result.items} held-out {result.kind.items}, {result.belonging} {result.kind.captions}"
 
 
 def _note(names: tuple[str, str], items: str) -> str:
@@ -96,11 +96,15 @@ def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: i
         examples: see `client.Run.example_results`.
         names: what the models are called: before and after, or baseline and model.
         k: queries of each kind, at most.
-        kind: of the data: whether queries look for pictures or for documents.
+        kind: of the data: whether queries look for pictures, for documents or for matches.
     """
     shown = {group: [one for one in examples if one.get("kind", "random") == group][:k] for group in EXAMPLES}
     tables = [_examples_table(EXAMPLES[group], found, names) for group, found in shown.items() if found]
-    note = "✓ a document of the query" if kind is TEXT else "✓ the right picture, by its first caption"
+    note = {
+        IMAGE: "✓ the right picture, by its first caption",
+        TEXT: "✓ a document of the query",
+        MATCH: "✓ a match of the picture; pictures go by label and SHA-256 here, the report shows them",
+    }[kind]
     return Group(*tables, Text(note, "dim italic"))
 
 
@@ -134,13 +138,13 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
 def runs_table(runs: list["FinetuningRun"]) -> Table:
     """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known.
 
-    Of a run with pairs of texts it is query->document recall@5.
+    Of a run with pairs of texts it is query->document recall@5, with pairs of pictures picture->match recall@5.
     """
     table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
     for run in runs:
         name = f"{run.evaluation.kind.asked}_recall@5"
         recall = [values.get(name) for values in (run.evaluation.before, run.evaluation.after)]
-        of_texts = " (texts)" if run.evaluation.kind is TEXT else ""
+        of_what = {TEXT: " (texts)", MATCH: " (matches)"}.get(run.evaluation.kind, "")
         table.add_row(
             Text(run.name),
             Text(run.experiment),
@@ -148,7 +152,7 @@ def runs_table(runs: list["FinetuningRun"]) -> Table:
             run_progress(run),
             Text(run.created_at[:19]),
             Text(str(run.settings.get("model", ""))),
-            " -> ".join(figure(value) for value in recall if value is not None) + of_texts,
+            " -> ".join(figure(value) for value in recall if value is not None) + of_what,
         )
     return table
 
@@ -177,9 +181,9 @@ def experiments_table(experiments: list["Experiment"]) -> Table:
 
 def datasets_table(datasets: list["DatasetReport"]) -> Table:
     """One row a dataset."""
-    table = Table("dataset", "pictures", "texts", "captions", "groups", "rejected", "fingerprint")
+    table = Table("dataset", "pictures", "texts", "captions", "matches", "groups", "rejected", "fingerprint")
     for one in datasets:
-        counts = map(str, (one.images, one.texts, one.captions, one.groups, one.rejected))
+        counts = map(str, (one.images, one.texts, one.captions, one.matches, one.groups, one.rejected))
         table.add_row(Text(one.name), *counts, Text(one.fingerprint[:12]))
     return table
 

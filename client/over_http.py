@@ -81,8 +81,11 @@ def _bytes_fields(document_type: Any) -> list[str]:
 
 def _to_json(document: Any) -> dict[str, Any]:
     fields: dict[str, Any] = document.model_dump()
-    for name in _bytes_fields(type(document)):
-        fields[name] = base64.b64encode(fields[name]).decode("ascii")
+    for name, value in fields.items():
+        if isinstance(value, bytes):
+            fields[name] = base64.b64encode(value).decode("ascii")
+        elif isinstance(value, list):  # of texts, numbers or pictures
+            fields[name] = [base64.b64encode(one).decode("ascii") if isinstance(one, bytes) else one for one in value]
     return fields
 
 

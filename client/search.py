@@ -29,7 +29,8 @@ def encoded(
 def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
     """Examples as documents to index; those that are `SearchDocument`s already pass as they are.
 
-    Of pairs of texts it is the captions that are looked for: each is a document, once for all that it belongs to.
+    Of pairs of texts it is the captions that are looked for, and of pairs of pictures the matches: each is a document, once
+    for all that it belongs to. A match is shown with the label of its picture, or where that came from.
     """
     from attune.schemas import SearchDocument
 
@@ -40,6 +41,11 @@ def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
         if example.text:
             for text in example.captions:
                 yield SearchDocument(key=hashlib.sha256(text.encode()).hexdigest()[:16], text=text)
+            continue
+        if example.images:
+            shown = example.label or example.source
+            for image in filter(None, example.images):
+                yield SearchDocument(key=hashlib.sha256(image).hexdigest()[:16], text=shown, image=image)
             continue
         text = example.captions[0] if example.captions else ""
         key = example.source or hashlib.sha256(example.image + text.encode()).hexdigest()[:16]

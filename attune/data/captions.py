@@ -19,7 +19,7 @@ class Sample:
     """The captions of a batch of pictures, picture by picture.
 
     Attributes:
-        tokens: int64 (captions, context_length).
+        tokens: int64 (captions, context_length); of matches, which are pictures, (captions, 0).
         owners: int64 (captions,); which picture each belongs to, by its place in the batch.
         numbers: int64 (captions,); which caption each is, counted over all captions of all pictures.
     """
@@ -43,7 +43,7 @@ class Captions:
     Attributes:
         counts: int64 (pictures,); captions of each picture.
         first: int64 (pictures,); the number of each picture's first caption.
-        tokens: int32 (captions, context_length).
+        tokens: int32 (captions, context_length), or (captions, 0) of matches.
     """
 
     def __init__(self, tokenizer: Any, pairs: Pairs) -> None:
@@ -51,7 +51,11 @@ class Captions:
         self._texts = pairs.captions
         self.counts = np.asarray([len(captions) for captions in pairs.captions], dtype=np.int64)
         self.first = np.cumsum(self.counts) - self.counts
-        self.tokens = tokenised(tokenizer, pairs.texts)
+        self.tokens = (
+            tokenised(tokenizer, pairs.texts)
+            if pairs.kind.caption_tower == "text"
+            else torch.empty(len(pairs.texts), 0, dtype=torch.int32)
+        )
 
     def sample(
         self, rows: np.ndarray, turn: int | Literal["all"], rng: np.random.Generator, change: Change | None = None

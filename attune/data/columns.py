@@ -1,9 +1,11 @@
-"""Which columns of a table of pictures and texts, or of pairs of texts, hold what, by their names."""
+"""Which columns of a table of pictures and texts, or of pairs of texts or of pictures, hold what, by their names."""
 
 from typing import NamedTuple
 
 IMAGE_COLUMNS = ("image", "file_name", "filepath", "image_path", "image_name", "filename", "path")
 CAPTION_COLUMNS = ("captions", "caption", "text", "title", "caption_text", "comment")
+FIRST_COLUMNS = (*IMAGE_COLUMNS, "image1", "image_1")
+MATCH_COLUMNS = ("match", "matches", "match_path", "image2", "image_2")
 QUERY_COLUMNS = ("query", "anchor", "question", "sentence1", "sentence_a", "text1")
 DOCUMENT_COLUMNS = (
     "document",
@@ -25,7 +27,10 @@ LONGEST = 200
 
 
 class Columns(NamedTuple):
-    """Where in a row to find what; -1 for what is not there. The item is a picture, or a text if `of_texts`."""
+    """Where in a row to find what; -1 for what is not there. The item is a picture, or a text if `of_texts`.
+
+    If `of_matches`, a picture that belongs to it stands in the caption's place.
+    """
 
     item: int
     caption: int
@@ -33,6 +38,7 @@ class Columns(NamedTuple):
     label: int
     tags: dict[str, int]
     of_texts: bool = False
+    of_matches: bool = False
 
     def tags_in(self, cells: dict[int, str]) -> dict[str, str]:
         """The tags of a row, of its cells by column; empty ones are left out, and long ones: nobody asked for them."""
@@ -40,15 +46,22 @@ class Columns(NamedTuple):
 
 
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:
-    """What the columns of a table hold: of pictures and captions, or else of queries and documents; None if of neither.
+    """What a table's columns hold: pictures and captions, or else pictures and matches, or queries and documents.
 
     Args:
         names: of the columns.
         plain: the same, but empty for columns that can be no group, label or tag.
+
+    Returns:
+        Their places, or None if they hold none of these.
     """
     item, caption = _first(names, IMAGE_COLUMNS), _first(names, CAPTION_COLUMNS)
     other: tuple[str, ...] = (*IMAGE_COLUMNS, *CAPTION_COLUMNS)  # a second one of these tells nothing apart
-    of_texts = item < 0  # questions on pictures are no pairs of texts
+    first, match = _first(names, FIRST_COLUMNS), _first(names, MATCH_COLUMNS)
+    of_matches = caption < 0 <= min(first, match)
+    of_texts = item < 0 and not of_matches  # questions on pictures are no pairs of texts
+    if of_matches:
+        item, caption, other = first, match, (*FIRST_COLUMNS, *MATCH_COLUMNS)
     if of_texts:
         item, caption = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)
         other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS, "negative")
@@ -61,7 +74,7 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
         for number, name in enumerate(plain)
         if name.strip() and number not in known and name.strip().lower() not in other
     }
-    return Columns(*known, tags, of_texts)
+    return Columns(*known, tags, of_texts, of_matches)
 
 
 def _first(names: list[str], wanted: tuple[str, ...]) -> int:

@@ -14,13 +14,13 @@ from attune.data.columns import Columns, find_columns
 from attune.errors import DataError
 
 LOOKED_AT = 100
-"""Rows by which a file without a header is known to hold pairs of texts."""
+"""Rows by which a file without a header is known to hold pairs of texts or of pictures."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class Row(NamedTuple):
-    """A row of a CSV; its item is the path of a picture, or a text."""
+    """A row of a CSV; its item is the path of a picture, or a text, and its caption a text, or the path of a match."""
 
     item: str
     line: int
@@ -29,6 +29,7 @@ class Row(NamedTuple):
     label: str
     tags: dict[str, str]
     of_texts: bool
+    of_matches: bool
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Said:
     item: str
     line: int
     of_texts: bool
+    of_matches: bool
     captions: list[str] = field(default_factory=list)
     group: str = ""
     label: str = ""
@@ -54,8 +56,8 @@ class Said:
 def read_said(path: Path) -> Iterator[Said]:
     """What a CSV file says of each picture or query, in the order of their first rows.
 
-    Without a header the image column is the one whose values look like image files; two columns of texts are queries and
-    their documents.
+    Without a header the image column is the one whose values look like image files; two columns of these are pictures and
+    their matches, two columns of texts queries and their documents.
 
     Raises:
         DataError: if it is no CSV file in UTF-8, is empty, or has no columns that can be used.
@@ -64,7 +66,7 @@ def read_said(path: Path) -> Iterator[Said]:
         ordered = database.execute("SELECT rows, min(line) OVER (PARTITION BY item) AS first FROM runs ORDER BY first, line")
         for line, runs in groupby(ordered, key=lambda run: run[1]):
             rows = [Row(*values) for run, _ in runs for values in json.loads(run)]
-            said = Said(rows[0].item, line, rows[0].of_texts)
+            said = Said(rows[0].item, line, rows[0].of_texts, rows[0].of_matches)
             for row in rows:
                 said.add(row)
             yield said
@@ -127,21 +129,28 @@ def _row(line: int, row: list[str], columns: Columns, width: int, delimiter: str
     row = [*row[: columns.caption], delimiter.join(row[columns.caption : end]), *row[end:]]
     cells = dict(enumerate(cell.strip() for cell in row))
     item, caption, group, label = (cells.get(column, "") for column in columns[:4])
-    return Row(item, line, caption, group, label, columns.tags_in(cells), columns.of_texts)
+    return Row(item, line, caption, group, label, columns.tags_in(cells), columns.of_texts, columns.of_matches)
 
 
 def _columns_by_content(path: Path, rows: list[list[str]]) -> Columns:
     row = rows[0]
     if len(row) == 2 and _are_texts(rows):
         return Columns(0, 1, -1, -1, {}, of_texts=True)
-    image = [index for index, cell in enumerate(row) if cell.strip().lower().endswith(IMAGE_SUFFIXES)]
+    image = [index for index, cell in enumerate(row) if _is_path(cell)]
     if len(row) < 2 or not image:
         raise DataError(
             f"The first line of {str(path)!r} is {','.join(row)[:100]!r}: neither a header `image,caption` nor a row with "
-            f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, `query,document` for pairs of texts, or give two "
-            "columns"
+            f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, `query,document` for pairs of texts, "
+            "`image,match` for pairs of pictures, or give two columns"
         )
+    if all(len(row) == 2 and all(map(_is_path, row)) for row in rows):
+        return Columns(0, 1, -1, -1, {}, of_matches=True)
     return Columns(image[0], 1 if image[0] == 0 else 0, -1, -1, {})
+
+
+def _is_path(cell: str) -> bool:
+    """Whether a cell looks like the path of a picture."""
+    return cell.strip().lower().endswith(IMAGE_SUFFIXES)
 
 
 def _are_texts(rows: list[list[str]]) -> bool:
@@ -150,7 +159,7 @@ def _are_texts(rows: list[list[str]]) -> bool:
     A first row of single words looks like a header of unknown names.
     """
     cells = [[cell.strip().lower() for cell in row] for row in rows]
-    if any(cell.endswith(IMAGE_SUFFIXES) or cell.startswith(("http://", "https://")) for row in cells for cell in row):
+    if any(_is_path(cell) or cell.startswith(("http://", "https://")) for row in cells for cell in row):
         return False
     of_words = [any(len(cell.split()) > 1 for cell in row) for row in cells]
     return of_words[0] and 2 * sum(of_words) > len(rows)

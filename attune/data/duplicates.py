@@ -93,7 +93,10 @@ class Duplicates:
         colours: float32 (pictures, 3) from `mean_colours`. The hashes see no colour; with this, pictures that differ
             in it, such as one shirt in red and in green, are no duplicates.
         queries: of pairs of texts, the texts that stand in the pictures' place; they need no hashes. Equal ones are
-            duplicates, and a caption that says the same as another's text is no fair negative of it.
+            duplicates, and a caption that says the same as another's text is no fair negative of it. Of pairs of pictures,
+            the pictures' keys, and captions are the keys of their matches.
+        caption_looks: of pairs of pictures, hashes and mean colours of all matches, picture by picture: a match that looks
+            like another picture, or like its match, is no fair negative of it.
 
     Example:
         Picture 0 has the captions "a dog" and "my dog", picture 1 has "A dog!", picture 2 looks like picture 1 and has
@@ -112,8 +115,10 @@ class Duplicates:
         groups: Sequence[str],
         colours: np.ndarray | None = None,
         queries: Sequence[str] = (),
+        caption_looks: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
         self._hashes = hashes
+        self._caption_looks = caption_looks
         self._colours = colours
         self._groups = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1]
         # What belongs to a picture: its captions, and before them the text that stands in its place, if there is one.
@@ -147,6 +152,8 @@ class Duplicates:
         if len(shared):
             keys, key_of = np.unique(self._keys[sample.numbers[shared]], return_inverse=True)
             found[shared] |= self._in_pictures(keys, rows)[key_of]
+        if self._caption_looks is not None:
+            found |= self._looks_like(rows, sample)
         found[np.arange(len(sample.owners)), sample.owners] = False
         return torch.from_numpy(found.T)
 
@@ -157,12 +164,21 @@ class Duplicates:
         if self._queries is not None:
             alike |= self._queries[rows][:, None] == self._queries[rows]
         if self._hashes is not None:
-            alike |= near(self._hashes[rows], self._hashes[rows])
-        if self._colours is not None:
-            a, b = np.divmod(np.flatnonzero(alike), len(rows))  # in two dimensions, nonzero is several times slower
-            alike[a, b] = np.abs(self._colours[rows[a]] - self._colours[rows[b]]).max(1, initial=0) <= SAME_COLOUR
+            looks = self._hashes[rows], None if self._colours is None else self._colours[rows]
+            alike |= _look_alike(looks, looks)
         alike |= groups[:, None] == groups
         return alike
+
+    def _looks_like(self, rows: np.ndarray, sample: Sample) -> np.ndarray:
+        """Which matches of a batch look like which of its pictures, or like a match of it: bool (captions, batch)."""
+        assert self._caption_looks is not None
+        assert self._hashes is not None
+        hashes, colours = self._caption_looks
+        matches = hashes[sample.numbers], colours[sample.numbers]
+        found = _look_alike(matches, (self._hashes[rows], None if self._colours is None else self._colours[rows]))
+        first = np.searchsorted(sample.owners, np.arange(len(rows)))  # matches are in the order of their pictures
+        found |= np.logical_or.reduceat(_look_alike(matches, matches), first, axis=1)
+        return found
 
     def _in_pictures(self, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Which of these keys (sorted) belong to which pictures of a batch: bool (keys, batch)."""
@@ -181,6 +197,16 @@ class Duplicates:
         each = np.unique(np.stack([self._belonging, pictures], axis=1), axis=0)
         shared: np.ndarray = (np.bincount(each[:, 0]) > 1)[self._belonging]
         return shared
+
+
+def _look_alike(a: tuple[np.ndarray, np.ndarray | None], b: tuple[np.ndarray, np.ndarray | None]) -> np.ndarray:
+    """Which pictures are nearly equal, of their hashes and, if these are known, mean colours: bool (a, b)."""
+    (hashes_a, colours_a), (hashes_b, colours_b) = a, b
+    alike = near(hashes_a, hashes_b)
+    if colours_a is not None and colours_b is not None:
+        row, column = np.divmod(np.flatnonzero(alike), len(hashes_b))  # in two dimensions, nonzero is several times slower
+        alike[row, column] = np.abs(colours_a[row] - colours_b[column]).max(1, initial=0) <= SAME_COLOUR
+    return alike
 
 
 def _fields(length: int, count: int) -> np.ndarray:

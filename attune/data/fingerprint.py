@@ -9,18 +9,27 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+import pyarrow as pa
+
 from attune.data.shards import CONTENT, read_rows
 
 CACHE_KIB = 32 * 1024
+MATCHES = CONTENT.index("matches")
+"""Place of the keys of matches in a row of pairs of pictures; other rows end before."""
 
 
 class Summary(NamedTuple):
-    """A dataset's fingerprint and counts; what came twice counts once. Items are pictures, or texts in their place."""
+    """A dataset's fingerprint and counts; what came twice counts once. Items are pictures, or texts in their place.
+
+    Of pairs of pictures, `pictures` counts items and matches together; of others it is 0.
+    """
 
     fingerprint: str
     items: int
     captions: int
+    matches: int
     groups: int
+    pictures: int
 
 
 def summarize(parts: Sequence[Path]) -> Summary:
@@ -29,34 +38,45 @@ def summarize(parts: Sequence[Path]) -> Summary:
     The rows are sorted in a temporary file of SQLite's, so memory stays bounded however many there are.
     """
     digest, separator = hashlib.sha256(), ""
-    items = captions = 0
+    items = captions = matches = pictures = 0
     with closing(sqlite3.connect("")) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         database.execute("CREATE TABLE rows (content TEXT, part_of TEXT)")
+        database.execute("CREATE TABLE pictures (picture TEXT)")
         for part in parts:
-            database.executemany("INSERT INTO rows VALUES (?, ?)", _rows(part))
+            table = read_rows([part])
+            database.executemany("INSERT INTO rows VALUES (?, ?)", _rows(table))
+            if table["matches"].null_count < len(table):
+                database.executemany("INSERT INTO pictures VALUES (?)", zip(table["image_sha256"].to_pylist()))
         [(groups,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY part_of)")
         ordered = database.execute("SELECT content FROM rows ORDER BY content")
         distinct = (row for (row,), _ in groupby(ordered))
         for _, rows in groupby(distinct, key=_item):  # a row begins with its item's key: those of one stand together
-            texts = set()
+            texts, keys = set[str](), set[str]()
             for row in rows:
                 digest.update(f"{separator}{row}".encode())
                 separator = "\n"
-                texts.update(json.loads(row)[1])
+                content = json.loads(row)
+                texts.update(content[1])
+                keys.update(content[MATCHES] if len(content) > MATCHES else ())
             items += 1
             captions += len(texts)
-    return Summary(digest.hexdigest(), items, captions, groups)
+            matches += len(keys)
+        if matches:
+            [(pictures,)] = database.execute("SELECT count(DISTINCT picture) FROM pictures")
+    return Summary(digest.hexdigest(), items, captions, matches, groups, pictures)
 
 
 def _item(row: str) -> str:
     return row[: len('["') + 64]
 
 
-def _rows(part: Path) -> Iterator[tuple[str, str]]:
-    """Each row as text, and its group. Where there is no label and no tag, neither counts."""
-    table = read_rows([part])
-    for image, captions, group, label, tags in zip(*(table[name].to_pylist() for name in CONTENT), strict=True):
-        more = [label, tags] if label or tags != "{}" else []
-        yield json.dumps([image, captions, group, *more]), group
+def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
+    """Each item's row as text, and its group. Where there is no label and no tag, neither counts."""
+    for image, captions, group, label, tags, matches in zip(*(table[name].to_pylist() for name in CONTENT), strict=True):
+        if matches:
+            yield json.dumps([image, [], group, label, tags, matches]), group
+        elif captions:
+            more = [label, tags] if label or tags != "{}" else []
+            yield json.dumps([image, captions, group, *more]), group

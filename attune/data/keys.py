@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Example(Protocol):
@@ -13,6 +13,8 @@ class Example(Protocol):
     uri: str
     text: str
     captions: list[str]
+    images: list[bytes]
+    uris: list[str]
     group: str
     label: str
     tags: dict[str, str]
@@ -26,6 +28,8 @@ def batch_key(examples: Iterable[Example]) -> str:
 
 def _digest(example: Example) -> bytes:
     texts = [example.captions, example.group, example.label, example.tags, example.source]
-    where = [example.uri, example.text] if example.text else [] if example.image else [example.uri]
+    where: list[Any] = [example.uri, example.text] if example.text else [] if example.image else [example.uri]
+    if example.images or example.uris:
+        where.append([[hashlib.sha256(image).hexdigest() for image in example.images], example.uris])
     said = json.dumps([*texts, *where], sort_keys=True)
     return hashlib.sha256(hashlib.sha256(example.image).digest() + said.encode()).digest()

@@ -1,4 +1,4 @@
-"""A dataset as the Trainer and the Evaluator see it: pictures or texts, their captions, and what else is known of them."""
+"""A dataset as the Trainer and the Evaluator see it: pictures or texts, what belongs to them, and what else is known."""
 
 import json
 from collections.abc import Sequence
@@ -8,23 +8,24 @@ import numpy as np
 
 from attune.data import store
 from attune.data.shards import CONTENT
-from attune.kinds import IMAGE, TEXT, Kind
+from attune.kinds import IMAGE, MATCH, TEXT, Kind
 
 
 @dataclass(frozen=True)
 class Pairs:
     """Items and their captions, row by row. Items are pictures, which stay on disk, or texts in their place.
 
-    What is said of pictures here and wherever pairs go holds of such texts as well.
+    What is said of pictures here and wherever pairs go holds of such texts as well, and what is said of captions of the
+    matches in pairs of pictures, which are there by their SHA-256.
 
     Attributes:
         fingerprint: the dataset they come from.
         images: SHA-256 of each picture's bytes, or each text's; each is there once.
-        captions: all captions of each picture.
+        captions: all captions of each picture; of pairs of pictures the SHA-256 of all its matches.
         groups: each picture's group.
         labels: each picture's class; empty if it has none.
         tags: what else is known of each picture, by name.
-        kind: whether items are pictures or texts.
+        kind: whether items are pictures or texts, and captions texts or pictures.
         queries: the texts themselves, if they are; empty for pictures.
     """
 
@@ -47,13 +48,23 @@ class Pairs:
 
     @property
     def texts(self) -> list[str]:
-        """All captions, picture by picture."""
+        """All captions, picture by picture; of pairs of pictures their keys."""
         return [text for captions in self.captions for text in captions]
 
     @property
     def names(self) -> list[str]:
-        """Each item as a person reads it: a text as it is, a picture by its first caption."""
+        """Each item as a person reads it: a text as it is, a picture by its first caption, or by its key if it has none."""
+        if self.kind is MATCH:
+            return [_short(key, label) for key, label in zip(self.images, self.labels, strict=True)]
         return self.queries if self.kind is TEXT else [captions[0] for captions in self.captions]
+
+    @property
+    def caption_names(self) -> list[str]:
+        """Each caption as a person reads it; a match by its key and the label of its picture."""
+        if self.kind is not MATCH:
+            return self.texts
+        labelled = zip(self.captions, self.labels, strict=True)
+        return [_short(key, label) for keys, label in labelled for key in keys]
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "Pairs":
         """The pairs of these rows, in this order."""
@@ -80,19 +91,25 @@ def load_pairs(fingerprint: str) -> Pairs:
     labels: dict[str, str] = {}
     tags: dict[str, dict[str, str]] = {}
     table = store.read_index(fingerprint)
-    columns = (table[name].to_pylist() for name in CONTENT)
-    for image, texts, group, label, more in sorted(zip(*columns, strict=True)):
+    rows = zip(*(table[name].to_pylist() for name in CONTENT), strict=True)
+    for image, texts, group, label, more, matches in sorted(row for row in rows if row[1] or row[-1]):
         known = captions.setdefault(image, [])
-        known += [text for text in texts if text not in known]
+        known += [text for text in matches or texts if text not in known]
         groups.setdefault(image, group)
         labels[image] = labels.get(image) or label
         tags[image] = json.loads(more) | tags.get(image, {})
     texts_of = list(captions.values())
     lists = list(captions), texts_of, list(groups.values()), list(labels.values()), list(tags.values())
+    if table["matches"].null_count < len(table):
+        return Pairs(fingerprint, *lists, MATCH)
     if table["text"].null_count:
         return Pairs(fingerprint, *lists)
     text_of = dict(zip(table["image_sha256"].to_pylist(), table["text"].to_pylist(), strict=True))
     return Pairs(fingerprint, *lists, TEXT, [text_of[key] for key in captions])
+
+
+def _short(key: str, label: str) -> str:
+    return f"{label} {key[:12]}".strip()
 
 
 def joined(parts: Sequence[Pairs]) -> Pairs:

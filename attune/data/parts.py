@@ -10,11 +10,13 @@ from attune.characters import shortened
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
-from attune.kinds import IMAGE, TEXT, Kind
+from attune.kinds import IMAGE, KINDS, MATCH, TEXT, Kind
 from attune.settings import FinetuningSettings
 
 SHOWN = 5
 """Shared pictures or groups that are named."""
+
+_HOLDS = {IMAGE: "pictures with captions", TEXT: "pairs of texts", MATCH: "pairs of pictures"}
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
         watched: by name, the kind of each dataset that callbacks look at.
 
     Raises:
-        DataError: if there are pictures and texts.
-        SettingsError: with every setting that is for pictures alone, of a run with texts.
+        DataError: if there are several kinds.
+        SettingsError: with every setting that is for pictures or for captions alone, of a run without them.
     """
     kind = parts.test.kind
     data: dict[str | None, Kind] = {settings.eval_data or settings.train_data: kind}
@@ -100,32 +102,52 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
         data[settings.train_data] = parts.train.kind
     if parts.retention is not None:
         data[settings.retention_data] = parts.retention.kind
-    texts = [repr(name) for name, other in data.items() if other is TEXT]
-    pictures = [repr(name) for name, other in data.items() if other is not TEXT]
-    if texts and pictures:
+    names = {one: ", ".join(repr(name) for name, other in data.items() if other is one) for one in KINDS}
+    first, *others = [f"{named} holds {_HOLDS[one]}" for one, named in names.items() if named]
+    if others:
         raise DataError(
-            f"All data of a run is of one kind, but {', '.join(pictures)} holds pictures and {', '.join(texts)} texts in "
-            "their place. Give data of one kind, and a run to each"
+            f"All data of a run is of one kind, but {', '.join([first, *others[:-1]])} and {others[-1]}. Give data of one "
+            "kind, and a run to each"
         )
-    other = IMAGE if kind is TEXT else TEXT
     for callback in settings.callbacks_of(Monitoring):
-        if callback.monitor.startswith(other.directions):
-            raise SettingsError(
-                f"callbacks: monitor = {callback.monitor!r} is a figure of data with {other.items}, and this has "
-                f"{kind.items}. Its figures begin with {' and '.join(kind.directions)}"
-            )
-    wrong = {
-        "lock_text is true: the text tower embeds both sides, so nothing would be left to train": settings.lock_text,
-        f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
-        f"prompt_templates = {settings.prompt_templates!r} are for pictures": settings.prompt_templates != "openai",
-        "callbacks name a model or an index_model, and of texts queries look among documents": any(
+        for other in KINDS:
+            if other is not kind and callback.monitor.startswith(other.directions):
+                raise SettingsError(
+                    f"callbacks: monitor = {callback.monitor!r} is a figure of data that holds {_HOLDS[other]}, and this "
+                    f"holds {_HOLDS[kind]}. Its figures begin with {' and '.join(kind.directions)}"
+                )
+    problems = [f"\n- {problem}. Leave it out" for problem, there in _not_for(kind, settings).items() if there]
+    if problems:
+        raise SettingsError(
+            f"The settings cannot be used with {_HOLDS[kind]}, as {names[kind]} has them:{''.join(problems)}"
+        )
+
+
+def _not_for(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
+    """By what is wrong with it, whether a setting is given that data of a kind has no use for."""
+    if kind is IMAGE:
+        return {}
+    options = settings.model_options
+    found = {
+        f"prompt_templates = {settings.prompt_templates!r} are for pictures with captions": (
+            settings.prompt_templates != "openai"
+        ),
+        f"callbacks name a model or an index_model, and here {kind.items} look among {kind.captions}": any(
             callback.model or callback.index_model for callback in settings.evaluations
         ),
-        f"model_options.image_size = {settings.model_options.image_size}": settings.model_options.image_size is not None,
     }
-    problems = [f"\n- {problem}. Leave it out" for problem, there in wrong.items() if there]
-    if kind is TEXT and problems:
-        raise SettingsError(f"The settings cannot be used with pairs of texts, as {texts[0]} has them:{''.join(problems)}")
+    if kind is TEXT:
+        return found | {
+            "lock_text is true: the text tower embeds both sides, so nothing would be left to train": settings.lock_text,
+            f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
+            f"model_options.image_size = {options.image_size}": options.image_size is not None,
+        }
+    return found | {
+        "lock_image is true: the image tower embeds both sides, so nothing would be left to train": settings.lock_image,
+        f"word_dropout = {settings.word_dropout:g} changes captions": settings.word_dropout > 0,
+        f"caption_mixing = {settings.caption_mixing:g} changes captions": settings.caption_mixing > 0,
+        f"model_options.context_length = {options.context_length}": options.context_length is not None,
+    }
 
 
 def _load_test(fingerprint: str, settings: FinetuningSettings) -> Pairs:

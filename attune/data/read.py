@@ -1,4 +1,4 @@
-"""What users have, as training examples: a folder with captions.txt, CSV, Parquet, lists of documents; pairs of texts too.
+"""What users have, as training examples: a folder with captions.txt, CSV, Parquet, lists of documents; pairs as well.
 
 Nothing here reads a whole dataset's pictures into memory: examples come one by one, and of a Parquet file a page at a
 time. Needs no torch, so the client reads with it.
@@ -6,14 +6,21 @@ time. Needs no torch, so the client reads with it.
 
 import json
 from collections.abc import Iterable, Iterator, Sized
-from itertools import chain, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attune.data.columns import CAPTION_COLUMNS, DOCUMENT_COLUMNS, IMAGE_COLUMNS, QUERY_COLUMNS, find_columns
+from attune.data.columns import (
+    CAPTION_COLUMNS,
+    DOCUMENT_COLUMNS,
+    IMAGE_COLUMNS,
+    MATCH_COLUMNS,
+    QUERY_COLUMNS,
+    find_columns,
+)
 from attune.data.csv_rows import count_items, read_said
 from attune.errors import DataError
 from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
@@ -29,16 +36,16 @@ def read_examples(
 ) -> Iterator[TrainingExample]:
     """Examples from whatever the user gave.
 
-    Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents, with
-    a row for each pair that belongs together. Of the others, `group` is the group, `label` (or `class`, or `category`) the
-    label, and each one that has a name and plain values is a tag. Where rows of one picture or query differ in these, the
-    first counts that says anything.
+    Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents; or, of
+    pairs of pictures, an image column and one of their matches: with a row for each pair that belongs together. Of the
+    others, `group` is the group, `label` (or `class`, or `category`) the label, and each one that has a name and plain
+    values is a tag. Where rows of one picture or query differ in these, the first counts that says anything.
 
     Args:
         source: `DocList[TrainingExample]` or any iterable of them; a CSV file with columns `image,caption` (or none,
-            then either order) or `query,document` (or none); a folder that holds `captions.txt` (Kaggle's Flickr8k
-            layout) or `captions.csv`; a Parquet file, or a folder of them. Where a table has an http(s) address instead of
-            a picture, the service reads it, if its operator allows the host.
+            then either order), `query,document` (or none) or `image,match` (or none); a folder that holds `captions.txt`
+            (Kaggle's Flickr8k layout) or `captions.csv`; a Parquet file, or a folder of them. Where a table has an http(s)
+            address instead of a picture, the service reads it, if its operator allows the host.
         image_folder: where a CSV's relative image paths start; by default the CSV's own folder, or `Images/` in it.
         kinds: what an iterable may hold.
 
@@ -77,12 +84,19 @@ def _read(source: str | Path, image_folder: str | Path | None) -> Iterator[Train
 
 
 def _small_enough(example: TrainingExample) -> TrainingExample:
-    """The example; without its picture, if that is too large to be sent. Its source then says so."""
-    if len(example.image) <= MAX_IMAGE_BYTES or not isinstance(example, TrainingExample):
+    """The example; without those of its pictures that make it too large to be sent. Its source then says so."""
+    if not isinstance(example, TrainingExample):
         return example
-    note = f"the picture has more than the {MAX_IMAGE_BYTES // 2**20} MiB that are accepted"
-    said = {name: getattr(example, name) for name in ("text", "captions", "group", "label", "tags")}
-    return TrainingExample(**said, source=f"{example.source} ({note})".strip())
+    sizes = accumulate(map(len, (example.image, *example.images)))
+    first, *others = (size <= MAX_IMAGE_BYTES for size in sizes)
+    if first and all(others):
+        return example
+    what = "its pictures have" if example.images else "the picture has"
+    note = f"{what} more than the {MAX_IMAGE_BYTES // 2**20} MiB that are accepted"
+    said = {name: getattr(example, name) for name in ("text", "captions", "uris", "group", "label", "tags")}
+    images = [image if fits else b"" for image, fits in zip(example.images, others, strict=True)]
+    image = example.image if first else b""
+    return TrainingExample(image=image, images=images, **said, source=f"{example.source} ({note})".strip())
 
 
 def count_examples(source: Source) -> int | None:
@@ -131,8 +145,22 @@ def _read_csv(path: Path, image_folder: Path | None) -> Iterator[TrainingExample
             yield _text_example(said.item, source, **more)
             continue
         data, uri = _image_or_address(said.item, folder)
-        source += "" if data or uri else f" ({folder / said.item}: no such file)"
+        missing = [] if data or uri else [said.item]
+        if said.of_matches:
+            found = [_image_or_address(name, folder) for name in said.captions]
+            missing += [name for name, there in zip(said.captions, found, strict=True) if not any(there)]
+            more |= _matches(found)
+        source += "".join(f" ({folder / name}: no such file)" for name in missing[:1])
         yield TrainingExample(image=data, uri=uri, source=source, **more)
+
+
+def _matches(found: list[tuple[bytes, str]]) -> dict[str, Any]:
+    """The fields of an example with these pictures, or their addresses, in the place of captions; one not there is empty."""
+    return {
+        "captions": [],
+        "images": [data for data, uri in found if not uri],
+        "uris": [uri for _, uri in found if uri],
+    }
 
 
 def _text_example(text: str, source: str, **more: Any) -> TrainingExample:
@@ -166,10 +194,12 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
         if columns is None:
             raise DataError(
                 f"{str(part)!r} has the columns {', '.join(names)}. An image column ({', '.join(IMAGE_COLUMNS)}) and a "
-                f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed; or, for pairs of texts, one of queries "
-                f"({', '.join(QUERY_COLUMNS)}) and one of documents ({', '.join(DOCUMENT_COLUMNS)})"
+                f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed; or, for pairs of pictures, one of matches "
+                f"({', '.join(MATCH_COLUMNS)}); or, for pairs of texts, one of queries ({', '.join(QUERY_COLUMNS)}) and one "
+                f"of documents ({', '.join(DOCUMENT_COLUMNS)})"
             )
         classes = _class_names(schema)
+        pictures = _stored_pictures(part) if is_stored and columns.of_matches else None
         number = 0
         for batch in _batches(file, part):
             items, captions = (batch.column(column).to_pylist() for column in (columns.item, columns.caption))
@@ -185,16 +215,28 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 tags = columns.tags_in(cells)
                 source = f"{part.name}, row {number}"
                 more = {
-                    "captions": _texts(said),
+                    "captions": [] if columns.of_matches else _texts(said),
                     "group": cells.get(columns.group, ""),
                     "label": cells.get(columns.label, ""),
                     "tags": _stored_tags(tags.get("tags", "")) if is_stored else tags,
                 }
+                if columns.of_matches:
+                    if pictures is not None and said is None:  # a match only
+                        continue
+                    others = said if isinstance(said, list) else [said]
+                    others = others if pictures is None else [pictures.get(str(key), b"") for key in others]
+                    more |= _matches([_image_or_address(one, part.parent) for one in others])
                 if columns.of_texts or text:
                     yield _text_example(_text(text or item, []), source, **more)
                     continue
                 data, uri = _image_or_address(item, part.parent)
                 yield TrainingExample(image=data, uri=uri, source=source, **more)
+
+
+def _stored_pictures(part: Path) -> dict[str, bytes]:
+    """The pictures of a part of a dataset of Attune's own, by their keys: it is no larger than what is sent at a time."""
+    rows = _open_parquet(part).read(columns=["image_sha256", "image"]).to_pylist()
+    return {str(row["image_sha256"]): _image_or_address(row["image"], part.parent)[0] for row in rows}
 
 
 def _is_plain(kind: pa.DataType) -> bool:

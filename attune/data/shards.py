@@ -1,13 +1,15 @@
 """The Parquet files of datasets: what a row is, how it is written and read.
 
 They follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures. A row has a
-picture or a text, and its key is the SHA-256 of the picture's bytes, or of the text as UTF-8.
+picture or a text, and its key is the SHA-256 of the picture's bytes, or of the text as UTF-8. Of pairs of pictures, a row
+names its matches by their keys; a part holds each picture once, one that is no item of its own in a row without matches.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +22,7 @@ _FEATURES = {
     "image_sha256": {"dtype": "string", "_type": "Value"},
     "text": {"dtype": "string", "_type": "Value"},
     "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
+    "matches": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     "group": {"dtype": "string", "_type": "Value"},
     "label": {"dtype": "string", "_type": "Value"},
     "tags": {"dtype": "string", "_type": "Value"},
@@ -31,30 +34,35 @@ SCHEMA = pa.schema(
         ("image_sha256", pa.string()),  # the key, of a text as well
         ("text", pa.string()),  # null where there is a picture
         ("captions", pa.list_(pa.string())),
+        ("matches", pa.list_(pa.string())),  # keys; null where a picture is a match only
         ("group", pa.string()),
         ("label", pa.string()),
         ("tags", pa.string()),  # a JSON object: maps are not read well everywhere
         ("source", pa.string()),
-    ],
-    metadata={"huggingface": json.dumps({"info": {"features": _FEATURES}})},
-)
-_OF_PICTURES = pa.schema(
-    [column for column in SCHEMA if column.name != "text"],
-    metadata={
-        "huggingface": json.dumps({"info": {"features": {key: of for key, of in _FEATURES.items() if key != "text"}}})
-    },
+    ]
 )
 
-CONTENT = ("image_sha256", "captions", "group", "label", "tags")
+CONTENT = ("image_sha256", "captions", "group", "label", "tags", "matches")
 """Columns that say what a row holds; where it came from is no part of that, and a text is there by its key."""
 
 
 def write_part(path: Path, examples: Iterable[TrainingExample]) -> None:
-    """Writes examples as one Parquet file; where there are pictures only, it has no column `text`."""
+    """Writes examples as one Parquet file; it has no column `text`, `captions` or `matches` that would be empty."""
     examples = list(examples)
-    schema = SCHEMA if any(example.text for example in examples) else _OF_PICTURES
-    table = pa.Table.from_pylist([_row(example) for example in examples], schema=schema)
-    pq.write_table(table, path, compression="zstd")
+    rows = [_row(example) for example in examples]
+    there = {row["image_sha256"] for row in rows}
+    for image in dict.fromkeys(image for example in examples for image in example.images):
+        if (key := _key(image)) not in there:
+            rows.append({"image": {"bytes": image, "path": None}, "image_sha256": key})
+    empty = {name for name in ("text", "captions", "matches") if not any(row.get(name) for row in rows)}
+    if empty >= {"captions", "matches"}:  # nothing was good
+        empty.remove("captions")
+    features = {name: kind for name, kind in _FEATURES.items() if name not in empty}
+    schema = pa.schema(
+        [column for column in SCHEMA if column.name not in empty],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
 
 
 def find_parts(folder: Path) -> list[Path]:
@@ -63,9 +71,12 @@ def find_parts(folder: Path) -> list[Path]:
 
 
 def read_rows(parts: Sequence[Path]) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, text, captions, group, label, tags (JSON), source."""
+    """All rows without their pictures: columns image_sha256, text, captions, matches, group, label, tags (JSON), source.
+
+    A picture that is a match only has neither captions nor matches.
+    """
     # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags,
-    # no text.
+    # no text, no matches.
     columns = [name for name in SCHEMA.names if name != "image"]
     table = pq.read_table([str(part) for part in parts], schema=SCHEMA, columns=columns)
     for name, empty in (("label", ""), ("tags", "{}")):
@@ -73,13 +84,18 @@ def read_rows(parts: Sequence[Path]) -> pa.Table:
     return table
 
 
-def _row(example: TrainingExample) -> dict[str, object]:
-    digest = hashlib.sha256(example.image or example.text.encode()).hexdigest()
+def _key(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _row(example: TrainingExample) -> dict[str, Any]:
+    digest = _key(example.image or example.text.encode())
     return {
         "image": {"bytes": example.image, "path": None} if example.image else None,
         "image_sha256": digest,
         "text": example.text or None,
-        "captions": example.captions,
+        "captions": example.captions or None,
+        "matches": [_key(image) for image in example.images] or None,
         "group": example.group or digest,
         "label": example.label,
         "tags": json.dumps(example.tags, ensure_ascii=False, sort_keys=True),

@@ -133,7 +133,7 @@ def content_folder(fingerprint: str) -> Path:
 
 
 def read_index(fingerprint: str) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, text, captions, group, label, tags (JSON), source.
+    """All rows without their pictures: see `attune.data.shards.read_rows`.
 
     Raises:
         DataError: if there is no such data, or not any more.
@@ -147,7 +147,7 @@ def read_index(fingerprint: str) -> pa.Table:
 
 
 def iter_images(fingerprint: str, batch_size: int = 64) -> Iterator[list[tuple[str, bytes]]]:
-    """Pictures as (SHA-256, encoded bytes), a batch at a time, so that memory stays bounded."""
+    """Pictures, matches among them, as (SHA-256, encoded bytes), a batch at a time, so that memory stays bounded."""
     for part in find_parts(content_folder(fingerprint)):
         for batch in pq.ParquetFile(part).iter_batches(batch_size, columns=["image", "image_sha256"]):
             images = batch.column("image").field("bytes").to_pylist()

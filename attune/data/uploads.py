@@ -28,7 +28,7 @@ from attune.data import store
 from attune.data.fingerprint import summarize
 from attune.data.keys import batch_key
 from attune.data.shards import find_parts, write_part
-from attune.data.validate import is_by_address, validate_examples
+from attune.data.validate import addresses, validate_examples
 from attune.errors import DataError
 from attune.files import disk_may_fill, whole_file, write_text
 from attune.home import home
@@ -57,16 +57,18 @@ def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> Da
     if fields is None or not _is_good_again(fields):
         good, problems = validate_examples(examples)
         fields = {
-            "version": "" if any(map(is_by_address, examples)) else attune.__version__,
+            "version": "" if any(map(addresses, examples)) else attune.__version__,
             "images": sum(bool(example.image) for example in good),
             "texts": sum(bool(example.text) for example in good),
             "captions": sum(len(example.captions) for example in good),
+            "matches": sum(len(example.images) for example in good),
             "rejected": len(examples) - len(good),
             "reasons": problems_by_reason(problems),
             "problems": [problem.model_dump(exclude={"id"}) for problem in problems],
         }
         with disk_may_fill(f"the push of {name!r}"):
-            size = sum(len(example.image) + len(example.text) for example in good)
+            pictures = {image for example in good for image in (example.image, *example.images)}
+            size = sum(map(len, pictures)) + sum(len(example.text) for example in good)
             check_room(size, f"The push of {name!r}", taken=True)
             with whole_file(_part_file(folder, key)) as draft:
                 write_part(draft, good)
@@ -100,8 +102,9 @@ def commit(name: str, upload: str, keys: Sequence[str]) -> DatasetReport:
         keys: of all batches that are to be the dataset.
 
     Raises:
-        DataError: if the name cannot be a folder's, if batches are not there, if both pictures and texts are in them, or if
-            no usable example is; the message then lists what was wrong with the first ones.
+        DataError: if the name cannot be a folder's, if batches are not there, if both pictures and texts, or captions and
+            pictures in their place, are in them, or if no usable example is; the message then lists what was wrong with the
+            first ones.
         StorageFull: if there is no room.
     """
     folder, keys = upload_folder(upload), _checked(keys)
@@ -135,12 +138,18 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             f"The push of {name!r} cannot be closed: it has examples with a picture ({report.images}) and with a text "
             f"({report.texts}), and a dataset holds the one or the other. Push them under two names"
         )
+    if report.captions and report.matches:
+        raise DataError(
+            f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with pictures in "
+            f"their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
+        )
     parts = find_parts(draft)
     found = summarize(parts)._asdict()
-    count = found.pop("items")
+    count, pictures = found.pop("items"), found.pop("pictures")
     found |= {"images": 0 if report.texts else count, "texts": count if report.texts else 0}
     report = report.model_copy(update={**found, "merged": report.items - count})
-    write_text(draft / "manifest.json", json.dumps({**found, "parts": [part.name for part in parts]}, indent=2))
+    manifest = {**found, "pictures": pictures or found["images"], "parts": [part.name for part in parts]}
+    write_text(draft / "manifest.json", json.dumps(manifest, indent=2))
     with store.changing_datasets():
         content = store.content_folder(report.fingerprint)
         if not (content / "manifest.json").exists():
@@ -232,6 +241,6 @@ def _sum(name: str, upload: str, keys: list[str], reports: Iterable[dict[str, An
     """The counts of batches together."""
     total, reasons = Counter[str](images=0), Counter[str]()
     for fields in reports:
-        total.update({count: fields.get(count, 0) for count in ("images", "texts", "captions", "rejected")})
+        total.update({count: fields.get(count, 0) for count in ("images", "texts", "captions", "matches", "rejected")})
         reasons.update(fields["reasons"])
     return DatasetReport(name=name, upload=upload, batches=keys, reasons=dict(reasons), **total)

@@ -1,6 +1,6 @@
 """Checks on single examples: what is good goes on, what is not is named, and nothing is silently dropped."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from attune.characters import visible, without_controls
 from attune.data.columns import LONGEST
@@ -15,18 +15,21 @@ LONGEST_SOURCE = 500
 
 MOST_TAGS = 100
 
-NO_TEXT = ("two_items", "empty_text", "long_text")
-"""Reasons why a text cannot stand in a picture's place."""
+REFUSED = ("two_items", "empty_text", "long_text", "two_kinds")
+"""Reasons why a text cannot stand in a picture's place, and why pictures cannot stand in that of captions."""
+
+Read = bytes | UriError
+"""A picture, or why it could not be read from its address."""
 
 
 def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:
     """Sorts examples into usable ones and problems.
 
     An example with some bad captions and at least one good one is kept with the good ones; its bad ones are
-    reported. So is a label or a tag that is too long: the example is kept without it. Captions, labels and tags are
-    stripped of white space around them and of control characters, equal captions of one picture count once, and empty
-    tags are left out; so is a text that stands in a picture's place. A picture that is given by its `uri` is read, if the
-    service's settings allow it.
+    reported; so it is with pictures in the captions' place. So is a label or a tag that is too long: the example is kept
+    without it. Captions, labels and tags are stripped of white space around them and of control characters, equal captions
+    of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Pictures that
+    are given by `uri` and `uris` are read, if the service's settings allow it.
 
     Returns:
         The usable examples, in order, and every problem found.
@@ -34,7 +37,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     examples = list(examples)
     good: list[TrainingExample] = []
     problems: list[Problem] = []
-    for number, (example, image) in enumerate(zip(examples, _images(examples), strict=True), start=1):
+    for number, (example, (image, found_matches)) in enumerate(zip(examples, _images(examples), strict=True), start=1):
+        matches = [(uri, data, _problem_of_match(data, image)) for uri, data in found_matches]
         captions = [_clean(text) for text in example.captions]
         tags = {_clean(name): _kept(value) for name, value in example.tags.items()}
         # A copy: a caller that sends its batch again must send the same.
@@ -42,6 +46,7 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
             image=image if isinstance(image, bytes) else b"",
             text=_clean(example.text),
             captions=list(dict.fromkeys(text for text in captions if _problem_of_caption(text) is None)),
+            images=list(dict.fromkeys(data for _, data, wrong in matches if isinstance(data, bytes) and wrong is None)),
             group=_clean(example.group),
             label=_kept(example.label),
             tags=dict([(name, value) for name, value in tags.items() if value and 0 < len(name) <= LONGEST][:MOST_TAGS]),
@@ -49,29 +54,37 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         )
         found = [
             *(_text_problems(checked, example) if example.text else _image_problems(checked, example.uri, image)),
-            *_caption_problems(checked.source, example.captions, bool(example.text)),
+            *(
+                _match_problems(checked.source, matches, example)
+                if matches
+                else _caption_problems(checked.source, example.captions, bool(example.text))
+            ),
             *_name_problems(checked.source, example),
             *_control_problems(checked.source, example),
         ]
         problems += found
-        refused = any(problem.field in ("image", "uri", "group") or problem.reason in NO_TEXT for problem in found)
-        if checked.captions and not refused:
+        refused = any(problem.field in ("image", "uri", "group") or problem.reason in REFUSED for problem in found)
+        if (checked.captions or checked.images) and not refused:
             good.append(checked)
     return good, problems
 
 
-def _images(examples: list[TrainingExample]) -> list[bytes | UriError]:
-    """Each example's picture, or why it could not be read from its `uri`."""
-    read = iter(read_uris([example.uri for example in examples if is_by_address(example)]))
-    return [next(read) if is_by_address(example) else example.image for example in examples]
+def _images(examples: list[TrainingExample]) -> Iterator[tuple[Read, list[tuple[str, Read]]]]:
+    """Each example's picture, and those that belong to it, with their addresses if they have one."""
+    read = iter(read_uris([uri for example in examples for uri in addresses(example)]))
+    for example in examples:
+        found = {uri: next(read) for uri in addresses(example)}
+        given = [("", image) for image in example.images]
+        yield example.image or found.get(example.uri, b""), [*given, *((uri, found.get(uri, b"")) for uri in example.uris)]
 
 
-def is_by_address(example: TrainingExample) -> bool:
-    """Whether the service is to read an example's picture itself. One with a text besides is refused unread."""
-    return bool(example.uri and not example.image and not example.text)
+def addresses(example: TrainingExample) -> list[str]:
+    """Where the service is to read an example's pictures itself. One with a text besides is refused unread."""
+    own = [example.uri] if example.uri and not example.image else []
+    return [] if example.text else list(dict.fromkeys([*own, *filter(None, example.uris)]))
 
 
-def _image_problems(example: TrainingExample, uri: str, image: bytes | UriError) -> list[Problem]:
+def _image_problems(example: TrainingExample, uri: str, image: Read) -> list[Problem]:
     if isinstance(image, UriError):
         return [_problem(example.source, "uri", uri, image.reason, str(image))]
     if not image:
@@ -84,6 +97,39 @@ def _image_problems(example: TrainingExample, uri: str, image: bytes | UriError)
         value = uri or f"{len(image)} bytes starting {image[:8]!r}"
         return [_problem(example.source, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")]
     return []
+
+
+def _match_problems(
+    source: str, matches: list[tuple[str, Read, tuple[str, str] | None]], given: TrainingExample
+) -> list[Problem]:
+    """What is wrong with the pictures that belong to an example's picture."""
+    if given.text or given.captions:
+        advice = "there are pictures that belong to it and texts, and an example has the one or the other. Give one"
+        found = given.text or given.captions[0]
+        return [_problem(source, "images", found, "two_kinds", advice)]
+    problems = []
+    for number, (uri, data, wrong) in enumerate(matches, start=1):
+        if wrong is not None:
+            reason, advice = wrong
+            value = uri or (f"{len(data)} bytes starting {data[:8]!r}" if isinstance(data, bytes) and data else "")
+            what = f"picture {number} of those that belong to it"
+            problems.append(_problem(source, "uris" if uri else "images", value, reason, f"{what}: {advice}"))
+    return problems
+
+
+def _problem_of_match(data: Read, image: Read) -> tuple[str, str] | None:
+    """Reason and advice, if a picture cannot be another's match."""
+    if isinstance(data, UriError):
+        return data.reason, str(data)
+    if not data:
+        return "missing_match", "it is not there. Give the picture's bytes or a path that exists, or leave it out"
+    if data == image:
+        return "same_picture", "it is the very picture that it belongs to. Give another one, or leave it out"
+    try:
+        decode(data)
+    except ValueError as error:
+        return "unreadable_match", f"{error}. Replace the file or leave it out"
+    return None
 
 
 def _text_problems(checked: TrainingExample, given: TrainingExample) -> list[Problem]:

@@ -119,6 +119,8 @@ def paraphrased(
             image=example.image,
             text=example.text,
             captions=_filled_up(example.captions, [known[text] for text in example.captions], limit),
+            images=example.images,
+            uris=example.uris,
             group=example.group,
             label=example.label,
             tags=example.tags,

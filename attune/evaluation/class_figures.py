@@ -31,7 +31,7 @@ ACCURACY = (
 def class_figures(found: Look, classes: Classes, device: str = "cpu") -> list[Figures]:
     """The tables `zero_shot` and, if pictures with labels were trained on, `linear_probe` and `neighbours`.
 
-    Of texts in the pictures' place the last two alone: prompts are for pictures.
+    Of pairs of texts or of pictures the last two alone: prompts are for pictures with captions.
 
     Args:
         found: what a model makes of the data.

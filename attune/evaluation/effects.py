@@ -7,6 +7,7 @@ import numpy as np
 from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement, image_of_text
 from attune.evaluation.slices import caption_length, effect_by_slice, wins_and_losses
+from attune.kinds import MATCH
 from attune.metrics import query_values
 
 METRIC = "recall@5"
@@ -41,7 +42,7 @@ def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[s
     if leaked:
         there = set(leaked)
         of_picture["training data"] = ["nearly in it" if row in there else "not in it" for row in range(len(test))]
-    found = {f"{test.kind.caption} length": caption_length(test.texts)}
+    found = {} if test.kind is MATCH else {f"{test.kind.caption} length": caption_length(test.texts)}
     found |= {name: [values[row] for row in owner] for name, values in of_picture.items()}
     for name in sorted({name for tags in test.tags for name in tags}):
         free = name

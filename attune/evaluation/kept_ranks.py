@@ -1,7 +1,8 @@
 """The rank of every held-out query, kept with the run: by it runs are compared, and anyone can look further.
 
 `report/ranks.npz` has int32 (queries,) of the kinds `text_to_image`, `image_to_text` and, for labelled data, `zero_shot`; of
-pairs of texts of the kinds `document_to_query` and `query_to_document`:
+pairs of texts of the kinds `document_to_query` and `query_to_document`, of pairs of pictures `match_to_picture` and
+`picture_to_match`:
 
 KIND_after      rank of the best right answer, from 1, with the run's model; of the right class for `zero_shot`
 KIND_before     the same before training, or with the baseline, if there is one
@@ -14,10 +15,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from attune import metrics
-from attune.kinds import IMAGE, TEXT
+from attune.kinds import ALL_DIRECTIONS
 
 FILE = "report/ranks.npz"
-KINDS = (*IMAGE.directions, *TEXT.directions, "zero_shot")
+KINDS = (*ALL_DIRECTIONS, "zero_shot")
 
 Ranks = Mapping[str, np.ndarray]
 

@@ -7,7 +7,7 @@ import numpy as np
 from attune.data.duplicates import SAME_COLOUR, mean_colours, near, picture_hashes, thumbnails
 from attune.data.pairs import Pairs
 from attune.data.words import plain
-from attune.kinds import IMAGE, TEXT, Kind
+from attune.kinds import IMAGE, MATCH, TEXT, Kind
 
 TILE = 1_000_000
 """Pairs of pictures that are compared at a time: 8 MB. Larger tiles leave the processor's cache, and take twice as long."""
@@ -21,7 +21,8 @@ class Leaks:
         exact: rows of held-out pictures that are training pictures, byte for byte.
         near: other held-out pictures that look like one, as (held-out row, training row); of several the nearest. Of texts
             those that say the same as one, or that make the same pair with a caption, whichever of the two is the query.
-        captions: held-out captions that a training picture has too, but for case, punctuation and spaces.
+        captions: held-out captions that a training picture has too, but for case, punctuation and spaces; of pairs of
+            pictures, held-out matches that are training pictures or matches, or look like one.
         earlier: the runs that the model comes from, whose training pictures are among those that were looked at.
         kind: what is held out.
     """
@@ -49,8 +50,9 @@ class Leaks:
                 "model may be measured on what it learnt"
             )
         if self.captions:
-            usual = "" if of_texts else ", as is usual of short ones"
-            found.append(f"Held-out {kind.captions} that training {kind.items} have too: {self.captions}{usual}")
+            usual = ", as is usual of short ones" if kind is IMAGE else ""
+            have = "look like training pictures, or are" if kind is MATCH else f"training {kind.items} have too"
+            found.append(f"Held-out {kind.captions} that {have}: {self.captions}{usual}")
         if found and self.earlier:
             found.append(f"Those of the runs that the model comes from count as well: {', '.join(self.earlier)}")
         return "".join(f"{sentence}. " for sentence in found).rstrip()
@@ -82,6 +84,26 @@ def find_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels:
         exact=exact,
         near=[(row, other) for row, other in alike.items() if test.images[row] not in known],
         captions=sum(plain(text) in said for text in test.texts),
+    )
+
+
+def find_match_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels: np.ndarray) -> Leaks:
+    """What of a held-out part is in the training data, of pairs of pictures: as an item there or as a match.
+
+    Args:
+        train: what was trained on.
+        train_pixels: as for `find_leaks`: of its pictures row by row, and after them of all their matches.
+        test: what is held out.
+        test_pixels: the same of it.
+    """
+    known = {*train.images, *train.texts}
+    row_of = [*range(len(train)), *(row for row, keys in enumerate(train.captions) for _ in keys)]
+    alike = _nearest(thumbnails(test_pixels), thumbnails(train_pixels))
+    return Leaks(
+        exact=[row for row, image in enumerate(test.images) if image in known],
+        near=[(row, row_of[alike[row]]) for row, image in enumerate(test.images) if row in alike and image not in known],
+        captions=sum(key in known or number in alike for number, key in enumerate(test.texts, start=len(test))),
+        kind=MATCH,
     )
 
 

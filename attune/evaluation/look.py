@@ -22,7 +22,7 @@ class Look:
         test: of the held-out pictures and captions, ranked.
         retention: of the retention data, if there is any.
         scores: of the labelled held-out pictures with each class, float32 (pictures, classes), if there are classes; None
-            of texts.
+            of pairs of texts or of pictures.
         train: of the pictures a probe learns from, float32 (images, dim); None if there is nothing to learn from.
         validation: of those that choose its strength.
         weights: SHA-256 of the model's weights.

@@ -9,7 +9,7 @@ import numpy as np
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache, open_pixels
 from attune.evaluation.ranking import ranks
-from attune.kinds import TEXT, Kind, kind_of_names
+from attune.kinds import MATCH, TEXT, Kind, kind_of_names
 from attune.metrics import DIRECTIONS, retrieval_metrics
 from attune.models.clip import Clip
 
@@ -22,7 +22,7 @@ class Measurement:
         metrics: see `attune.metrics.retrieval_metrics`.
         ranks: see `attune.evaluation.ranking.ranks`; by the directions of the data's kind.
         images: embeddings, float32 (images, dim), or of the texts in the pictures' place.
-        texts: embeddings, float32 (captions, dim).
+        texts: embeddings, float32 (captions, dim), or of the pictures in the captions' place.
     """
 
     metrics: dict[str, float]
@@ -38,8 +38,7 @@ class Measurement:
 
 def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
     """Embeds a split's pictures, or texts in their place, and all their captions, and ranks them against each other."""
-    images = embed_items(clip, pairs, cache)
-    texts = clip.encode_texts(pairs.texts)
+    images, texts = embed_items(clip, pairs, cache), embed_captions(clip, pairs, cache)
     found = ranks(images, texts, image_of_text(pairs))
     named = {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
     return Measurement(retrieval_metrics(named), named, images, texts)
@@ -61,8 +60,19 @@ def embed_items(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_size: 
     """
     if pairs.kind is TEXT:
         return clip.encode_texts(pairs.queries, batch_size)
+    return _embed_pictures(clip, pairs.images, cache, batch_size)
+
+
+def embed_captions(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_size: int = 256) -> np.ndarray:
+    """Embeddings of all captions, or of the matches in their place, float32 (captions, dim); arguments as `embed_items`."""
+    if pairs.kind is not MATCH:
+        return clip.encode_texts(pairs.texts, batch_size)
+    return _embed_pictures(clip, pairs.texts, cache, batch_size)
+
+
+def _embed_pictures(clip: Clip, keys: list[str], cache: PixelCache | None, batch_size: int) -> np.ndarray:
     assert cache is not None  # there are pictures
-    parts = np.array_split(cache.rows(pairs.images), -(-len(pairs) // batch_size))
+    parts = np.array_split(cache.rows(keys), -(-len(keys) // batch_size))
     return np.concatenate([clip.encode_images(cache.pixels[part], batch_size) for part in parts])
 
 

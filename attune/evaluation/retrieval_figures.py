@@ -13,7 +13,7 @@ from attune.evaluation.ranking import ranks
 from attune.evaluation.relevance import from_owner
 from attune.evaluation.retrieval import figures, query_values
 from attune.evaluation.tables import Figures
-from attune.kinds import TEXT
+from attune.kinds import IMAGE
 from attune.metrics import DIRECTIONS
 from attune.metrics import query_values as headline_values
 
@@ -71,7 +71,7 @@ def matryoshka(found: Measurement, image_of_text: np.ndarray, dims: Sequence[int
 
 
 def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str = "cpu") -> list[Figures]:
-    """The tables `retrieval`, `clip_benchmark`, `finetuner` and `imageclef`; of pairs of texts the first and the third.
+    """The tables `retrieval`, `clip_benchmark`, `finetuner` and `imageclef`; without captions the first and the third.
 
     Args:
         found: a model's embeddings of the held-out part.
@@ -96,7 +96,7 @@ def retrieval_figures(found: Measurement, image_of_text: np.ndarray, device: str
         Figures("retrieval", "Retrieval, all right answers", TEXTBOOK, textbook, totals),
         Figures("finetuner", "In Jina Finetuner's terms", modes.FINETUNER, finetuner),
     ]
-    if found.kind is TEXT:
+    if found.kind is not IMAGE:
         return tables
     first = np.unique(image_of_text, return_index=True)[1]
     batched = {f"text_to_image_mrr@{modes.BATCH}": modes.imageclef(found.texts[first], found.images)}

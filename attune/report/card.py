@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg as get_timm_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
-from attune.kinds import TEXT
+from attune.kinds import IMAGE, MATCH, TEXT
 from attune.models.image_encoder import library_of
 from attune.models.timm_names import PREFIX
 from attune.report.verdict import verdict
@@ -114,10 +114,18 @@ def begun_with(run: FinetuningRun) -> str:
     return f"the model of the run {earlier}" + ", with its optimizer's state" * bool(run.settings.get("continue_optimizer"))
 
 
+_TASKS = {
+    IMAGE: ("image-text-retrieval", "zero-shot-image-classification"),
+    TEXT: ("text-retrieval", "sentence-similarity"),
+    MATCH: ("image-retrieval", "image-feature-extraction"),
+}
+"""What is measured, and what the model is for, by the kind of data, in the hub's words."""
+
+
 def _front_matter(run: FinetuningRun, library: str) -> str:
     """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
-    data, of_texts = _data_name(run.settings), run.evaluation.kind is TEXT
-    retrieval = "text-retrieval" if of_texts else "image-text-retrieval"
+    data = _data_name(run.settings)
+    retrieval, pipeline = _TASKS[run.evaluation.kind]
     results = [
         EvalResult(
             task_type="zero-shot-image-classification" if row.metric in ZERO_SHOT else retrieval,
@@ -131,7 +139,7 @@ def _front_matter(run: FinetuningRun, library: str) -> str:
     ]
     front = ModelCardData(
         library_name=library,
-        pipeline_tag="sentence-similarity" if of_texts else "zero-shot-image-classification",
+        pipeline_tag=pipeline,
         tags=["clip" if library == "open_clip" else library, "attune"],
         base_model=_base_model(str(run.settings.get("model", ""))),
         model_name=run.name,
@@ -169,8 +177,8 @@ def _figures(run: FinetuningRun) -> str:
         f"## {title}",
         " ".join([f"{headline}." if headline else "", *sentences]).strip(),
         *(f"> **Note:** {warning}" for warning in result.warnings),
-        f"On {result.items} held-out {kind.items} with {result.captions} {kind.captions}. recall@k is the share of queries\n"
-        f"with a right answer among the first k, as in CLIP_benchmark. Intervals are 95 %,\n"
+        f"On {result.items} held-out {kind.items} with {result.belonging} {kind.captions}. recall@k is the share of\n"
+        f"queries with a right answer among the first k, as in CLIP_benchmark. Intervals are 95 %,\n"
         f"{of_what} bootstrap over {kind.items}.",
         comparison_table(run),
     ]

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.evaluation.measure import Measurement, clusters_of, image_of_text
+from attune.kinds import MATCH
 
 EXAMPLES = 12
 HITS = 5
@@ -23,8 +24,8 @@ THUMBNAIL = 96
 def pick_examples(test: Pairs, before: Measurement | None, after: Measurement, seed: int) -> list[dict[str, Any]]:
     """Queries with their first hits before and after: `random` ones first, then those that got `better` and `worse`.
 
-    They are texts that look for pictures; of pairs of texts, queries that look for documents. Without `before` there are
-    random ones only, with no `rank_before` and `hits_before`.
+    They are texts that look for pictures; of pairs of texts or of pictures, items that look for what belongs to them.
+    Without `before` there are random ones only, with no `rank_before` and `hits_before`. A match has its number as `match`.
     """
     direction = test.kind.asked
     chosen = np.random.default_rng(seed).permutation(len(after.ranks[direction]))[:EXAMPLES]
@@ -60,7 +61,9 @@ def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measur
 def _example(direction: str, query: int, test: Pairs, before: Measurement | None, after: Measurement) -> dict[str, Any]:
     to_image = direction == test.kind.directions[0]
     image = int(image_of_text(test)[query]) if to_image else query
-    example: dict[str, Any] = {"query": test.texts[query] if to_image else test.names[image], "image": image}
+    example: dict[str, Any] = {"query": test.caption_names[query] if to_image else test.names[image], "image": image}
+    if to_image and test.kind is MATCH:
+        example["match"] = query
     for when, measurement in (("before", before), ("after", after)):
         if measurement is not None:
             example[f"rank_{when}"] = int(measurement.ranks[direction][query])
@@ -73,23 +76,38 @@ def _hits(measurement: Measurement, query: int, image: int, test: Pairs, to_imag
     owner = np.arange(len(test)) if to_image else image_of_text(test)
     pictures, texts = measurement.images, measurement.texts
     scores = pictures @ texts[query] if to_image else texts @ pictures[query]
-    captions = test.names if to_image else test.texts
+    captions = test.names if to_image else test.caption_names
     best = np.lexsort((owner == image, -scores))[:HITS]
     return [
         {
             "image": int(owner[row]),
             "caption": captions[row],
             "score": round(float(scores[row]), 4) if np.isfinite(scores[row]) else None,
+            **({"match": int(row)} if test.kind is MATCH and not to_image else {}),
         }
         for row in best
     ]
 
 
+def key_of(one: dict[str, Any], test: Pairs) -> str:
+    """The key of the picture of an example, or of a hit: of the match that it is, or else of the item."""
+    key: str = test.texts[one["match"]] if "match" in one else test.images[one["image"]]
+    return key
+
+
 def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache, cell: int = 72) -> Image.Image:
-    """One row a query: its text, the right picture, the first hits before and after if both are there; right ones framed."""
-    rows = cache.rows(test.images)
+    """One row a query: its text, the right picture, the first hits before and after if both are there; right ones framed.
+
+    Of pairs of pictures, the query's picture stands in its text's place, and the first of its matches is the right one.
+    """
+    of_pictures = test.kind is MATCH
+
+    def pixels(key: str) -> np.ndarray:
+        found: np.ndarray = cache.pixels[cache.rows([key])[0]]
+        return found
+
     font = ImageFont.load_default(size=14)
-    text_width, gap = 300, 24
+    text_width, gap = cell + 16 if of_pictures else 300, 24
     times = [when for when in ("before", "after") if examples and f"hits_{when}" in examples[0]]
     right = text_width + gap // 2
     columns = [right + cell + (gap // 2) * 3 + place * (HITS * cell + gap) for place in range(len(times))]
@@ -99,13 +117,17 @@ def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache
         draw.text((left, 8), title, fill="black", font=font)
     for number, example in enumerate(examples):
         top = 32 + number * (cell + 8)
-        draw.multiline_text((8, top + 4), _wrapped(example["query"]), fill="black", font=font)
-        _paste(sheet, cache.pixels[rows[example["image"]]], right, top, cell)
+        if of_pictures:
+            _paste(sheet, pixels(key_of(example, test)), 8, top, cell)
+        else:
+            draw.multiline_text((8, top + 4), _wrapped(example["query"]), fill="black", font=font)
+        image = example["image"]
+        _paste(sheet, pixels(test.captions[image][0] if of_pictures else test.images[image]), right, top, cell)
         for left, when in zip(columns, times, strict=True):
             for place, hit in enumerate(example[f"hits_{when}"]):
                 x = left + place * cell
-                _paste(sheet, cache.pixels[rows[hit["image"]]], x, top, cell)
-                if hit["image"] == example["image"]:
+                _paste(sheet, pixels(key_of(hit, test)), x, top, cell)
+                if hit["image"] == image:
                     draw.rectangle((x, top, x + cell - 2, top + cell - 2), outline="green", width=3)
     return sheet
 

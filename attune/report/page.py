@@ -19,10 +19,10 @@ from markupsafe import Markup
 from attune.characters import shortened
 from attune.evaluation.comparison import FEWEST, Row, Section, comparison
 from attune.files import whole_file, write_text
-from attune.kinds import IMAGE, TEXT
+from attune.kinds import ALL_DIRECTIONS, IMAGE
 from attune.report.card import chosen_weights, model_card
 from attune.report.facts import FORMATS, data_facts, fingerprints, measured_on, reproduce, setting_rows
-from attune.report.gallery import SHOWN, contact_sheet, pick_changed, pick_examples, thumbnail
+from attune.report.gallery import SHOWN, contact_sheet, key_of, pick_changed, pick_examples, thumbnail
 from attune.report.material import Material
 from attune.report.plots import Plot, draw
 from attune.report.verdict import verdict
@@ -71,11 +71,14 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
     sections = [Section.model_validate(section) for section in facts.get("sections", [])]
     first = next((section for section in sections if section.name == "headline"), comparison(run.evaluation))
     pixels, kind = material.cache, material.test.kind
-    rows = pixels.rows(material.test.images) if pixels is not None else None
+    answers = zip(kind.directions, (kind.tower, kind.caption_tower), strict=True)
 
     @cache
-    def picture(image: int) -> str:
-        return thumbnail(pixels.pixels[rows[image]]) if pixels is not None and rows is not None else ""
+    def small(key: str) -> str:
+        return thumbnail(pixels.pixels[pixels.rows([key])[0]]) if pixels is not None else ""
+
+    def picture(one: dict[str, Any]) -> str:
+        return small(key_of(one, material.test))
 
     page = TEMPLATES.get_template("page.html").render(
         run=run,
@@ -83,7 +86,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         fewest=FEWEST,
         too_few=run.evaluation.items < FEWEST,
         kind=kind,
-        labelled_texts=kind is TEXT and any(material.test.labels),
+        only_probed=kind is not IMAGE and any(material.test.labels),
         sides=dict(zip(("before", "after"), material.sides, strict=True)),
         headline=headline,
         sentences=sentences,
@@ -96,7 +99,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         chosen=chosen_weights(run) if run.training.chosen else "",
         examples=galleries(material, examples),
         picture=picture,
-        captions=material.test.captions,
+        pictured=[direction for direction, tower in answers if tower == "image"],
         slices=[{**part, "row": Row.model_validate({"metric": "slice", **part})} for part in facts.get("slices", [])],
         slices_of=facts.get("slices_of", ""),
         wins={direction: facts["wins"][direction] for direction in kind.directions if direction in facts.get("wins", {})},
@@ -115,9 +118,7 @@ def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
     """Rows under the direction, or `zero_shot`, that their name begins with; under an empty heading those that have none."""
 
     def heading(row: Row) -> str:
-        return next(
-            (name for name in (*IMAGE.directions, *TEXT.directions, "zero_shot") if row.metric.startswith(f"{name}_")), ""
-        )
+        return next((name for name in (*ALL_DIRECTIONS, "zero_shot") if row.metric.startswith(f"{name}_")), "")
 
     return [
         (name.replace("_", " "), [(row.metric.removeprefix(f"{name}_").replace("_", " "), row) for row in group])

@@ -16,7 +16,6 @@ from matplotlib.ticker import MaxNLocator
 
 from attune.evaluation.measure import Measurement, image_of_text
 from attune.files import whole_file
-from attune.kinds import IMAGE, TEXT
 from attune.report.material import Material
 from attune.schemas import RunEvent
 
@@ -187,7 +186,7 @@ def recall_curve(direction: str, sides: list[Side]) -> Plot:
     """recall@k for every k up to 100, or as many answers as there are."""
     figure, axes = _figure()
     found = sides[0].found
-    to_items = direction in (IMAGE.directions[0], TEXT.directions[0])
+    to_items = direction == found.kind.directions[0]
     answers = len(found.images) if to_items else len(found.texts)
     ks = np.arange(1, min(FURTHEST, answers) + 1)
     said = []

@@ -15,13 +15,13 @@ from attune.callback_settings import Encoder, EvaluationCallback
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.pixels import PixelCache
 from attune.errors import DataError
-from attune.evaluation.measure import embed_items, pixels_of
+from attune.evaluation.measure import embed_captions, embed_items, pixels_of
 from attune.evaluation.modes import finetuner
 from attune.evaluation.places import places
 from attune.evaluation.relevance import Relevance, from_labels
 from attune.evaluation.top_k import top_k
 from attune.files import write_text
-from attune.kinds import TEXT
+from attune.kinds import IMAGE
 from attune.models.clip import Clip
 from attune.settings import FinetuningSettings
 
@@ -39,8 +39,8 @@ class Items:
     """Queries, or an index.
 
     Attributes:
-        encoder: `clip-text`: the items are the captions of `pairs`, in order; `clip-vision`: its pictures, or
-            the texts in their place.
+        encoder: `clip-text`: the items are the captions of `pairs`, in order, or the matches in their place;
+            `clip-vision`: its pictures, or the texts in their place.
         pairs: the dataset.
         cache: its pixels; None of texts.
     """
@@ -52,13 +52,13 @@ class Items:
     def embed(self, clip: Clip, batch_size: int) -> np.ndarray:
         """The items' embeddings, float32 (items, dim)."""
         if self.encoder == "clip-text":
-            return clip.encode_texts(self.pairs.texts, batch_size)
+            return embed_captions(clip, self.pairs, self.cache, batch_size)
         return embed_items(clip, self.pairs, self.cache, batch_size)
 
     @property
     def names(self) -> list[str]:
         """Each item as a person reads it: a caption, or the first caption of a picture."""
-        return self.pairs.texts if self.encoder == "clip-text" else self.pairs.names
+        return self.pairs.caption_names if self.encoder == "clip-text" else self.pairs.names
 
 
 @dataclass(frozen=True)
@@ -152,11 +152,12 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
             f"holds the same {queries.kind.items}"
         )
     if len(there) - callback.exclude_self < 2:
-        kind = "caption" if _encoders(callback, index)[1] == "clip-text" else "picture"
+        of_captions, kind = _encoders(callback, index)[1] == "clip-text", index.kind
+        one, several = (kind.caption, kind.captions) if of_captions else (kind.item, kind.items)
         besides = ", besides the query" if callback.exclude_self else ""
         raise DataError(
-            f"callbacks: {callback.searched!r} has one {kind} to search{besides}: it comes first whatever the model. Give "
-            f"data with more {kind}s"
+            f"callbacks: {callback.searched!r} has one {one} to search{besides}: it comes first whatever the model. Give "
+            f"data with more {several}"
         )
     right = Counter(there)
     pairs = sum(right[name] for name in asked)
@@ -169,8 +170,8 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
 
 
 def _encoders(callback: EvaluationCallback, pairs: Pairs) -> tuple[Encoder, Encoder]:
-    """What embeds queries and index; of pairs of texts, the texts in the pictures' place look among the captions."""
-    return ("clip-vision", "clip-text") if pairs.kind is TEXT else callback.encoders
+    """What embeds queries and index; of pairs of texts or of pictures, items look among what belongs to them."""
+    return callback.encoders if pairs.kind is IMAGE else ("clip-vision", "clip-text")
 
 
 def watch(job: "Job", epoch: int) -> None:

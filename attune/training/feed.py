@@ -14,7 +14,7 @@ from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.kinds import TEXT
+from attune.kinds import MATCH, TEXT
 from attune.losses.table import needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
@@ -31,7 +31,8 @@ class Batch:
         rows: training rows of all pictures, int64 (n,).
         images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim); of pairs of texts
             the tokens of those in the pictures' place, int64 (share of n, length).
-        texts: of this process's pictures, tokens int64 (share of m, context_length), or embeddings (share of m, dim).
+        texts: of this process's pictures, tokens int64 (share of m, context_length), or embeddings (share of m, dim); of
+            pairs of pictures the matches, uint8 (share of m, 3, height, width).
         positives: bool (n, m), True where caption j is of picture i; None if both come one by one.
         ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
         classes: number of each picture's class, int64 (n,); None if the loss has no use for them.
@@ -91,6 +92,7 @@ class Feed:
         self.look_alikes: np.ndarray | None = None
         self.classes = _numbered(pairs.labels) if needs_classes(recipe.loss, recipe.loss_options) else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
+        self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind is MATCH else None
         self._queries = tokenised(clip.tokenizer, pairs.queries) if pairs.kind is TEXT else None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
@@ -153,12 +155,18 @@ class Feed:
             return self.image_table[torch.from_numpy(rows)]
         if self._queries is not None:
             return trim(self._queries[torch.from_numpy(rows)].long(), self.clip.model)
-        assert self.cache is not None  # there are pictures
-        assert self._rows is not None
-        return torch.from_numpy(self.cache.pixels[self._rows[rows]])
+        assert self._rows is not None  # there are pictures
+        return self._pixels(self._rows[rows])
 
     def _texts(self, tokens: Tensor, numbers: np.ndarray) -> Tensor:
+        """Tokens of captions or their embeddings, or pixels of the matches in their place."""
+        if self._match_rows is not None:
+            return self._pixels(self._match_rows[numbers])
         return trim(tokens, self.clip.model) if self.text_table is None else self.text_table[torch.from_numpy(numbers)]
+
+    def _pixels(self, rows: np.ndarray) -> Tensor:
+        assert self.cache is not None
+        return torch.from_numpy(self.cache.pixels[rows])
 
     def _move(self, tensor: Tensor) -> Tensor:
         if self.clip.device.type != "cuda" or tensor.device == self.clip.device:

@@ -15,6 +15,7 @@ from attune.data.pixels import PixelCache
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_items, pixels_of
+from attune.kinds import MATCH
 from attune.losses.contrastive import Loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
@@ -180,8 +181,14 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
 def _duplicates(train: Pairs, cache: PixelCache | None) -> Duplicates:
     if cache is None:
         return Duplicates(train.captions, None, train.groups, queries=train.queries)
-    small = thumbnails(cache.pixels)[cache.rows(train.images)]
-    return Duplicates(train.captions, picture_hashes(small), train.groups, mean_colours(small))
+    small = thumbnails(cache.pixels)
+    hashes, colours = picture_hashes(small), mean_colours(small)
+    rows = cache.rows(train.images)
+    if train.kind is not MATCH:
+        return Duplicates(train.captions, hashes[rows], train.groups, colours[rows])
+    matches = cache.rows(train.texts)
+    looks = hashes[matches], colours[matches]
+    return Duplicates(train.captions, hashes[rows], train.groups, colours[rows], train.images, looks)
 
 
 def _criterion(recipe: Recipe, settings: FinetuningSettings, clip: Clip, world: World, classes: int) -> Loss:
@@ -214,5 +221,6 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
         broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
         feed.look_alikes = images if settings.hard_negatives else None
-    if tower_is_frozen(clip.model, "text") and feed.change is None:
+    of_texts = feed.pairs.kind.caption_tower == "text"
+    if of_texts and tower_is_frozen(clip.model, "text") and feed.change is None:
         feed.text_table = torch.from_numpy(clip.encode_texts(feed.pairs.texts)).to(clip.device)

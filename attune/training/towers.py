@@ -44,9 +44,14 @@ class Towers:
             return self._image(changed.contiguous(memory_format=torch.channels_last), normalize=True)
 
     def encode_texts(self, texts: Tensor) -> Tensor:
-        """Unit-length embeddings (texts, dim) of int64 tokens (texts, length), trimmed or not; embeddings pass through."""
+        """Unit-length embeddings (texts, dim) of int64 tokens (texts, length), trimmed or not, or of matches' pixels.
+
+        Embeddings pass through.
+        """
         if texts.is_floating_point():
             return texts
+        if texts.ndim == 4:
+            return self.encode_images(texts)
         with self._autocast():
             return self._text(texts)
 

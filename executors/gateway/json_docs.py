@@ -31,8 +31,8 @@ def to_json(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, BaseDoc):
         return {name: to_json(getattr(value, name)) for name in type(value).model_fields if name != "id"}
-    if isinstance(value, DocList):
-        return [to_json(doc) for doc in value]
+    if isinstance(value, DocList | list):
+        return [to_json(one) for one in value]
     return value
 
 
@@ -48,6 +48,8 @@ def _fields(value: Any) -> Any:
 def _json_type(annotation: Any) -> Any:
     if annotation is bytes:
         return Base64Bytes
+    if annotation == list[bytes]:
+        return list[Base64Bytes]
     if isinstance(annotation, type) and issubclass(annotation, DocList):
         return list[json_model(annotation.doc_type)]  # type: ignore[misc]
     if isinstance(annotation, type) and issubclass(annotation, BaseDoc):

@@ -225,9 +225,17 @@ def test_a_callback_lets_queries_look_among_documents(tuned: RunFolder, tiny_vit
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"eval_data": "shapes"}, DataError, "of one kind, but 'shapes' holds pictures and 'few' texts"),
+        (
+            {"eval_data": "shapes"},
+            DataError,
+            "of one kind, but 'shapes' holds pictures with captions and 'few' holds pairs of texts",
+        ),
         ({"retention_data": "shapes"}, DataError, "'shapes' holds pictures"),
-        ({"train_data": "shapes", "retention_data": "few"}, DataError, "'shapes' holds pictures and 'few' texts"),
+        (
+            {"train_data": "shapes", "retention_data": "few"},
+            DataError,
+            "'shapes' holds pictures with captions and 'few' holds pairs of texts",
+        ),
         ({"callbacks": [{"query_data": "shapes"}]}, DataError, "'shapes' holds pictures"),
         ({"callbacks": [{"query_data": "few", "model": "clip-text"}]}, SettingsError, "callbacks name a model"),
         ({"lock_text": True}, SettingsError, "nothing would be left to train"),
@@ -237,7 +245,7 @@ def test_a_callback_lets_queries_look_among_documents(tuned: RunFolder, tiny_vit
         (
             {"callbacks": [{"kind": "early_stopping", "monitor": "text_to_image_mrr"}]},
             SettingsError,
-            "of data with pictures, and this has queries. Its figures begin with document_to_query and query_to_document",
+            "that holds pictures with captions, and this holds pairs of texts. Its figures begin with document_to_query and",
         ),
     ],
 )

@@ -272,3 +272,21 @@ def test_pairs_of_texts_are_pushed_from_a_csv_and_told_of_as_texts(
     assert f"{name}: 2 queries, 3 documents, 1 rejected" in process.communicate()[0].decode()
     with pytest.raises(DataError, match=r"with a picture \(1\) and with a text \(1\)"):
         attune.push(name, [TrainingExample(text="q", captions=["a"]), TrainingExample(image=picture("red"), captions=["b"])])
+
+
+def test_pairs_of_pictures_are_pushed_from_a_csv_and_told_of_as_matches(
+    name: str, attune: AttuneClient, service: Service, tmp_path: Path
+) -> None:
+    for colour in ("red", "green", "blue"):
+        (tmp_path / f"{colour}.png").write_bytes(picture(colour))
+    path = tmp_path / "pairs.csv"
+    path.write_text("image,match\nred.png,green.png\nred.png,blue.png\nblue.png,red.png\ngreen.png,none.png\n")
+
+    report = attune.push(name, path, progress=False)
+
+    assert (report.images, report.captions, report.matches, report.rejected) == (2, 0, 3, 1)
+    assert report.problems[0].source == f"pairs.csv, line 5 ({tmp_path / 'none.png'}: no such file)"
+    [listed] = [one for one in attune.list_datasets() if one.name == name]
+    assert (listed.images, listed.matches) == (2, 3)
+    process = client_process(service, "push", "--name", name, "--data", path)
+    assert f"{name}: 2 pictures, 3 matches, 1 rejected" in process.communicate()[0].decode()

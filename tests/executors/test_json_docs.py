@@ -26,6 +26,16 @@ def test_bytes_travel_as_base64() -> None:
     assert from_json(TrainingExample, body).image == data
 
 
+def test_several_pictures_travel_as_base64() -> None:
+    example = TrainingExample(image=b"x", images=[bytes(range(256)), b"y"], uris=["https://x.org/1.png"])
+    written = json.loads(json.dumps(to_json(example)))
+    assert written["images"][1] == base64.b64encode(b"y").decode()
+    body = json_model(TrainingExample).model_validate(written)
+    assert to_json(from_json(TrainingExample, body)) == to_json(example)
+    with pytest.raises(ValidationError, match="images"):
+        json_model(TrainingExample).model_validate({"images": ["cut off in the midd"]})
+
+
 def test_nested_documents_are_written_out() -> None:
     report = DatasetReport(name="x")
     report.problems.append(Problem(reason="empty_caption"))

@@ -31,6 +31,7 @@ from client import AttuneClient, EvaluationCallback
 from client.__main__ import compare
 from client.run import Run
 from flows.background import Service
+from tests.attune.matches import drawings
 from tests.attune.texts import questions
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-4}
@@ -365,3 +366,30 @@ def test_pairs_of_texts_go_from_a_csv_to_an_artifact(
         load_folder(run.save_artifact(tmp_path / "artifact", progress=False)).encode_texts(["where is alpha south?"]).any()
     )
     assert "Held-out queries with their first answers" in run.report(tmp_path).read_text()
+
+
+@pytest.mark.slow
+def test_pairs_of_pictures_go_from_a_csv_to_an_artifact(
+    service: Service, home: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = []
+    for number, example in enumerate(drawings(40)):
+        for name, image in ((f"{number}.png", example.image), (f"{number}-negative.png", example.images[0])):
+            (tmp_path / name).write_bytes(image)
+        lines.append(f"{number}.png,{number}-negative.png")
+    path = tmp_path / "pairs.csv"  # no header
+    path.write_text("\n".join(lines) + "\n")
+
+    settings = {"epochs": 1, "batch_size": 8, "devices": "cpu", "eval_split": 0.2, "check_pairs": False}
+    run = AttuneClient(service.grpc).fit(f"{tiny_model}#scratch", path, run_name="matches", wait=True, **settings)
+
+    evaluation = run.document.evaluation
+    assert (evaluation.images, evaluation.captions, evaluation.matches) == (8, 0, 8)
+    assert run.config["lock_text"] is True
+    run.display_metrics()
+    run.display_examples(1)
+    shown = capsys.readouterr().out
+    assert "picture to match recall@5" in shown
+    assert "✓ a match of the picture" in shown
+    assert load_folder(run.save_artifact(tmp_path / "artifact", progress=False)).model is not None
+    assert "Drawn at random, picture to match" in run.report(tmp_path).read_text()
