@@ -18,6 +18,7 @@ from attune.errors import SettingsError
 from attune.figures import say_size
 from attune.kinds import Tower
 from attune.models.clip import config_of
+from attune.models.hub import cached_folder
 from attune.models.lora import add_lora
 from attune.models.options import changed_config
 from attune.models.shell import shell
@@ -50,7 +51,8 @@ class Counts(NamedTuple):
 def check_fits(run: FinetuningRun, beside: Sequence[FinetuningRun] = ()) -> None:
     """Passes if the disk and the machine's memory can hold what the run will need at least; in well under a second.
 
-    A model whose text tower is fetched from the Hugging Face hub by name is let through: its size is not known before.
+    A model that is, or whose text tower is, yet to be fetched from the Hugging Face hub is let through: its size is not
+    known before.
 
     Args:
         run: that is to be submitted, or to start.
@@ -94,7 +96,7 @@ def disk_needed(run: FinetuningRun, counts: Counts) -> int:
     kept = sum(min(one.last_k_epochs, epochs) for one in settings.callbacks_of(TrainingCheckpoint)) * weights
     most = start_and_best + last + max(last, moments + 2 * chosen) + kept
     folder = runs_folder() / run.experiment / run.name
-    there = sum(path.stat().st_size for part in ("checkpoints", "artifact") for path in (folder / part).glob("*"))
+    there = sum(path.stat().st_size for part in ("checkpoints", "artifact") for path in (folder / part).rglob("*"))
     return max(0, most - there) + pixels
 
 
@@ -106,9 +108,12 @@ def count(settings: FinetuningSettings) -> Counts | None:
         SettingsError: if no part of it is left to train.
     """
     source = find_model(locate(settings.model))
+    if source.hub and cached_folder(source.hub) is None:
+        return None
     config = json.dumps(changed_config(config_of(source), settings.model_options))
     left_out = _left_out(settings.train_data)
-    lock_image, lock_text = settings.lock_image or left_out == "image", settings.lock_text or left_out == "text"
+    lock_image = settings.lock_image or "image" not in source.towers or left_out == "image"
+    lock_text = settings.lock_text or left_out == "text"
     return _count(config, lock_image, lock_text, settings.train_last_blocks, settings.lora_rank)
 
 
@@ -122,7 +127,7 @@ def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | No
     if lora_rank:
         add_lora(model, lora_rank, towers=[tower for tower in TOWERS if not tower_is_frozen(model, tower)])
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    size = model.visual.image_size
+    size = model.visual.image_size if hasattr(model, "visual") else 0
     height, width = size if isinstance(size, tuple | list) else (size, size)
     return Counts(weights, trainable * FLOAT_BYTES, 3 * height * width)
 

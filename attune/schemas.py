@@ -182,10 +182,10 @@ class EvaluationResult(OfItems, Document):
 
 
 class Artifact(Document):
-    """The exported model, a folder that open_clip opens."""
+    """The exported model, a folder that open_clip opens, or sentence-transformers."""
 
-    files: dict[str, int] = Field(default_factory=dict, description="File name to size in bytes.")
-    checksums: dict[str, str] = Field(default_factory=dict, description="File name to SHA-256.")
+    files: dict[str, int] = Field(default_factory=dict, description="File, by its path in the folder, to size in bytes.")
+    checksums: dict[str, str] = Field(default_factory=dict, description="The same to SHA-256.")
     max_difference: float = Field(
         default=0.0, description="Largest absolute difference of an embedding, reloaded against trained."
     )

@@ -62,7 +62,7 @@ class ModelOptions(BaseModel):
     )
     pooler: Literal["mean", "max", "cls", "last", "gem"] | None = Field(
         default=None,
-        description="What an image model of timm's makes one embedding of its places' by; a CLIP keeps its own.",
+        description="What a text encoder or an image model of timm's makes one embedding of its places' by; a CLIP keeps its own.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations a second time instead of keeping them: less memory, more time."
@@ -94,7 +94,8 @@ class FinetuningSettings(BaseModel):
         min_length=1,
         description="`starter`, `name#weights` (any open_clip pair such as `ViT-B-32#openai`), `name#scratch`, "
         "`name#path/to/checkpoint`, `timm/name.tag` (an image model of timm's), a folder (an Attune artifact or any that "
-        "open_clip or timm opens), or a finished run's name.",
+        "open_clip, timm, sentence-transformers or transformers opens), a text encoder of the Hugging Face hub "
+        "(`bert-base-cased`, `owner/name`), or a finished run's name.",
     )
     model_artifact: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,

@@ -95,7 +95,7 @@ def download_folder(
         transport: the way to the service.
         run: the run, as `Run.reference` says.
         path: of the folder, relative to the run folder.
-        checksums: SHA-256 by the name of each file.
+        checksums: SHA-256 of each file, by its path in the folder.
         to: the folder to write; it is made.
         on_bytes: told how many bytes there are more, piece by piece.
 
@@ -103,12 +103,12 @@ def download_folder(
         RunError: if one arrived with another checksum, or has a name that could lead out of the folder; or if the folder
             holds anything else.
     """
-    strange = [name for name in checksums if not is_name(name)]
+    strange = [name for name in checksums if not all(map(is_name, name.split("/")))]
     if strange:
         raise RunError(f"Run {run!r} names files that cannot be in {path!r} ({', '.join(strange)[:200]}): not downloaded")
     with _alone_in(to):
         there = {name for name, checksum in checksums.items() if _sha256(to / name) == checksum}
-        _refuse_others(to, {*there, *(f".{name}.part" for name in checksums)})
+        _refuse_others(to, {*there, *(_part_of(Path(name)).as_posix() for name in checksums)})
         for name in there:
             on_bytes((to / name).stat().st_size)
         parts = {
@@ -141,7 +141,8 @@ def _fetch(
         on_bytes: told how many bytes there are more; fewer, if what was there is thrown away.
         waits: as for `read_chunks`.
     """
-    part = to.with_name(f".{to.name}.part")
+    part = _part_of(to)
+    part.parent.mkdir(parents=True, exist_ok=True)
     if part.is_symlink():
         part.unlink()  # not ours, and writing to it would write elsewhere
     for _ in range(TRIES):
@@ -171,9 +172,16 @@ def _fetch(
     )
 
 
+def _part_of(path: Path) -> Path:
+    """Where a file is until it is whole: beside its target."""
+    return path.with_name(f".{path.name}.part")
+
+
 def _refuse_others(folder: Path, own: Set[str]) -> None:
     """Passes if the folder holds nothing but `own`: files of another model would be lost, or be taken for this one's."""
-    if others := sorted(entry.name for entry in folder.iterdir() if entry.name not in own):
+    folders = {folder / parent for name in own for parent in Path(name).parents}
+    found = [entry for entry in folder.rglob("*") if entry.is_symlink() or entry not in folders]
+    if others := sorted({name for entry in found if (name := entry.relative_to(folder).as_posix()) not in own}):
         raise RunError(
             f"{str(folder)!r} holds other files ({', '.join(others[:3])}{', ...' * (len(others) > 3)}). Nothing was "
             "written: give a folder that is empty, or not there yet"

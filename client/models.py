@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from attune.figures import MISSING
 from attune.models.catalog import ModelDescription
 from client.text import Text
 
@@ -23,5 +24,7 @@ def models_table(models: Sequence[ModelDescription]) -> Table:
         size = f"{model.parameters / 1e6:,.0f} M" if model.parameters else "?"
         licence = f" ({model.licence})" if model.licence else ""
         names = "\n".join((model.name, *(f"= {alias}" for alias in model.aliases)))
-        table.add_row(Text(names), str(model.dimension), str(model.image_size), size, Text(f"{model.weights}{licence}"))
+        table.add_row(
+            Text(names), str(model.dimension), str(model.image_size or MISSING), size, Text(f"{model.weights}{licence}")
+        )
     return table

@@ -1,4 +1,4 @@
-"""The artifact: a folder that explains itself and that the model's own library opens: open_clip, or timm.
+"""The artifact: a folder that explains itself and that the model's own library opens: open_clip, timm, sentence-transformers.
 
 open_clip_config.json          architecture and preprocessing; lengths of shorter embeddings it was trained for, if any
 open_clip_model.safetensors    weights
@@ -15,6 +15,8 @@ tokenizer = open_clip.get_tokenizer("local-dir:artifact")
 Of timm's models the first two are `config.json` and `model.safetensors`, and there is no tokenizer:
 
 model = timm.create_model("local-dir:artifact", pretrained=True)
+
+A text encoder's has in place of the first two what `attune.models.sentence_folder` says: SentenceTransformer("artifact")
 """
 
 import json
@@ -107,10 +109,10 @@ def largest_difference(one: Clip, other: Clip, pixels: np.ndarray | None, texts:
 
 
 def _manifest(folder: Path, difference: float) -> Artifact:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     artifact = Artifact(
-        files={path.name: path.stat().st_size for path in files},
-        checksums={path.name: sha256(path) for path in files},
+        files={name: path.stat().st_size for name, path in files.items()},
+        checksums={name: sha256(path) for name, path in files.items()},
         max_difference=difference,
     )
     write_text(folder / "manifest.json", artifact.model_dump_json(indent=2, exclude={"id"}) + "\n")

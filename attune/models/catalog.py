@@ -15,7 +15,7 @@ from attune.choices import one_of
 from attune.errors import SettingsError
 
 FILE = Path(__file__).parent / "catalog.json"
-TASKS = ("text-to-image", "image-to-image")
+TASKS = ("text-to-image", "image-to-image", "text-to-text")
 
 ALIASES = {
     "clip-base-en": "ViT-B-32#openai",
@@ -29,6 +29,13 @@ ALIASES = {
     "openai/clip-vit-base-patch16": "ViT-B-16#openai",
     "openai/clip-vit-large-patch14": "ViT-L-14#openai",
     "openai/clip-vit-large-patch14-336": "ViT-L-14-336#openai",
+    "bert-base-en": "bert-base-cased",
+    "bert-base-multi": "bert-base-multilingual-cased",
+    "sbert-base-en": "sentence-transformers/msmarco-distilbert-base-v3",
+    "distiluse-base-multi": "sentence-transformers/distiluse-base-multilingual-cased-v2",
+    "jina-embedding-s-en-v1": "jinaai/jina-embedding-s-en-v1",
+    "jina-embedding-b-en-v1": "jinaai/jina-embedding-b-en-v1",
+    "jina-embedding-l-en-v1": "jinaai/jina-embedding-l-en-v1",
 }
 """Names of Jina Finetuner and of OpenAI on the Hugging Face hub, and what they are here."""
 
@@ -67,9 +74,9 @@ class ModelDescription(NamedTuple):
         name: what `fit(model=...)` takes.
         task: one of `TASKS`.
         dimension: of its embeddings.
-        image_size: side in pixels of the pictures that it takes.
+        image_size: side in pixels of the pictures that it takes; 0 if it takes none.
         context_length: tokens of a text that it reads at most; 0 if it reads none.
-        parameters: of all towers; None where the text tower is fetched from the hub before its size is known.
+        parameters: of all of it; None where a text encoder is fetched from the hub before its size is known.
         weights: where they come from: a repository on the Hugging Face hub, an address, or this package.
         licence: of the weights in this package; empty for others, whose own page says it.
         aliases: other names of it.
@@ -102,6 +109,11 @@ def describe_models(task: str | None = None) -> list[ModelDescription]:
     return [model for model in _catalog() if model.task in wanted]
 
 
+def hub_models() -> dict[str, str]:
+    """Text encoders that are fetched from the Hugging Face hub: repository by name."""
+    return {model.name: model.weights for model in describe_models("text-to-text")}
+
+
 @cache
 def _catalog() -> tuple[ModelDescription, ...]:
     rows: list[dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -110,12 +122,13 @@ def _catalog() -> tuple[ModelDescription, ...]:
 
 
 def _described() -> list[dict[str, Any]]:
-    """The rows of the table, from open_clip, timm, and the model in this package."""
+    """The rows of the table, from open_clip, timm and the model in this package; text encoders' stay as they are written."""
     import open_clip
 
     from attune.models.source import STARTER
 
-    found = [_row("starter", open_clip.get_model_config(f"local-dir:{STARTER}"), "this package", "CC BY-SA 4.0")]
+    found = [row for row in json.loads(FILE.read_text(encoding="utf-8")) if row["task"] == "text-to-text"]
+    found.append(_row("starter", open_clip.get_model_config(f"local-dir:{STARTER}"), "this package", "CC BY-SA 4.0"))
     configs = {architecture: open_clip.get_model_config(architecture) for architecture in open_clip.list_models()}
     for architecture, tag in open_clip.list_pretrained():
         source = open_clip.get_pretrained_cfg(architecture, tag)

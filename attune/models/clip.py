@@ -19,8 +19,12 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 
 from attune.errors import ModelError, SettingsError
 from attune.models.architecture import CONFIG, TEXT_TOWER, read_config
-from attune.models.image_encoder import library_of
+from attune.models.hub import hub_folder
+from attune.models.library import library_of
 from attune.models.options import with_options
+from attune.models.sentence import SentenceEncoder
+from attune.models.sentence_files import load_sentence_folder, save_sentence_folder
+from attune.models.sentence_folder import read_sentence_folder
 from attune.models.source import ModelSource, find_model
 from attune.models.text import encode_text, trim
 from attune.models.timm_folder import read_folder, write_folder
@@ -40,10 +44,11 @@ class Clip:
 
     Attributes:
         name: as the user gave it.
-        model: an open_clip `CLIP` or `CustomTextCLIP`, or an `ImageEncoder`.
+        model: an open_clip `CLIP` or `CustomTextCLIP`; an `ImageEncoder` or a `SentenceEncoder`, which have one tower.
         tokenizer: list of texts in, int64 tensor (texts, context_length) out; None without a text tower.
-        config: open_clip's `model_cfg`, or that of `attune.models.timm_models`; builds the same architecture again.
-        preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode; of timm's models, crop mode.
+        config: open_clip's `model_cfg`, or that of `attune.models.timm_models` or `.sentence`; builds the same again.
+        preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode; of timm's models, crop mode;
+            empty without an image tower.
         matryoshka_dims: lengths at which the first numbers of its embeddings were trained to be embeddings of their own.
         towers: what it embeds.
     """
@@ -117,10 +122,13 @@ class Clip:
         self.model.load_state_dict(load_weights(path))
 
     def save_folder(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Weights, configuration and tokenizer, so that its library opens the folder as `local-dir:FOLDER`."""
+        """Weights, configuration and tokenizer, so that its library opens the folder: open_clip as `local-dir:FOLDER`."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.library == "timm":
             write_folder(folder, self.model, self.config, self.preprocess, self.matryoshka_dims, dtype)
+            return
+        if self.library == "sentence_transformers":
+            save_sentence_folder(folder, self.model, self.tokenizer, self.config, self.matryoshka_dims, dtype)
             return
         self.save_weights(folder / WEIGHTS, dtype)
         config: dict[str, Any] = {"model_cfg": self.config, "preprocess_cfg": self.preprocess}
@@ -162,7 +170,7 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0, options: ModelOptio
     source = find_model(name)
     torch.manual_seed(seed)
     forbid_unpickling()
-    load = _load_timm if source.library == "timm" else _load_open_clip
+    load = _LOADERS[source.library]
     try:
         return load(name, source, device, options)
     except (SettingsError, ModelError):
@@ -218,6 +226,15 @@ def _load_timm(name: str, source: ModelSource, device: str, options: ModelOption
     return Clip(name, model.to(device), None, config, preprocess_of(config, source), dims, source.towers)
 
 
+def _load_sentence_encoder(name: str, source: ModelSource, device: str, options: ModelOptions) -> Clip:
+    folder = source.folder or hub_folder(source.hub, weights=not source.scratch)
+    model, tokenizer, config, dims = load_sentence_folder(folder, source.scratch, options)
+    return Clip(name, model.to(device), tokenizer, config, {}, dims, source.towers)
+
+
+_LOADERS = {"open_clip": _load_open_clip, "sentence_transformers": _load_sentence_encoder, "timm": _load_timm}
+
+
 def load_folder(folder: Path, device: str = "cpu") -> Clip:
     """Loads an exported model."""
     return load_clip(str(folder), device)
@@ -245,6 +262,8 @@ def config_of(source: ModelSource) -> dict[str, Any]:
     """
     if source.library == "timm":
         return timm_config_of(source)
+    if source.library == "sentence_transformers":
+        return read_sentence_folder(source.folder or hub_folder(source.hub, weights=False)).config
     config: dict[str, Any] = open_clip.get_model_config(source.open_clip_name)
     pretrained = open_clip.get_pretrained_cfg(source.architecture, source.weights) if source.architecture else {}
     if pretrained.get("quick_gelu"):

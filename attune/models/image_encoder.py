@@ -22,11 +22,6 @@ GEM_POWER = 3.0
 GEM_LEAST = 1e-6
 
 
-def library_of(config: Mapping[str, Any]) -> str:
-    """The library that builds a model of this configuration: `timm`, or `open_clip`, whose own says nothing of it."""
-    return str(config.get("library", "open_clip"))
-
-
 class ImageEncoder(nn.Module):
     """A timm model with what training asks of a CLIP: `encode_image`, `visual` and `logit_scale`.
 

@@ -17,15 +17,13 @@ from torch import Tensor, nn
 
 from attune.errors import SettingsError
 from attune.models import timm_models
-from attune.models.image_encoder import library_of
+from attune.models.library import library_of
+from attune.models.sentence import ROBERTA, changed_sentence, check_sentence
 from attune.models.shell import build, shell
 from attune.settings import ModelOptions
 
 RESNET_STRIDE = 32
 """Pixels of a picture to each place of a ResNet's last feature map."""
-
-ROBERTA = ("roberta", "xlm-roberta", "camembert")
-"""Kinds of text towers whose first places stand for padding."""
 
 State = dict[str, Tensor]
 
@@ -34,11 +32,13 @@ def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, A
     """The `model_cfg` of the model that the options ask for; of none, an equal one.
 
     Args:
-        config: open_clip's `model_cfg` of the model as it comes.
+        config: open_clip's `model_cfg` of the model as it comes, or what `attune.models.sentence` has.
         options: of the run.
     """
     if library_of(config) == "timm":
         return timm_models.changed_config(config, options)
+    if library_of(config) == "sentence_transformers":
+        return changed_sentence(config, options)
     changed = {**config, "vision_cfg": dict(config["vision_cfg"]), "text_cfg": dict(config["text_cfg"])}
     size, length = options.image_size, options.context_length
     if size is not None and size != _side(config):
@@ -59,16 +59,14 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
     """Passes if a model can have the options, as far as its configuration tells: nothing is loaded.
 
     Args:
-        config: open_clip's `model_cfg` of the model as it comes.
+        config: open_clip's `model_cfg` of the model as it comes, or what `attune.models.sentence` has.
         options: of the run.
 
     Raises:
         SettingsError: with what cannot be, the reason, and what to choose.
     """
-    if library_of(config) == "timm":
-        timm_models.check_options(config, options)
-    else:
-        _check_clip(config, options)
+    check = {"open_clip": _check_clip, "sentence_transformers": check_sentence, "timm": timm_models.check_options}
+    check[library_of(config)](config, options)
     whole = changed_config(config, options)["embed_dim"]
     if too_long := [dim for dim in options.matryoshka_dims if dim >= whole]:
         raise SettingsError(
@@ -80,8 +78,8 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
 def _check_clip(config: dict[str, Any], options: ModelOptions) -> None:
     if options.pooler is not None:
         raise SettingsError(
-            f"model_options.pooler = {options.pooler!r}: it is for models of one tower, as timm's; a CLIP keeps the pooling "
-            "that its towers were trained with. Leave it out"
+            f"model_options.pooler = {options.pooler!r} is for models of one tower, text encoders and timm's: a CLIP keeps "
+            "the pooling that its towers were trained with. Leave it out"
         )
     changed = changed_config(config, options)
     if options.image_size is not None and options.image_size != _side(config):

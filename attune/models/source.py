@@ -1,16 +1,20 @@
 """Where a model comes from, by the name a user gives it.
 
 starter                      the small CLIP in this package
-path/to/folder               an Attune artifact, or any folder open_clip or timm opens (`local-dir:`)
+path/to/folder               an Attune artifact, or any folder that open_clip or timm (`local-dir:`), sentence-transformers or
+                             transformers (text encoders) opens
 ViT-B-32#openai              an open_clip model and its pre-trained weights, fetched from the hub and cached
 ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
 ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
 timm/resnet50.a1_in1k        an image model of timm's; `#scratch` and `#path/to/checkpoint` as above
+bert-base-cased              a text encoder of the catalogue, fetched from the Hugging Face hub and cached
+owner/name                   any other text encoder of the hub
 clip-base-en                 names of Jina Finetuner and others, see `attune.models.catalog.ALIASES`
 """
 
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,18 +23,16 @@ import open_clip
 
 from attune.errors import ModelError
 from attune.models.architecture import CONFIG, read_config
-from attune.models.catalog import ALIASES
+from attune.models.catalog import ALIASES, hub_models
+from attune.models.library import TOWERS, Library
+from attune.models.sentence_folder import is_sentence_folder, read_sentence_folder
 from attune.models.timm_folder import is_timm_folder, read_folder
 from attune.models.timm_names import PREFIX, check_timm_name
 from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
 
-
-Library = Literal["open_clip", "timm"]
-
-TOWERS: dict[Library, tuple[Literal["image", "text"], ...]] = {"open_clip": ("image", "text"), "timm": ("image",)}
-"""What the models of each library embed."""
+_ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class ModelSource:
         weights: open_clip tag or path of a checkpoint; empty for the folder's or the name's own weights or for scratch.
         scratch: whether to start from random weights.
         library: that it is of.
+        hub: its repository on the Hugging Face hub, which it is fetched from as a folder; empty for all others.
     """
 
     architecture: str = ""
@@ -50,6 +53,7 @@ class ModelSource:
     weights: str = ""
     scratch: bool = False
     library: Library = "open_clip"
+    hub: str = ""
 
     @property
     def towers(self) -> tuple[Literal["image", "text"], ...]:
@@ -77,21 +81,26 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
     weights = weights or tag
     folder = STARTER if base == "starter" else local_path(base, roots)
     hint = "" if roots is None else _ROOTS
-    is_timm = folder is not None and not (folder / CONFIG).is_file() and is_timm_folder(folder)
-    if folder and (is_timm or (folder / CONFIG).is_file()):
-        if folder != STARTER and roots is not None and not all(is_below(path, roots) for path in folder.iterdir()):
+    library = _library_of_folder(folder) if folder else None
+    if folder and library:
+        if folder != STARTER and roots is not None and not all(is_below(path, roots) for path in folder.rglob("*")):
             raise ModelError(f"The folder {base!r} has links that lead out of it. Copy the files themselves")
-        (read_folder if is_timm else read_config)(folder)
+        _READ[library](folder)
         if weights not in ("", "scratch"):
             raise ModelError(f"{name!r}: a folder holds its own weights. Write {base!r}, or {base + '#scratch'!r}")
-        library: Library = "timm" if is_timm else "open_clip"
         return ModelSource(folder=folder.resolve(), scratch=weights == "scratch", library=library)
     if folder and folder.is_dir():
-        raise ModelError(f"The folder {base!r} has no open_clip_config.json, so its architecture is not known. {_LOCAL}")
+        raise ModelError(
+            f"The folder {base!r} has no open_clip_config.json, modules.json or config.json, so its architecture is not "
+            f"known. {_LOCAL}"
+        )
     if base.startswith(PREFIX):
         return _timm_model(base.removeprefix(PREFIX), weights, roots, hint)
     architecture = base.replace("/", "-")
     if architecture not in open_clip.list_models():
+        repository = hub_models().get(base) or (base if roots is None and _ON_HUB.fullmatch(base) else "")
+        if repository and weights in ("", "scratch"):
+            return ModelSource(scratch=weights == "scratch", library="sentence_transformers", hub=repository)
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(f"There is no model named {base[:200]!r}.{meant} {_LOCAL}{hint}")
@@ -108,6 +117,22 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
     return ModelSource(architecture, weights=str(file or weights))
 
 
+def _library_of_folder(folder: Path) -> Library | None:
+    """The library that wrote a folder; None if none did."""
+    if (folder / CONFIG).is_file():
+        return "open_clip"
+    if is_timm_folder(folder):
+        return "timm"
+    return "sentence_transformers" if is_sentence_folder(folder) else None
+
+
+_READ: dict[Library, Callable[[Path], object]] = {
+    "open_clip": read_config,
+    "sentence_transformers": read_sentence_folder,
+    "timm": read_folder,
+}
+
+
 def _timm_model(name: str, weights: str, roots: Sequence[Path] | None, hint: str) -> ModelSource:
     scratch = weights == "scratch"
     file = local_path(weights, roots) if weights and not scratch else None
@@ -117,6 +142,7 @@ def _timm_model(name: str, weights: str, roots: Sequence[Path] | None, hint: str
 
 _ROOTS = ". Of local paths only those below ATTUNE_MODEL_ROOTS count, which the service's operator sets"
 _LOCAL = (
-    "Known: `starter`; any open_clip model as `ViT-B-32#openai`; a folder with open_clip_config.json, or as timm writes it; "
-    "`ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`; image models of timm as `timm/resnet50.a1_in1k`"
+    "Known: `starter`; any open_clip model as `ViT-B-32#openai`; image models of timm as `timm/resnet50.a1_in1k`; a text encoder "
+    "of the Hugging Face hub as `owner/name`; a folder of open_clip, timm, sentence-transformers or transformers; "
+    "`ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`"
 )

@@ -9,6 +9,8 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attune.models.sentence import SentenceEncoder
+
 BUCKETS = 4
 """Parts of a batch that are encoded apart. Each takes its time to set up: more parts save little."""
 
@@ -21,19 +23,18 @@ def trim(tokens: Tensor, model: nn.Module) -> Tensor:
 
     In a causal tower a token sees none of those after it, and the embedding is read off the end-of-text token: what
     follows it changes neither the embedding nor a gradient. Captions seldom take half of CLIP's 77 tokens. A tower that
-    looks both ways (SigLIP), pools elsewhere (CoCa's class token) or is not open_clip's own is given all of them.
+    looks both ways (SigLIP), pools elsewhere (CoCa's class token) or is one of Hugging Face in a CLIP is given all of them.
+    A `SentenceEncoder` leaves padding out by itself.
 
     Args:
         tokens: int64 (texts, context_length), best while still on the processor: on an accelerator, this waits for it.
-        model: an open_clip model.
+        model: an open_clip model or a `SentenceEncoder`.
 
     Returns:
         A view of `tokens`, (texts, length).
     """
-    tower = _causal_tower(model)
-    if tower is None or not tokens.numel():
-        return tokens
-    return tokens[:, : int(_lengths(tokens, tower).max())]
+    lengths = _lengths(tokens, model)
+    return tokens if lengths is None else tokens[:, : int(lengths.max())]
 
 
 def encode_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
@@ -41,11 +42,10 @@ def encode_by_length(model: nn.Module, tokens: Tensor) -> Tensor:
 
     On an accelerator it waits for the tokens' lengths, and many small matrices leave it idle: it is for processors.
     """
-    tower = _causal_tower(model)
+    lengths = _lengths(tokens, model)
     parts = min(BUCKETS, len(tokens) // BUCKET_ROWS)
-    if tower is None or parts < 2:
+    if lengths is None or parts < 2:
         return encode_text(model, tokens)
-    lengths = _lengths(tokens, tower)
     order = lengths.argsort(stable=True)
     found = [encode_text(model, tokens[rows, : lengths[rows[-1]]]) for rows in order.tensor_split(parts)]
     return torch.cat(found)[order.argsort()]
@@ -58,7 +58,7 @@ def encode_text(model: nn.Module, tokens: Tensor, normalize: bool = True) -> Ten
     threads at once on the same model.
 
     Args:
-        model: an open_clip model.
+        model: an open_clip model or a `SentenceEncoder`.
         tokens: int64 (texts, context_length), or shorter, from `trim`.
         normalize: scale to unit length.
 
@@ -96,8 +96,15 @@ class _TextEncoder(nn.Module):
         return encoded
 
 
-def _lengths(tokens: Tensor, tower: Any) -> Tensor:
-    """Tokens of each caption up to the one that its embedding is read off: int64 (texts,)."""
+def _lengths(tokens: Tensor, model: nn.Module) -> Tensor | None:
+    """Tokens of each caption that its embedding depends on, int64 (texts,); None if it is all of them, or there are none."""
+    if not tokens.numel():
+        return None
+    if isinstance(model, SentenceEncoder):
+        return model.lengths(tokens)
+    tower = _causal_tower(model)
+    if tower is None:
+        return None
     pool_type, eos_id = _pooling(tower)
     # The same position that open_clip pools at, the first of them if there are several, also in a cut caption.
     return (tokens if pool_type == "argmax" else (tokens == eos_id).int()).argmax(dim=-1) + 1

@@ -11,7 +11,8 @@ from timm.models import get_pretrained_cfg as get_timm_cfg
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
 from attune.kinds import IMAGE, MATCH, TEXT
-from attune.models.image_encoder import library_of
+from attune.models.catalog import ALIASES, hub_models
+from attune.models.library import Library, library_of
 from attune.models.timm_names import PREFIX
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
@@ -26,13 +27,15 @@ def model_card(run: FinetuningRun, config: Mapping[str, Any] | None = None) -> s
         run: that made or evaluated it.
         config: of the model, `attune.models.clip.Clip.config`; without it, open_clip opens it.
     """
-    library = library_of(config or {})
+    config = config or {}
+    library = library_of(config)
+    gem = library if config.get("pooler") == "gem" else None
     parts = [
         f"---\n{_front_matter(run, library)}\n---\n\n# {run.name}",
         _introduction(run),
-        _LOADING[library],
-        _TEXT_TOWER if config and config.get("text_cfg", {}).get("hf_model_name") else "",
-        _GEM if config and config.get("pooler") == "gem" else "",
+        _LOADING[library] if gem != "sentence_transformers" else _LOADING_OF_GEM,
+        _TEXT_TOWER if config.get("text_cfg", {}).get("hf_model_name") else "",
+        _GEM if gem == "timm" else "",
         _shorter(run),
         _figures(run),
         _training(run) if run.training.device else "",
@@ -53,6 +56,10 @@ preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(mo
 ```
 
 `model(preprocess(picture)[None])` is a picture's embedding, before it is scaled to unit length.""",
+    "sentence_transformers": """```python
+from sentence_transformers import SentenceTransformer
+embeddings = SentenceTransformer("PATH_OF_THIS_FOLDER").encode(["a text"])
+```""",
 }
 
 _TEXT_TOWER = """open_clip asks the Hugging Face hub what the text tower is. Without a network, tell it:
@@ -70,6 +77,13 @@ _GEM = """It pools by the generalised mean (GeM), which timm has not. Attune put
 from attune.models.image_encoder import pool_by_generalised_mean
 pool_by_generalised_mean(model)
 ```"""
+
+_LOADING_OF_GEM = """```python
+from attune.models.clip import load_clip
+embeddings = load_clip("PATH_OF_THIS_FOLDER").encode_texts(["a text"])
+```
+
+Its pool is a generalised mean (GeM), which sentence-transformers does not have: it refuses the folder."""
 
 
 def _shorter(run: FinetuningRun) -> str:
@@ -122,7 +136,7 @@ _TASKS = {
 """What is measured, and what the model is for, by the kind of data, in the hub's words."""
 
 
-def _front_matter(run: FinetuningRun, library: str) -> str:
+def _front_matter(run: FinetuningRun, library: Library) -> str:
     """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
     data = _data_name(run.settings)
     retrieval, pipeline = _TASKS[run.evaluation.kind]
@@ -138,9 +152,9 @@ def _front_matter(run: FinetuningRun, library: str) -> str:
         if row.after is not None
     ]
     front = ModelCardData(
-        library_name=library,
+        library_name=library.replace("sentence_", "sentence-"),
         pipeline_tag=pipeline,
-        tags=["clip" if library == "open_clip" else library, "attune"],
+        tags=["clip" if library == "open_clip" else library.replace("sentence_", "sentence-"), "attune"],
         base_model=_base_model(str(run.settings.get("model", ""))),
         model_name=run.name,
         eval_results=results or None,
@@ -154,6 +168,9 @@ def _base_model(name: str) -> str | None:
         known = get_timm_cfg(name.removeprefix(PREFIX)) if "#" not in name else None
         return getattr(known, "hf_hub_id", None)
     architecture, _, weights = name.partition("#")
+    repository = hub_models().get(ALIASES.get(architecture, architecture))
+    if repository:
+        return None if weights == "scratch" else repository
     known = get_pretrained_cfg(architecture.replace("/", "-"), weights)
     return str(known.get("hf_hub", "")).strip("/") or None
 

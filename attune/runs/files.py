@@ -38,8 +38,9 @@ def read_chunk(chunk: FileChunk) -> FileChunk:
 
 def _checksum(folder: RunFolder, path: Path, status: os.stat_result) -> str:
     """Of a large file. Those of the artifact are known; any other takes seconds, so it is read once for all pieces."""
-    known = folder.load().artifact.checksums if path.parent == folder.artifact else {}
-    return known.get(path.name) or _sha256(path, status.st_ino, status.st_mtime_ns, status.st_size)
+    own = path.is_relative_to(folder.artifact)
+    known = folder.load().artifact.checksums.get(path.relative_to(folder.artifact).as_posix()) if own else None
+    return known or _sha256(path, status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 @lru_cache(maxsize=1000)

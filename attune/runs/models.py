@@ -29,17 +29,22 @@ def locate(model: str) -> str:
     Raises:
         ModelError: if there is no such model, and no run of that name with one.
     """
+    unknown: ModelError | None = None
     try:
-        find_model(model, request_roots())
-        return model
+        # Of the hub's there may be one of any name with a slash, so a run of that name comes first.
+        if not (find_model(model, request_roots()).hub and "/" in model):
+            return model
     except ModelError as error:
-        try:
-            folder = RunFolder.open(model)
-        except RunNotFound:
-            raise ModelError(f"{error}{_finished_runs(model)}") from None
-        if not folder.artifact.is_dir():
-            raise ModelError(_without_model(folder)) from None
-        return str(folder.artifact)
+        unknown = error
+    try:
+        folder = RunFolder.open(model)
+    except RunNotFound:
+        if unknown is None:
+            return model
+        raise ModelError(f"{unknown}{_finished_runs(model)}") from None
+    if not folder.artifact.is_dir():
+        raise ModelError(_without_model(folder))
+    return str(folder.artifact)
 
 
 def load_named(model: str, device: str = "cpu", seed: int = 0, options: ModelOptions | None = None) -> Clip:

@@ -140,6 +140,8 @@ def _check_dim(clip: Clip, dim: int) -> int:
 def _prepare(encoder: SearchEncoder, document: SearchDocument) -> np.ndarray | str | None:
     """Pixels of a document with a picture; None if its text is to be embedded; else what is wrong with it."""
     if document.image:
+        if "image" not in encoder.clip.towers:
+            return "it has a picture, but the model embeds texts alone. Send its text alone, or search with a CLIP"
         if encoder.towers == "text":
             return "it has a picture, but the Encoder was started with towers: text. Start it with both or image"
         try:

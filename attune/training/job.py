@@ -130,7 +130,8 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     precision = choose_precision(settings.precision, device)
     log(f"loading model {settings.model} on {device}, {precision}")
     clip = load_named(settings.model, device, settings.seed, settings.model_options)
-    clip.model.visual.to(memory_format=torch.channels_last)
+    if "image" in clip.towers:
+        clip.model.visual.to(memory_format=torch.channels_last)
     choose_trainable(clip.model, settings.lock_image, settings.lock_text, settings.train_last_blocks)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     cache = pixels_of(clip, parts.train)

@@ -26,7 +26,7 @@ class Towers:
         self.augmentation = augmentation
         self.precision = precision
         wrap: Callable[..., Callable[..., Tensor]] = torch.compile if compiled else lambda function: function
-        self._image = wrap(clip.model.encode_image)
+        self._image = wrap(clip.model.encode_image) if "image" in clip.towers else None
         # A compiled tower is compiled for every new shape.
         encode = encode_by_length if clip.device.type == "cpu" and not compiled else encode_text
         self._text = wrap(lambda tokens: encode(clip.model, tokens))
@@ -38,6 +38,7 @@ class Towers:
         """
         if images.ndim == 2:
             return self.encode_texts(images)
+        assert self._image is not None  # data of pictures is refused without it
         changed = self.clip.normalise(augment(images, self.augmentation))
         with self._autocast():
             # Convolutions are up to twice as fast in this order of memory.

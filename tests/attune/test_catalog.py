@@ -10,7 +10,7 @@ from attune.models.shell import shell
 from attune.models.source import find_model
 
 MODELS = {model.name: model for model in describe_models()}
-CLIPS = {model.name: model for model in describe_models("text-to-image")}
+CLIPS, ENCODERS = ({model.name: model for model in describe_models(task)} for task in ("text-to-image", "text-to-text"))
 
 
 def test_it_has_each_model_of_open_clip_and_our_own_and_some_of_timms() -> None:
@@ -71,7 +71,7 @@ def test_the_starter_is_described_as_it_is() -> None:
 def test_other_names_mean_the_same(alias: str, name: str) -> None:
     assert find_model(alias) == find_model(name)
     assert find_model(f"{alias}#scratch") == find_model(f"{name.partition('#')[0]}#scratch")
-    assert alias in MODELS[name].aliases
+    assert alias in (MODELS | ENCODERS)[name].aliases
 
 
 def test_an_alias_with_other_weights_says_which_there_are() -> None:
@@ -79,6 +79,19 @@ def test_an_alias_with_other_weights_says_which_there_are() -> None:
         find_model("clip-base-en#nonsense")
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_text_encoder_is_on_the_hub(name: str) -> None:
+    model, source = ENCODERS[name], find_model(name)
+
+    assert (source.library, source.towers) == ("sentence_transformers", ("text",))
+    assert source.hub == model.weights
+    assert model.weights.endswith(name)
+    assert (model.image_size, model.context_length > 100, model.dimension > 100) == (0, True, True)
+
+
 def test_a_task_that_is_none() -> None:
-    with pytest.raises(SettingsError, match="task = 'text-to-video' is not known.* Use one of: text-to-image"):
-        describe_models("text-to-video")
+    assert {*describe_models()} == {model for task in TASKS for model in describe_models(task)}
+    with pytest.raises(
+        SettingsError, match="task = 'text-to-tex' is not known.*did you mean 'text-to-text'.* Use one of: text-to-image"
+    ):
+        describe_models("text-to-tex")

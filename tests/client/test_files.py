@@ -51,6 +51,7 @@ def make_run(home: Path, contents: dict[str, bytes], **checksums: str) -> str:
     folder = home / "runs" / "default" / name
     (folder / "artifact").mkdir(parents=True)
     for file, content in contents.items():
+        (folder / "artifact" / file).parent.mkdir(exist_ok=True)
         (folder / "artifact" / file).write_bytes(content)
     run = FinetuningRun(name=name, state="FINISHED", created_at="2026-01-01T00:00:00+00:00", settings={"train_data": "x"})
     run.artifact = Artifact(
@@ -170,13 +171,50 @@ def test_a_link_in_the_place_of_a_part_is_not_followed(attune: AttuneClient, fin
     assert is_whole(tmp_path / "model", run)
 
 
-@pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", ""])
+@pytest.mark.parametrize("name", ["../escape", "a/../../escape", "/a", "a//b", "a/.hidden", ".hidden", ""])
 def test_a_file_name_that_leads_elsewhere_is_refused(attune: AttuneClient, tmp_path: Path, home: Path, name: str) -> None:
     run = make_run(home, {}, **{name: "0" * 64})
 
     with pytest.raises(RunError, match="not downloaded"):
         attune.get_run(run).save_artifact(tmp_path / "model", progress=False)
     assert not (tmp_path / "model").exists()
+
+
+def test_files_in_folders_arrive_in_folders_and_go_on_as_others_do(attune: AttuneClient, tmp_path: Path, home: Path) -> None:
+    content = os.urandom(CHUNK_BYTES + 10)
+    run, transport = run_over(attune, make_run(home, {"config.json": b"{}", "2_Dense/model.safetensors": content}))
+    (tmp_path / "2_Dense").mkdir()
+    (tmp_path / "2_Dense" / ".model.safetensors.part").write_bytes(content[:CHUNK_BYTES])
+
+    run.save_artifact(tmp_path, progress=False)
+    run.save_artifact(tmp_path, progress=False)
+
+    assert transport.received == 10 + len("{}")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        *("2_Dense", "2_Dense/model.safetensors", "config.json")
+    ]
+    assert (tmp_path / "2_Dense" / "model.safetensors").read_bytes() == content
+
+
+@pytest.mark.parametrize("there", ["2_Dense/notes.txt", "2_Dense/inner"])
+def test_other_files_in_a_folder_of_it_are_left_as_they_are(
+    attune: AttuneClient, tmp_path: Path, home: Path, there: str
+) -> None:
+    (tmp_path / there).mkdir(parents=True)
+    run, transport = run_over(attune, make_run(home, {"2_Dense/model.safetensors": b"weights"}))
+    with pytest.raises(RunError, match=rf"holds other files \({there}\)"):
+        run.save_artifact(tmp_path, progress=False)
+    assert transport.received == 0
+
+
+def test_a_link_in_the_place_of_a_folder_is_not_followed(attune: AttuneClient, tmp_path: Path, home: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "2_Dense").symlink_to(tmp_path / "mine")
+    run, _ = run_over(attune, make_run(home, {"2_Dense/model.safetensors": b"weights"}))
+    with pytest.raises(RunError, match=r"holds other files \(2_Dense\)"):
+        run.save_artifact(tmp_path / "model", progress=False)
+    assert not list((tmp_path / "mine").iterdir())
 
 
 def test_a_single_file_goes_on_too(attune: AttuneClient, finished: str, tmp_path: Path, home: Path) -> None:

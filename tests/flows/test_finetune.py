@@ -32,6 +32,7 @@ from client.__main__ import compare
 from client.run import Run
 from flows.background import Service
 from tests.attune.matches import drawings
+from tests.attune.sentences import save_sentence
 from tests.attune.texts import questions
 
 SETTINGS = {"epochs": 2, "batch_size": 16, "learning_rate": 3e-4}
@@ -344,15 +345,17 @@ def _metrics(port: int) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clip", "text-encoder"])
 def test_pairs_of_texts_go_from_a_csv_to_an_artifact(
-    service: Service, home: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    service: Service, home: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
+    model = tiny_model if kind == "clip" else save_sentence(tmp_path / "bert")
     lines = [f"{example.text},{text}" for example in questions(40) for text in example.captions[:1]]
     path = tmp_path / "pairs.csv"  # no header, as Finetuner's users have them
     path.write_text("\n".join(lines) + "\n")
 
     settings = {"epochs": 1, "batch_size": 8, "devices": "cpu", "eval_split": 0.2, "check_pairs": False}
-    run = AttuneClient(service.grpc).fit(f"{tiny_model}#scratch", path, run_name="texts", wait=True, **settings)
+    run = AttuneClient(service.grpc).fit(f"{model}#scratch", path, run_name=f"texts-of-{kind}", wait=True, **settings)
 
     evaluation = run.document.evaluation
     assert (evaluation.images, evaluation.texts, evaluation.captions) == (0, 8, 8)

@@ -1,0 +1,21 @@
+"""The libraries that models are of."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from attune.kinds import Tower
+
+Library = Literal["open_clip", "sentence_transformers", "timm"]
+
+TOWERS: dict[Library, tuple[Tower, ...]] = {
+    "open_clip": ("image", "text"),
+    "sentence_transformers": ("text",),
+    "timm": ("image",),
+}
+"""What the models of each embed."""
+
+
+def library_of(config: Mapping[str, Any]) -> Library:
+    """The one that builds a model of this configuration; open_clip's own says nothing of it."""
+    found: Library = config.get("library", "open_clip")
+    return found
