@@ -62,7 +62,7 @@ class ModelOptions(BaseModel):
     )
     pooler: Literal["mean", "max", "cls", "last", "gem"] | None = Field(
         default=None,
-        description="What a text encoder or an image model of timm's makes one embedding of its places' by; a CLIP keeps its own.",
+        description="How a text encoder or an image model of timm's makes one embedding of many; a CLIP keeps its own way.",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations a second time instead of keeping them: less memory, more time."

@@ -99,7 +99,8 @@ def _check_towers(model: str, kind: Kind) -> None:
     if {kind.tower, kind.caption_tower} - {*towers}:
         raise SettingsError(
             f"model = {model!r} embeds {' and '.join(towers)}s alone, and the data holds {kind.items} with {kind.captions}. "
-            "Choose a CLIP for pictures with captions (`client models --task text-to-image`), or push pairs of what it embeds"
+            "Choose a CLIP for pictures with captions (`client models --task text-to-image`), or push pairs of what it "
+            "embeds"
         )
 
 

@@ -1,4 +1,4 @@
-"""The artifact: a folder that explains itself and that the model's own library opens: open_clip, timm, sentence-transformers.
+"""The artifact: a folder that explains itself and that its own library opens: open_clip, timm, sentence-transformers.
 
 open_clip_config.json          architecture and preprocessing; lengths of shorter embeddings it was trained for, if any
 open_clip_model.safetensors    weights

@@ -22,7 +22,6 @@ from attune.models.architecture import CONFIG, TEXT_TOWER, read_config
 from attune.models.hub import hub_folder
 from attune.models.library import library_of
 from attune.models.options import with_options
-from attune.models.sentence import SentenceEncoder
 from attune.models.sentence_files import load_sentence_folder, save_sentence_folder
 from attune.models.sentence_folder import read_sentence_folder
 from attune.models.source import ModelSource, find_model

@@ -1,6 +1,5 @@
 """timm's image models as encoders: an image tower, a temperature, and no text tower."""
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 

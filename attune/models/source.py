@@ -1,8 +1,8 @@
 """Where a model comes from, by the name a user gives it.
 
 starter                      the small CLIP in this package
-path/to/folder               an Attune artifact, or any folder that open_clip or timm (`local-dir:`), sentence-transformers or
-                             transformers (text encoders) opens
+path/to/folder               an Attune artifact, or any folder that open_clip or timm (`local-dir:`) or, of text encoders,
+                             sentence-transformers or transformers opens
 ViT-B-32#openai              an open_clip model and its pre-trained weights, fetched from the hub and cached
 ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
 ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
@@ -142,7 +142,7 @@ def _timm_model(name: str, weights: str, roots: Sequence[Path] | None, hint: str
 
 _ROOTS = ". Of local paths only those below ATTUNE_MODEL_ROOTS count, which the service's operator sets"
 _LOCAL = (
-    "Known: `starter`; any open_clip model as `ViT-B-32#openai`; image models of timm as `timm/resnet50.a1_in1k`; a text encoder "
-    "of the Hugging Face hub as `owner/name`; a folder of open_clip, timm, sentence-transformers or transformers; "
+    "Known: `starter`; any open_clip model as `ViT-B-32#openai`; image models of timm as `timm/resnet50.a1_in1k`; text "
+    "encoders of the Hugging Face hub as `owner/name`; a folder of open_clip, timm, sentence-transformers or transformers; "
     "`ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`"
 )

@@ -198,7 +198,7 @@ def test_what_an_encoder_cannot_have_is_refused(folder: Path, options: dict[str,
 
 
 def test_a_clip_has_no_other_pool() -> None:
-    with pytest.raises(SettingsError, match="pooler = 'gem' is for text encoders"):
+    with pytest.raises(SettingsError, match="pooler = 'gem' is for models of one tower"):
         check_options(config_of(find_model("starter")), ModelOptions(pooler="gem"))
 
 

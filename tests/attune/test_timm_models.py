@@ -378,11 +378,6 @@ def test_what_a_model_cannot_be_is_refused(name: str, options: dict[str, Any], s
         check_options(config_of(find_model(f"timm/{name}#scratch")), ModelOptions(**options))
 
 
-def test_a_clip_keeps_its_pooling(tiny_vit: Path) -> None:
-    with pytest.raises(SettingsError, match="pooler = 'mean': it is for models of one tower"):
-        load_clip(str(tiny_vit), options=ModelOptions(pooler="mean"))
-
-
 def test_it_embeds_no_texts(folder_of: Callable[[str], Path]) -> None:
     with pytest.raises(ModelError, match="it has no text tower"):
         load_clip(str(folder_of("test_vit"))).encode_texts(["a cat"])
