@@ -29,13 +29,12 @@ def model_card(run: FinetuningRun, config: Mapping[str, Any] | None = None) -> s
     """
     config = config or {}
     library = library_of(config)
-    gem = library if config.get("pooler") == "gem" else None
+    gem = config.get("pooler") == "gem"
     parts = [
-        f"---\n{_front_matter(run, library)}\n---\n\n# {run.name}",
+        f"---\n{_front_matter(run, library, whole=not gem)}\n---\n\n# {run.name}",
         _introduction(run),
-        _LOADING[library] if gem != "sentence_transformers" else _LOADING_OF_GEM,
+        _LOADING_OF_GEM[library] if gem else _LOADING[library],
         _TEXT_TOWER if config.get("text_cfg", {}).get("hf_model_name") else "",
-        _GEM if gem == "timm" else "",
         _shorter(run),
         _figures(run),
         _training(run) if run.training.device else "",
@@ -71,19 +70,22 @@ text |= {"hf_model_name": "PATH_OF_THIS_FOLDER/text_tower_config.json", "hf_mode
 model = open_clip.create_model("local-dir:PATH_OF_THIS_FOLDER", text_cfg=text)
 ```"""
 
-_GEM = """It pools by the generalised mean (GeM), which timm has not. Attune puts it in:
+_LOADING_OF_GEM = {
+    "timm": f"""{_LOADING["timm"]}
+
+It pools by the generalised mean (GeM), which timm has not. Attune puts it in:
 
 ```python
 from attune.models.image_encoder import pool_by_generalised_mean
 pool_by_generalised_mean(model)
-```"""
-
-_LOADING_OF_GEM = """```python
+```""",
+    "sentence_transformers": """```python
 from attune.models.clip import load_clip
 embeddings = load_clip("PATH_OF_THIS_FOLDER").encode_texts(["a text"])
 ```
 
-Its pool is a generalised mean (GeM), which sentence-transformers does not have: it refuses the folder."""
+It pools by the generalised mean (GeM), which sentence-transformers does not have: it refuses the folder.""",
+}
 
 
 def _shorter(run: FinetuningRun) -> str:
@@ -136,8 +138,15 @@ _TASKS = {
 """What is measured, and what the model is for, by the kind of data, in the hub's words."""
 
 
-def _front_matter(run: FinetuningRun, library: Library) -> str:
-    """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name."""
+def _front_matter(run: FinetuningRun, library: Library, whole: bool) -> str:
+    """YAML. A license is nobody's to guess, and a base model is named only where the hub has it under a name.
+
+    Args:
+        run: that made or evaluated the model.
+        library: the model's.
+        whole: whether the library opens it as it is.
+    """
+    name = library.replace("_transformers", "-transformers")
     data = _data_name(run.settings)
     retrieval, pipeline = _TASKS[run.evaluation.kind]
     results = [
@@ -152,9 +161,9 @@ def _front_matter(run: FinetuningRun, library: Library) -> str:
         if row.after is not None
     ]
     front = ModelCardData(
-        library_name=library.replace("sentence_", "sentence-"),
+        library_name=name if whole else None,
         pipeline_tag=pipeline,
-        tags=["clip" if library == "open_clip" else library.replace("sentence_", "sentence-"), "attune"],
+        tags=["clip" if library == "open_clip" else name, "attune"],
         base_model=_base_model(str(run.settings.get("model", ""))),
         model_name=run.name,
         eval_results=results or None,
