@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve format lint type test test-slow chaos bench k8s starter
+.PHONY: help install demo recipes serve format lint type test test-slow chaos bench k8s starter
 
 help:
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ $(READY): requirements.txt requirements-mlflow-server.txt pyproject.toml
 
 demo: $(READY) ## fine-tune a small model on emoji pictures, show before and after, search
 	@$(BIN)/python -m examples.demo
+
+recipes: $(READY) ## a task each, on real data: pairs of texts, pairs of pictures, many languages (see examples/README.md)
+	@$(BIN)/python -m examples.recipes
 
 serve: $(READY) ## the fine-tuning service on ports 51000 (gRPC) and 52000 (HTTP)
 	@$(BIN)/python -m flows.serve flows/finetune.yml
