@@ -15,6 +15,8 @@ from attune.names import check_name
 _KS = (1, 5, 10)  # as in `attune.metrics`, which takes numpy to load
 MONITORS: dict[str, Literal["min", "max"]] = {
     "mean_recall": "max",
+    "spearman": "max",
+    "pearson": "max",
     "val_loss": "min",
     "train_loss": "min",
     **{f"{direction}_recall@{k}": "max" for direction in ALL_DIRECTIONS for k in _KS},

@@ -21,11 +21,13 @@ from attune.evaluation.cautions import cautions
 from attune.evaluation.class_figures import class_figures, zero_shot_facts, zero_shot_ranks
 from attune.evaluation.classes import Classes, classes_fingerprint, find_classes, why_no_probe
 from attune.evaluation.comparison import Row, Section, sides
+from attune.evaluation.correlation import correlation_section
 from attune.evaluation.effects import effects
+from attune.evaluation.embeddings import shortened
 from attune.evaluation.kept_ranks import FILE, pack
 from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks
 from attune.evaluation.look import Look, look
-from attune.evaluation.measure import clusters_of, image_of_text, pixels_of, split_fingerprint
+from attune.evaluation.measure import Measurement, clusters_of, image_of_text, pixels_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
 from attune.evaluation.retrieval_figures import headline, matryoshka, retention, retrieval_figures
 from attune.evaluation.tables import Figures, tables
@@ -56,6 +58,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     run = folder.load()
     settings = check_settings(run.settings)
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
+    graded = parts.test.is_graded
     classes, prompts = find_classes(parts, settings.seed), templates(settings.prompt_templates)
     kind = parts.test.kind
     named = classes if kind is IMAGE else None  # prompts tell pictures apart by texts
@@ -95,8 +98,8 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         "zero_shot": zero_shot_facts(after, named, prompts) if named else {},
         "leakage": leaks.describe(),
         "leaked": [parts.test.images[row] for row in leaks.rows],
-        "slices_of": f"{kind.words[0].capitalize()} recall@5",
-        **(effects(before.test, after.test, parts.test, leaks.rows) if before else {}),
+        **({"slices_of": f"{kind.words[0].capitalize()} recall@5"} if not graded else {}),
+        **(effects(before.test, after.test, parts.test, leaks.rows) if before and not graded else {}),
         "environment": read_json(folder.path / "environment.json"),
     }
     _say(folder, "writing the report")
@@ -207,6 +210,8 @@ def _sections(
     width = min(one.test.images.shape[1] for one in (before, after) if one)
     dims = [dim for dim in dims if dim < width]  # a baseline may be of fewer numbers than those
 
+    graded = parts.test.is_graded
+
     def figures(one: Look, name: str) -> list[Figures]:
         of_classes = ""
         if classes is not None:
@@ -214,19 +219,48 @@ def _sections(
             learnt = f"linear probe and neighbours from {len(classes.train)} {kind.items}"
             by_name = "by their names" if kind is IMAGE else "no zero-shot, which is for pictures with captions"
             of_classes = f"; {len(classes.names)} classes {by_name}, {f'no probe: {missing}' if missing else learnt}"
-        _say(folder, f"figures, {name}: retrieval{of_classes}")
+        _say(folder, f"figures, {name}: {'correlation with scores' if graded else 'retrieval'}{of_classes}")
+        of_class = class_figures(one, classes, device) if classes else []
+        if graded:
+            return of_class
         return [
             headline(one.test, owner),
             *retrieval_figures(one.test, owner, device),
             *([matryoshka(one.test, owner, dims)] if dims else []),
-            *(class_figures(one, classes, device) if classes else []),
+            *of_class,
             *([retention(one.retention, image_of_text(parts.retention))] if one.retention and parts.retention else []),
         ]
 
     names = sides(folder.load())
     found = [figures(one, name) for one, name in zip((before, after), names, strict=True) if one]
     _say(folder, f"intervals, by bootstrap over {kind.items}")
-    return tables(found[0] if before else None, found[-1])
+    return [
+        *(_correlations(before, after, parts, dims) if graded else []),
+        *tables(found[0] if before else None, found[-1]),
+    ]
+
+
+def _correlations(before: Look | None, after: Look, parts: Parts, dims: Sequence[int]) -> list[Section]:
+    """The tables of data whose captions have scores: the headline first, then of shorter embeddings and of retention."""
+
+    def of(one: Measurement, dim: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        return (one.images, one.texts) if dim is None else (shortened(one.images, dim), shortened(one.texts, dim))
+
+    test = parts.test
+    found = [
+        correlation_section("headline", "Correlation with scores", of(before.test) if before else None, of(after.test), test)
+    ]
+    for dim in dims:
+        was = of(before.test, dim) if before else None
+        found.append(
+            correlation_section(
+                f"matryoshka_{dim}", f"The first {dim} numbers of embeddings", was, of(after.test, dim), test
+            )
+        )
+    if after.retention and parts.retention:
+        was = of(before.retention) if before and before.retention else None
+        found.append(correlation_section("retention", "Retention", was, of(after.retention), parts.retention))
+    return found
 
 
 def _known(rows: list[Row], field: str) -> dict[str, float]:
@@ -246,7 +280,8 @@ def _zero_shot_rows(sections: list[Section]) -> list[Row]:
 
 def _ranks(before: Look | None, after: Look, owner: np.ndarray, classes: Classes | None) -> dict[str, np.ndarray]:
     """What `attune.evaluation.kept_ranks` keeps."""
-    found = {f"{kind}_picture": pictures for kind, pictures in clusters_of(owner, after.test.kind.directions).items()}
+    clusters = clusters_of(owner, after.test.kind.directions)
+    found = {f"{kind}_picture": clusters[kind] for kind in after.test.ranks}
     if classes:
         found["zero_shot_picture"] = classes.rows
     for when, one in (("before", before), ("after", after)):
@@ -259,10 +294,12 @@ def _ranks(before: Look | None, after: Look, owner: np.ndarray, classes: Classes
 
 def _summary(result: EvaluationResult, names: tuple[str, str]) -> str:
     kind = result.kind
-    metrics = {arrow: f"{name}_recall@5" for arrow, name in zip(kind.arrows, kind.directions, strict=True)}
+    metrics, what = {arrow: f"{name}_recall@5" for arrow, name in zip(kind.arrows, kind.directions, strict=True)}, "recall@5"
+    if "spearman" in result.after:
+        metrics, what = {name: name for name in ("spearman", "pearson")}, "correlation with scores"
     if not result.before:
-        return "recall@5: " + ", ".join(f"{label} {result.after[name]:.4f}" for label, name in metrics.items())
-    return "recall@5: " + ", ".join(
+        return f"{what}: " + ", ".join(f"{label} {result.after[name]:.4f}" for label, name in metrics.items())
+    return f"{what}: " + ", ".join(
         f"{label} {result.before[name]:.4f} {names[0]}, {result.after[name]:.4f} {names[1]}"
         for label, name in metrics.items()
     )

@@ -44,8 +44,13 @@ def query_values(rank: np.ndarray) -> dict[str, np.ndarray]:
     return {**{f"recall@{k}": (rank <= k).astype(np.float64) for k in KS}, "mrr": 1 / rank}
 
 
+def worth(metrics: dict[str, float]) -> tuple[str, float]:
+    """What a checkpoint is chosen by, with its name: mean recall, or `spearman` where captions have scores."""
+    return ("spearman", metrics["spearman"]) if "spearman" in metrics else ("mean_recall", mean_recall(metrics))
+
+
 def mean_recall(metrics: dict[str, float]) -> float:
-    """Mean of recall@1/5/10 over both directions: the one number by which a checkpoint is chosen."""
+    """Mean of recall@1/5/10 over both directions."""
     return float(
         np.mean([metrics[f"{direction}_recall@{k}"] for direction in kind_of_names(metrics).directions for k in KS])
     )

@@ -59,6 +59,19 @@ class TrainingExample(Document):
     uris: list[str] = Field(
         default_factory=list, description="Where the service reads more of these, as `uri` says for the picture itself."
     )
+    scores: list[float] = Field(
+        default_factory=list,
+        description="How near each caption is to the picture or the text, by any measure; all captions of a dataset have "
+        "one, or none has. Without them every caption is a right answer.",
+    )
+    negatives: list[str] = Field(
+        default_factory=list,
+        description="Texts that look right for it and are not: wrong answers that a batch has besides those of others.",
+    )
+    margins: list[float] = Field(
+        default_factory=list,
+        description="Of each negative, how much lower than the captions a teacher scores it, for `MarginMSELoss`.",
+    )
     group: str = Field(
         default="",
         description="Examples of one group never meet across a split, nor as negatives in a batch. "
@@ -75,9 +88,7 @@ class Problem(Document):
     """One thing wrong with one example."""
 
     source: str = Field(default="", description="The example's own `source`, or its place in the request.")
-    field: str = Field(
-        default="", description="`image`, `uri`, `text`, `captions`, `images`, `uris`, `label`, `tags` or `group`."
-    )
+    field: str = Field(default="", description="The example's field: `image`, `captions` ...")
     value: str = Field(default="", description="What was found there, shortened.")
     reason: str = Field(default="", description="A short code, counted in the metrics: `unreadable_image`.")
     advice: str = Field(default="", description="What is wrong and what to do, in a sentence.")
@@ -143,7 +154,11 @@ class TrainingResult(Document):
     pairs_per_second: float = Field(default=0.0, description="Training pairs per second, validation excluded.")
     final_loss: float = Field(default=0.0, description="Mean loss of the last epoch.")
     best_epoch: int = Field(default=0, description="Epoch of the chosen checkpoint; 0 is the starting model.")
-    start_recall: float = Field(default=0.0, description="Mean validation recall (both directions, @1/5/10) at the start.")
+    start_recall: float = Field(
+        default=0.0,
+        description="Mean validation recall (both directions, @1/5/10) at the start; where captions have scores, "
+        "Spearman's correlation of similarities with them.",
+    )
     best_recall: float = Field(default=0.0, description="The same of the chosen checkpoint.")
     device: str = Field(default="", description="Where it ran.")
     precision: str = Field(default="", description="Arithmetic of the forward pass: bf16 or fp32.")
@@ -207,7 +222,7 @@ class FinetuningRun(Document):
     progress: dict[str, float] = Field(
         default_factory=dict,
         description="The newest numbers of the stage at work: step, steps, seconds_left, pairs_per_second, loss, "
-        "mean_recall. Not kept, but told.",
+        "mean_recall or spearman. Not kept, but told.",
     )
     created_at: str = Field(default="", description="ISO 8601, UTC.")
     queued_at: str = Field(default="", description="ISO 8601, UTC: when it was submitted, resumed or tried again.")

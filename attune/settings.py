@@ -154,14 +154,15 @@ class FinetuningSettings(BaseModel):
 
     loss: Auto | str = Field(
         default="auto",
-        description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained with. All "
-        "but the first two are pytorch-metric-learning's, each in both directions.",
+        description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained "
+        "with, and CoSENTLoss where captions have scores. From AngularLoss on they are pytorch-metric-learning's, each in "
+        "both directions.",
     )
     loss_options: dict[str, Any] = Field(
         default_factory=dict,
         description="Its options, by the names of its library: `{'margin': 0.1, 'distance': 'CosineSimilarity'}`; parts of "
         "it with options of their own as `{'reducer': {'name': 'ThresholdReducer', 'low': 0}}`. `CLIPLoss` has "
-        "`label_smoothing`.",
+        "`label_smoothing`, the losses with a scale of their own have `scale`.",
     )
     miner: str | None = Field(
         default=None,

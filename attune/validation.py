@@ -6,7 +6,7 @@ from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import check_kinds, check_labels, load_parts
+from attune.data.parts import check_kinds, check_labels, check_lists, load_parts
 from attune.errors import SettingsError
 from attune.evaluation.zero_shot import templates
 from attune.kinds import Kind
@@ -68,6 +68,7 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     check_kinds(parts, settings, {name: pairs.kind for name, pairs in looked_at.items()})
     for model in filter(None, (settings.model, settings.baseline)):
         _check_towers(model, parts.test.kind)
+    check_lists(parts, settings, looked_at)
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
     for callback in settings.evaluations:

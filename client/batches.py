@@ -45,7 +45,7 @@ def batches(documents: Iterable[Document], max_documents: int, max_bytes: int = 
 
 
 def _bytes(document: _HasImage) -> int:
-    texts = [getattr(document, "text", ""), *getattr(document, "captions", [])]
+    texts = [getattr(document, "text", ""), *getattr(document, "captions", []), *getattr(document, "negatives", [])]
     images = [document.image, *getattr(document, "images", [])]
     return sum(map(len, images)) + sum(map(len, texts)) + DOCUMENT_BYTES
 

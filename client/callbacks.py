@@ -70,7 +70,8 @@ class EarlyStopping(Callback):
     """Ends a training that no longer gets better; it takes the place of `early_stopping_patience`.
 
     Attributes:
-        monitor: `val_loss`, `train_loss`, `mean_recall`, `text_to_image_recall@5` or another figure of the validation part.
+        monitor: `val_loss`, `train_loss`, `mean_recall`, `text_to_image_recall@5` or another figure of the validation part;
+            where captions have scores, `spearman` or `pearson`.
         mode: `min` or `max`; `auto` knows which is better.
         patience: epochs in a row that bring nothing, after which training ends.
         min_delta: a figure is better only if it is by more than this.

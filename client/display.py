@@ -142,9 +142,11 @@ def runs_table(runs: list["FinetuningRun"]) -> Table:
     """
     table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
     for run in runs:
-        name = f"{run.evaluation.kind.asked}_recall@5"
+        graded = "spearman" in run.evaluation.after
+        name = "spearman" if graded else f"{run.evaluation.kind.asked}_recall@5"
         recall = [values.get(name) for values in (run.evaluation.before, run.evaluation.after)]
-        of_what = {TEXT: " (texts)", MATCH: " (matches)"}.get(run.evaluation.kind, "")
+        of_kind = {TEXT: " (texts)", MATCH: " (matches)"}.get(run.evaluation.kind, "")
+        of_what = " (spearman)" if graded else of_kind
         table.add_row(
             Text(run.name),
             Text(run.experiment),
@@ -165,6 +167,7 @@ def run_progress(run: "FinetuningRun") -> str:
     parts = [f"step {numbers['step']:.0f}/{numbers['steps']:.0f}"] if "steps" in numbers else []
     parts += [f"loss {numbers['loss']:.3f}"] if "loss" in numbers else []
     parts += [f"recall {numbers['mean_recall']:.3f}"] if "mean_recall" in numbers else []
+    parts += [f"spearman {numbers['spearman']:.3f}"] if "spearman" in numbers else []
     parts += [f"{numbers['pairs_per_second']:.0f} pairs/s"] if "pairs_per_second" in numbers else []
     parts += [f"{numbers['seconds_left']:.0f} s left"] if "seconds_left" in numbers else []
     return ", ".join(parts)

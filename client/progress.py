@@ -101,6 +101,8 @@ class TrainingBar(Bar):
             self.set(values.get("step", 0), values["steps"], "  ".join(filter(None, (loss, self._recall, left))))
         elif event.kind == "validation" and "mean_recall" in values:
             self._recall = f"recall {values['mean_recall']:.3f}"
+        elif event.kind == "validation" and "spearman" in values:
+            self._recall = f"spearman {values['spearman']:.3f}"
         elif event.kind == "evaluation":
             self.describe(f"{self._name}: {event.message}")
         elif event.kind == "state":

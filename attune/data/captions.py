@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -16,21 +17,37 @@ Change = Callable[[Sequence[str], Sequence[Sequence[str]], np.random.Generator],
 
 @dataclass(frozen=True)
 class Sample:
-    """The captions of a batch of pictures, picture by picture.
+    """The captions of a batch of pictures, picture by picture, and their negatives if the data has any.
 
     Attributes:
         tokens: int64 (captions, context_length); of matches, which are pictures, (captions, 0).
         owners: int64 (captions,); which picture each belongs to, by its place in the batch.
-        numbers: int64 (captions,); which caption each is, counted over all captions of all pictures.
+        numbers: int64 (captions,); which caption each is, counted over all captions of all pictures, and then over all
+            negatives.
+        wrong: bool (captions,); which are negatives of their picture; None if there are none.
+        scores: float32 (captions,); of captions with scores, or minus the margins of negatives; None if there are none.
     """
 
     tokens: Tensor
     owners: np.ndarray
     numbers: np.ndarray
+    wrong: np.ndarray | None = None
+    scores: np.ndarray | None = None
 
     def positives(self, pictures: int) -> Tensor:
         """Which caption belongs to which of the batch's pictures: bool (pictures, captions)."""
-        return torch.from_numpy(np.arange(pictures)[:, None] == self.owners)
+        own = self._own(pictures)
+        return torch.from_numpy(own if self.wrong is None else own & ~self.wrong)
+
+    def scored(self, pictures: int) -> Tensor | None:
+        """Scores as losses take them: float32 (pictures, captions), NaN but for each picture's own."""
+        return (
+            None if self.scores is None else torch.from_numpy(np.where(self._own(pictures), self.scores, np.float32("nan")))
+        )
+
+    def _own(self, pictures: int) -> np.ndarray:
+        own: np.ndarray = np.arange(pictures)[:, None] == self.owners
+        return own
 
 
 class Captions:
@@ -43,7 +60,7 @@ class Captions:
     Attributes:
         counts: int64 (pictures,); captions of each picture.
         first: int64 (pictures,); the number of each picture's first caption.
-        tokens: int32 (captions, context_length), or (captions, 0) of matches.
+        tokens: int32 (captions and negatives, context_length), or (captions, 0) of matches.
     """
 
     def __init__(self, tokenizer: Any, pairs: Pairs) -> None:
@@ -51,8 +68,10 @@ class Captions:
         self._texts = pairs.captions
         self.counts = np.asarray([len(captions) for captions in pairs.captions], dtype=np.int64)
         self.first = np.cumsum(self.counts) - self.counts
+        self._negatives = np.asarray([len(texts) for texts in pairs.negatives], dtype=np.int64)
+        self._scores = _scores(pairs)
         self.tokens = (
-            tokenised(tokenizer, pairs.texts)
+            tokenised(tokenizer, [*pairs.texts, *pairs.wrong_texts])
             if pairs.kind.caption_tower == "text"
             else torch.empty(len(pairs.texts), 0, dtype=torch.int32)
         )
@@ -60,7 +79,7 @@ class Captions:
     def sample(
         self, rows: np.ndarray, turn: int | Literal["all"], rng: np.random.Generator, change: Change | None = None
     ) -> Sample:
-        """One caption of each picture, or all of them.
+        """One caption of each picture, and one negative of each that has any; or all of them.
 
         Args:
             rows: int64 (batch,); the pictures.
@@ -73,17 +92,19 @@ class Captions:
             Pictures 0 and 1 have captions 0, 1 and 2, 3, 4. `sample([1, 0], "all", rng)` has `owners` [0, 0, 0, 1, 1]
             and `numbers` [2, 3, 4, 0, 1].
         """
-        counts, owners = self.counts[rows], np.arange(len(rows), dtype=np.int64)
-        if turn == "all":
-            owners = np.repeat(owners, counts)
-            place = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # 0, 1, ... in each picture
-        else:
-            place = (turn + rows) % counts  # from picture to picture another: first captions may be of another kind
-        numbers = self.first[rows][owners] + place
+        owners, numbers = _drawn(self.counts, rows, turn)
         tokens = self.tokens[torch.from_numpy(numbers)].long()
         if change is not None:
             self._change(tokens, rows[owners], numbers, rng, change)
-        return Sample(tokens, owners, numbers)
+        if not len(self._negatives):
+            return Sample(tokens, owners, numbers, scores=None if self._scores is None else self._scores[numbers])
+        others, further = _drawn(self._negatives, rows, turn)
+        further += self.counts.sum()
+        order = np.argsort(np.concatenate([owners, others]), kind="stable")  # picture by picture
+        tokens = torch.cat([tokens, self.tokens[torch.from_numpy(further)].long()])[torch.from_numpy(order)]
+        owners, numbers = np.concatenate([owners, others])[order], np.concatenate([numbers, further])[order]
+        wrong = numbers >= self.counts.sum()
+        return Sample(tokens, owners, numbers, wrong, None if self._scores is None else self._scores[numbers])
 
     def _change(
         self, tokens: Tensor, pictures: np.ndarray, numbers: np.ndarray, rng: np.random.Generator, change: Change
@@ -96,6 +117,30 @@ class Captions:
         differ = [number for number, (old, new) in enumerate(zip(texts, changed, strict=True)) if old != new]
         if differ:
             tokens[differ] = self._tokenizer([changed[number] for number in differ]).long()
+
+
+def _drawn(counts: np.ndarray, rows: np.ndarray, turn: int | Literal["all"]) -> tuple[np.ndarray, np.ndarray]:
+    """One text of each picture that has any, or all: the place of each one's picture, and its number, both int64
+    (texts,).
+    """
+    first = np.cumsum(counts) - counts
+    owners = np.arange(len(rows), dtype=np.int64)
+    if turn == "all":
+        owners = np.repeat(owners, counts[rows])
+        place = np.arange(len(owners)) - np.repeat(np.cumsum(counts[rows]) - counts[rows], counts[rows])  # 0, 1, ... in each
+    else:
+        owners = owners[counts[rows] > 0]
+        # From picture to picture another: first captions may be of another kind.
+        place = (turn + rows[owners]) % counts[rows[owners]]
+    return owners, first[rows[owners]] + place
+
+
+def _scores(pairs: Pairs) -> np.ndarray | None:
+    """Of each caption and each negative, float32; see `Sample.scores`."""
+    if pairs.margins:
+        captions = np.zeros(len(pairs.texts), dtype=np.float32)
+        return np.concatenate([captions, -np.asarray(list(chain(*pairs.margins)), dtype=np.float32)])
+    return np.asarray(list(chain(*pairs.scores)), dtype=np.float32) if pairs.scores else None
 
 
 def tokenised(tokenizer: Any, texts: Sequence[str]) -> Tensor:

@@ -20,6 +20,9 @@ DOCUMENT_COLUMNS = (
     "text2",
     "text",
 )
+SCORE_COLUMNS = ("score", "scores", "similarity_score")
+NEGATIVE_COLUMNS = ("negative", "negatives", "hard_negative")
+MARGIN_COLUMNS = ("margin", "margins")
 LABEL_COLUMNS = ("label", "class", "category")
 
 LONGEST = 200
@@ -39,6 +42,9 @@ class Columns(NamedTuple):
     tags: dict[str, int]
     of_texts: bool = False
     of_matches: bool = False
+    score: int = -1
+    negative: int = -1
+    margin: int = -1
 
     def tags_in(self, cells: dict[int, str]) -> dict[str, str]:
         """The tags of a row, of its cells by column; empty ones are left out, and long ones: nobody asked for them."""
@@ -64,17 +70,19 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
         item, caption, other = first, match, (*FIRST_COLUMNS, *MATCH_COLUMNS)
     if of_texts:
         item, caption = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)
-        other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS, "negative")
+        other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS)
     if item < 0 or caption < 0:
         return None
     group, label = _first(plain, ("group",)), _first(plain, LABEL_COLUMNS)
     known = (item, caption, group, label)
+    more = tuple(_first(names, wanted) for wanted in (SCORE_COLUMNS, NEGATIVE_COLUMNS, MARGIN_COLUMNS))
+    other = (*other, *SCORE_COLUMNS, *NEGATIVE_COLUMNS, *MARGIN_COLUMNS)
     tags = {
         name.strip(): number
         for number, name in enumerate(plain)
         if name.strip() and number not in known and name.strip().lower() not in other
     }
-    return Columns(*known, tags, of_texts, of_matches)
+    return Columns(*known, tags, of_texts, of_matches, *more)
 
 
 def _first(names: list[str], wanted: tuple[str, ...]) -> int:

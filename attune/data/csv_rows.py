@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -30,6 +31,9 @@ class Row(NamedTuple):
     tags: dict[str, str]
     of_texts: bool
     of_matches: bool
+    score: float | None
+    negative: str
+    margin: float | None
 
 
 @dataclass(slots=True)
@@ -41,6 +45,9 @@ class Said:
     of_texts: bool
     of_matches: bool
     captions: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    negatives: list[str] = field(default_factory=list)
+    margins: list[float] = field(default_factory=list)
     group: str = ""
     label: str = ""
     tags: dict[str, str] = field(default_factory=dict)
@@ -48,6 +55,11 @@ class Said:
     def add(self, row: Row) -> None:
         """What one more row says."""
         self.captions.append(row.caption)
+        if row.score is not None:
+            self.scores.append(row.score)
+        if row.negative:
+            self.negatives.append(row.negative)
+            self.margins += [] if row.margin is None else [row.margin]
         self.group = self.group or row.group
         self.label = self.label or row.label
         self.tags = row.tags | self.tags
@@ -129,7 +141,18 @@ def _row(line: int, row: list[str], columns: Columns, width: int, delimiter: str
     row = [*row[: columns.caption], delimiter.join(row[columns.caption : end]), *row[end:]]
     cells = dict(enumerate(cell.strip() for cell in row))
     item, caption, group, label = (cells.get(column, "") for column in columns[:4])
-    return Row(item, line, caption, group, label, columns.tags_in(cells), columns.of_texts, columns.of_matches)
+    numbers = (_number(cells.get(column, "")) if column >= 0 else None for column in (columns.score, columns.margin))
+    score, margin = numbers
+    negative, kinds = cells.get(columns.negative, ""), (columns.of_texts, columns.of_matches)
+    return Row(item, line, caption, group, label, columns.tags_in(cells), *kinds, score, negative, margin)
+
+
+def _number(cell: str) -> float:
+    """A number, or NaN of what is none: the check of the example says so."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
 
 
 def _columns_by_content(path: Path, rows: list[list[str]]) -> Columns:

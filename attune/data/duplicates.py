@@ -97,6 +97,7 @@ class Duplicates:
             the pictures' keys, and captions are the keys of their matches.
         caption_looks: of pairs of pictures, hashes and mean colours of all matches, picture by picture: a match that looks
             like another picture, or like its match, is no fair negative of it.
+        negatives: of each picture, if the data has any. One that belongs to another picture is none of that one.
 
     Example:
         Picture 0 has the captions "a dog" and "my dog", picture 1 has "A dog!", picture 2 looks like picture 1 and has
@@ -116,6 +117,7 @@ class Duplicates:
         colours: np.ndarray | None = None,
         queries: Sequence[str] = (),
         caption_looks: tuple[np.ndarray, np.ndarray] | None = None,
+        negatives: Sequence[Sequence[str]] = (),
     ) -> None:
         self._hashes = hashes
         self._caption_looks = caption_looks
@@ -123,15 +125,17 @@ class Duplicates:
         self._groups = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)[1]
         # What belongs to a picture: its captions, and before them the text that stands in its place, if there is one.
         belonging = [[query, *texts] for query, texts in zip(queries, captions, strict=True)] if queries else captions
-        self._belonging = caption_keys(belonging)
         counts = np.asarray([len(texts) for texts in belonging], dtype=np.int64)
+        keys = caption_keys([*belonging, *negatives])
+        self._belonging, wrong = keys[: counts.sum()], keys[counts.sum() :]
         self._first = np.concatenate([[0], np.cumsum(counts)])
         of_captions = np.ones(len(self._belonging), dtype=np.bool_)
         if queries:
             of_captions[self._first[:-1]] = False
         self._queries = self._belonging[~of_captions] if queries else None
-        self._keys = self._belonging[of_captions]
-        self._shared = self._keys_of_several(np.repeat(np.arange(len(counts)), counts))[of_captions]
+        self._keys = np.concatenate([self._belonging[of_captions], wrong])
+        shared = self._keys_of_several(np.repeat(np.arange(len(counts)), counts))[of_captions]
+        self._shared = np.concatenate([shared, np.isin(wrong, self._belonging)])
 
     def ignored(self, rows: np.ndarray, sample: Sample) -> Tensor:
         """Which pairs of a batch are neither right nor fair negatives; never a picture with its own caption.
@@ -148,13 +152,16 @@ class Duplicates:
         """
         # Filled the other way round, (captions, pictures): whole rows of memory are copied faster than columns.
         found = self._alike(rows)[sample.owners]
+        places = np.arange(len(sample.owners))
+        found[places, sample.owners] = False
         shared = np.flatnonzero(self._shared[sample.numbers])
         if len(shared):
             keys, key_of = np.unique(self._keys[sample.numbers[shared]], return_inverse=True)
             found[shared] |= self._in_pictures(keys, rows)[key_of]
         if self._caption_looks is not None:
             found |= self._looks_like(rows, sample)
-        found[np.arange(len(sample.owners)), sample.owners] = False
+        own = places if sample.wrong is None else places[~sample.wrong]  # a negative may say the same as a caption
+        found[own, sample.owners[own]] = False
         return torch.from_numpy(found.T)
 
     def _alike(self, rows: np.ndarray) -> np.ndarray:

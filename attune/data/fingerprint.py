@@ -15,7 +15,9 @@ from attune.data.shards import CONTENT, read_rows
 
 CACHE_KIB = 32 * 1024
 MATCHES = CONTENT.index("matches")
-"""Place of the keys of matches in a row of pairs of pictures; other rows end before."""
+"""Place of the keys of matches in a row of pairs of pictures, which has no captions."""
+LISTS = CONTENT[MATCHES + 1 :]
+"""What comes by name at a row's end, if there is any."""
 
 
 class Summary(NamedTuple):
@@ -59,7 +61,7 @@ def summarize(parts: Sequence[Path]) -> Summary:
                 separator = "\n"
                 content = json.loads(row)
                 texts.update(content[1])
-                keys.update(content[MATCHES] if len(content) > MATCHES else ())
+                keys.update([] if content[1] else content[MATCHES])
             items += 1
             captions += len(texts)
             matches += len(keys)
@@ -73,10 +75,13 @@ def _item(row: str) -> str:
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """Each item's row as text, and its group. Where there is no label and no tag, neither counts."""
-    for image, captions, group, label, tags, matches in zip(*(table[name].to_pylist() for name in CONTENT), strict=True):
+    """Each item's row as text, and its group. What there is none of, such as labels and tags, or scores, does not count."""
+    columns = (table[name].to_pylist() for name in CONTENT)
+    for image, captions, group, label, tags, matches, *lists in zip(*columns, strict=True):
         if matches:
             yield json.dumps([image, [], group, label, tags, matches]), group
         elif captions:
             more = [label, tags] if label or tags != "{}" else []
+            if given := {name: values for name, values in zip(LISTS, lists, strict=True) if values}:
+                more = [*more, given]
             yield json.dumps([image, captions, group, *more]), group

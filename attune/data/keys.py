@@ -15,6 +15,9 @@ class Example(Protocol):
     captions: list[str]
     images: list[bytes]
     uris: list[str]
+    scores: list[float]
+    negatives: list[str]
+    margins: list[float]
     group: str
     label: str
     tags: dict[str, str]
@@ -31,5 +34,6 @@ def _digest(example: Example) -> bytes:
     where: list[Any] = [example.uri, example.text] if example.text else [] if example.image else [example.uri]
     if example.images or example.uris:
         where.append([[hashlib.sha256(image).hexdigest() for image in example.images], example.uris])
-    said = json.dumps([*texts, *where], sort_keys=True)
+    more = {name: value for name in ("scores", "negatives", "margins") if (value := getattr(example, name))}
+    said = json.dumps([*texts, *where, *([more] if more else [])], sort_keys=True)
     return hashlib.sha256(hashlib.sha256(example.image).digest() + said.encode()).digest()

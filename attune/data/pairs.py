@@ -3,12 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan
+from typing import TypeVar
 
 import numpy as np
 
 from attune.data import store
-from attune.data.shards import CONTENT
-from attune.kinds import IMAGE, MATCH, TEXT, Kind
+from attune.data.shards import CONTENT, OPTIONAL
+from attune.kinds import IMAGE, MATCH, TEXT, Kind, kind_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,9 @@ class Pairs:
         tags: what else is known of each picture, by name.
         kind: whether items are pictures or texts, and captions texts or pictures.
         queries: the texts themselves, if they are; empty for pictures.
+        scores: of each caption, as `captions`; empty if the data has none.
+        negatives: texts that look right for each picture and are not; empty if the data has none.
+        margins: of each negative, as `negatives`; empty if the data has none. See `attune.schemas.TrainingExample`.
     """
 
     fingerprint: str
@@ -37,6 +44,9 @@ class Pairs:
     tags: list[dict[str, str]] = field(default_factory=list)
     kind: Kind = IMAGE
     queries: list[str] = field(default_factory=list)
+    scores: list[list[float]] = field(default_factory=list)
+    negatives: list[list[str]] = field(default_factory=list)
+    margins: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Where none were given, every picture has an empty one, so that all lists go row by row.
@@ -50,6 +60,16 @@ class Pairs:
     def texts(self) -> list[str]:
         """All captions, picture by picture; of pairs of pictures their keys."""
         return [text for captions in self.captions for text in captions]
+
+    @property
+    def wrong_texts(self) -> list[str]:
+        """All negatives, picture by picture."""
+        return [text for negatives in self.negatives for text in negatives]
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether captions have scores, and so are neither right answers nor wrong ones."""
+        return bool(self.scores)
 
     @property
     def names(self) -> list[str]:
@@ -76,36 +96,63 @@ class Pairs:
             [self.labels[row] for row in rows],
             [self.tags[row] for row in rows],
             self.kind,
-            [self.queries[row] for row in rows] if self.queries else [],
+            _taken(self.queries, rows),
+            _taken(self.scores, rows),
+            _taken(self.negatives, rows),
+            _taken(self.margins, rows),
         )
 
 
-def load_pairs(fingerprint: str) -> Pairs:
-    """All pairs of a dataset. Rows with equal pictures, or texts, become one, with the captions and tags of all.
+def _taken(column: list[T], rows: Sequence[int] | np.ndarray) -> list[T]:
+    """The values of these rows, if there are any at all."""
+    return [column[row] for row in rows] if column else []
 
-    Where they differ in group, label or the value of a tag, the first counts that has one. The order depends on the
-    content alone, not on how it was pushed.
+
+def load_pairs(fingerprint: str) -> Pairs:
+    """All pairs of a dataset. Rows with equal pictures, or texts, become one, with the captions, negatives and tags of all.
+
+    Where they differ in group, label, the value of a tag, a caption's score or a negative's margin, the first counts that
+    has one; what is a caption in one row is no negative in another. The order depends on the content alone, not on how it
+    was pushed.
     """
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, dict[str, float]] = {}  # with the score of each
+    negatives: dict[str, dict[str, float]] = {}  # with the margin of each
     groups: dict[str, str] = {}
     labels: dict[str, str] = {}
     tags: dict[str, dict[str, str]] = {}
     table = store.read_index(fingerprint)
-    rows = zip(*(table[name].to_pylist() for name in CONTENT), strict=True)
-    for image, texts, group, label, more, matches in sorted(row for row in rows if row[1] or row[-1]):
-        known = captions.setdefault(image, [])
-        known += [text for text in matches or texts if text not in known]
+    columns = ([[] if value is None else value for value in table[name].to_pylist()] for name in CONTENT)
+    for image, texts, group, label, more, matches, scores, wrong, margins in sorted(zip(*columns, strict=True)):
+        if not texts and not matches:  # a match only
+            continue
+        _add(captions.setdefault(image, {}), matches or texts, scores)
+        _add(negatives.setdefault(image, {}), wrong, margins)
         groups.setdefault(image, group)
         labels[image] = labels.get(image) or label
         tags[image] = json.loads(more) | tags.get(image, {})
-    texts_of = list(captions.values())
-    lists = list(captions), texts_of, list(groups.values()), list(labels.values()), list(tags.values())
-    if table["matches"].null_count < len(table):
-        return Pairs(fingerprint, *lists, MATCH)
-    if table["text"].null_count:
-        return Pairs(fingerprint, *lists)
-    text_of = dict(zip(table["image_sha256"].to_pylist(), table["text"].to_pylist(), strict=True))
-    return Pairs(fingerprint, *lists, TEXT, [text_of[key] for key in captions])
+    for image, known in captions.items():
+        negatives[image] = {text: margin for text, margin in negatives[image].items() if text not in known}
+    there = {name for name in OPTIONAL if table[name].null_count < len(table)}
+    texts_by_key = dict(zip(table["image_sha256"].to_pylist(), table["text"].to_pylist(), strict=True))
+    return Pairs(
+        fingerprint,
+        list(captions),
+        [list(known) for known in captions.values()],
+        list(groups.values()),
+        list(labels.values()),
+        list(tags.values()),
+        kind_of("text" in there, "matches" in there),
+        [texts_by_key[key] for key in captions] if "text" in there else [],
+        [list(known.values()) for known in captions.values()] if "scores" in there else [],
+        [list(known) for known in negatives.values()] if "negatives" in there else [],
+        [list(known.values()) for known in negatives.values()] if "margins" in there else [],
+    )
+
+
+def _add(known: dict[str, float], texts: list[str], numbers: list[float]) -> None:
+    """Takes in texts, each with its number; the first number of a text counts, and where there are none it is NaN."""
+    for text, number in zip(texts, numbers or [nan] * len(texts), strict=True):
+        known.setdefault(text, number)
 
 
 def _short(key: str, label: str) -> str:

@@ -11,6 +11,7 @@ from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
 from attune.kinds import IMAGE, KINDS, MATCH, TEXT, Kind
+from attune.losses.table import LOSSES, kinds_of, names_of
 from attune.settings import FinetuningSettings
 
 SHOWN = 5
@@ -81,6 +82,91 @@ def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
         )
     if len(set(train.labels)) < 2:
         raise DataError(f"{what}: all {items} of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed")
+
+
+def check_lists(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Pairs]) -> None:
+    """Passes if what the data has besides pairs, scores, negatives or margins, is what the loss takes and figures come from.
+
+    Args:
+        parts: of the run's data.
+        settings: of the run.
+        watched: by name, each dataset that callbacks look at.
+
+    Raises:
+        DataError: if some of the data has scores and other data has none, or the loss takes what the data has not.
+        SettingsError: if the loss, or a figure that is monitored, is not for the data that there is.
+    """
+    _check_grades(parts, settings, watched)
+    if settings.trains:
+        _check_loss(parts.train, settings)
+
+
+def _check_grades(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Pairs]) -> None:
+    graded = parts.test.is_graded
+    data: dict[str | None, Pairs] = {settings.eval_data or settings.train_data: parts.test}
+    data.update(watched)
+    data |= {settings.train_data: parts.train} if settings.trains else {}
+    data |= {settings.retention_data: parts.retention} if parts.retention is not None else {}
+    with_scores, without = ([repr(name) for name, pairs in data.items() if pairs.is_graded is has] for has in (True, False))
+    if with_scores and without:
+        raise DataError(
+            f"The captions of {', '.join(with_scores)} have scores and those of {', '.join(without)} have none: the ones "
+            "are judged by correlation with the scores, the others by retrieval. Give data of one kind, and a run to each"
+        )
+    if graded and watched:
+        raise SettingsError(
+            f"callbacks: the captions of {', '.join(map(repr, watched))} have scores and are no right answers, so queries "
+            "have none to find. Leave the evaluation callback out"
+        )
+    of_scores = ("spearman", "pearson")
+    for callback in settings.callbacks_of(Monitoring):
+        if graded and callback.monitor not in (*of_scores, "train_loss"):
+            raise SettingsError(
+                f"callbacks: monitor = {callback.monitor!r} is no figure of data whose captions have scores. Its figures "
+                f"are {' and '.join(of_scores)}, and train_loss to stop by"
+            )
+        if not graded and callback.monitor in of_scores:
+            raise SettingsError(
+                f"callbacks: monitor = {callback.monitor!r} is a figure of captions with scores, and these have none"
+            )
+    for pairs, what in ((parts.test, "held-out"), (parts.validation, "validation"), (parts.train, "training")):
+        if graded and len(pairs) and len({score for scores in pairs.scores for score in scores}) < 2:
+            raise DataError(
+                f"All {what} captions have the score {pairs.scores[0][0]:g}: there is no order to learn, or to compare "
+                "with. Push data with different scores"
+            )
+
+
+def _check_loss(train: Pairs, settings: FinetuningSettings) -> None:
+    kinds, item, items = kinds_of(settings.loss, settings.loss_options), train.kind.item, train.kind.items
+    what, data = f"loss = {settings.loss!r}", repr(settings.train_data)
+    wanted = {kind.data for kind in kinds}
+    losses = {of: ", ".join(name for name, kind in LOSSES.items() if kind.data == of) for of in ("score", "margin", "")}
+    if train.is_graded and wanted - {"score"}:
+        raise SettingsError(
+            f"{what} takes captions for right answers, and those of {data} have scores: one with a low score is none. Use "
+            f"one of: {losses['score']}; or push the right ones alone, without scores"
+        )
+    if not train.is_graded and "score" in wanted:
+        raise DataError(
+            f"{what} takes a score for every caption, and {data} has none. Push it with a column `score`, or use one of: "
+            f"{losses['']}"
+        )
+    if "margin" in wanted and not (train.margins and all(train.margins)):
+        with_margins = sum(map(bool, train.margins))
+        raise DataError(
+            f"{what} takes a negative with a margin for every {item}, and {with_margins} of the {len(train)} training "
+            f"{items} of {data} have one. Push it with columns `negative` and `margin`, or use one of: {losses['']}"
+        )
+    if train.negatives and not all(kind.negatives for kind in kinds):
+        able = ", ".join(name for name, kind in LOSSES.items() if kind.negatives)
+        raise SettingsError(f"{what} has no use for the negatives of {data}. Push it without them, or use one of: {able}")
+    outside = [score for scores in train.scores for score in scores if not -1 <= score <= 1]
+    if outside and "CosineSimilarityLoss" in names_of(settings.loss, settings.loss_options):
+        raise DataError(
+            f"{what}: {len(outside)} scores of {data} are not from -1 to 1 (such as {outside[0]:g}), as cosines are. "
+            "Push them divided by the highest one there can be, or use CoSENTLoss, which takes them as they are"
+        )
 
 
 def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Kind]) -> None:

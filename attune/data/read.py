@@ -7,6 +7,7 @@ time. Needs no torch, so the client reads with it.
 import json
 from collections.abc import Iterable, Iterator, Sized
 from itertools import accumulate, chain, islice
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
 BATCH_BYTES = 8 * 2**20
 """Of a Parquet file that are read at a time, by the average of its rows."""
 
+SAID = ("text", "captions", "scores", "negatives", "margins", "group", "label", "tags")
+"""Fields of an example that say something of its picture, or are in its place."""
+
 Source = str | Path | Iterable[TrainingExample]
 
 
@@ -39,7 +43,8 @@ def read_examples(
     Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents; or, of
     pairs of pictures, an image column and one of their matches: with a row for each pair that belongs together. Of the
     others, `group` is the group, `label` (or `class`, or `category`) the label, and each one that has a name and plain
-    values is a tag. Where rows of one picture or query differ in these, the first counts that says anything.
+    values is a tag. Where rows of one picture or query differ in these, the first counts that says anything. `score` is the
+    caption's score, `negative` a wrong answer, `margin` the negative's.
 
     Args:
         source: `DocList[TrainingExample]` or any iterable of them; a CSV file with columns `image,caption` (or none,
@@ -93,7 +98,7 @@ def _small_enough(example: TrainingExample) -> TrainingExample:
         return example
     what = "its pictures have" if example.images else "the picture has"
     note = f"{what} more than the {MAX_IMAGE_BYTES // 2**20} MiB that are accepted"
-    said = {name: getattr(example, name) for name in ("text", "captions", "uris", "group", "label", "tags")}
+    said = {name: getattr(example, name) for name in (*SAID, "uris")}
     images = [image if fits else b"" for image, fits in zip(example.images, others, strict=True)]
     image = example.image if first else b""
     return TrainingExample(image=image, images=images, **said, source=f"{example.source} ({note})".strip())
@@ -139,7 +144,7 @@ def _read_csv(path: Path, image_folder: Path | None) -> Iterator[TrainingExample
     first = list(islice(rows, 100))
     folder = image_folder or _image_folder(path, [said.item for said in first if not said.of_texts])
     for said in chain(first, rows):
-        more = {"captions": said.captions, "group": said.group, "label": said.label, "tags": said.tags}
+        more = {name: getattr(said, name) for name in SAID if name != "text"}
         source = f"{path.name}, line {said.line}"
         if said.of_texts:
             yield _text_example(said.item, source, **more)
@@ -204,6 +209,10 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
         for batch in _batches(file, part):
             items, captions = (batch.column(column).to_pylist() for column in (columns.item, columns.caption))
             stored = batch.column("text").to_pylist() if is_stored and "text" in names else [None] * len(items)
+            lists = {
+                name: batch.column(column).to_pylist() if column >= 0 else [None] * len(items)
+                for name, column in (("scores", columns.score), ("negatives", columns.negative), ("margins", columns.margin))
+            }
             texts = {
                 column: [_text(value, classes.get(names[column], [])) for value in batch.column(column).to_pylist()]
                 for column in (columns.group, columns.label, *columns.tags.values())
@@ -216,6 +225,9 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 source = f"{part.name}, row {number}"
                 more = {
                     "captions": [] if columns.of_matches else _texts(said),
+                    "scores": _numbers(lists["scores"][row], columns.score >= 0 and not is_stored),
+                    "negatives": _texts(lists["negatives"][row]),
+                    "margins": _numbers(lists["margins"][row], bool(lists["negatives"][row]) and columns.margin >= 0),
                     "group": cells.get(columns.group, ""),
                     "label": cells.get(columns.label, ""),
                     "tags": _stored_tags(tags.get("tags", "")) if is_stored else tags,
@@ -310,3 +322,17 @@ def _texts(value: object) -> list[str]:
     if value is None:
         return []
     return [str(text) for text in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _numbers(value: object, wanted: bool) -> list[float]:
+    """Numbers of a cell, one or several; NaN for what is none, and for nothing at all where one is wanted."""
+    if value is None:
+        return [nan] if wanted else []
+    return [_number(one) for one in value] if isinstance(value, list | tuple) else [_number(value)]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return nan

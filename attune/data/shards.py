@@ -23,6 +23,9 @@ _FEATURES = {
     "text": {"dtype": "string", "_type": "Value"},
     "captions": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
     "matches": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
+    "scores": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "List"},
+    "negatives": {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"},
+    "margins": {"feature": {"dtype": "float64", "_type": "Value"}, "_type": "List"},
     "group": {"dtype": "string", "_type": "Value"},
     "label": {"dtype": "string", "_type": "Value"},
     "tags": {"dtype": "string", "_type": "Value"},
@@ -35,26 +38,31 @@ SCHEMA = pa.schema(
         ("text", pa.string()),  # null where there is a picture
         ("captions", pa.list_(pa.string())),
         ("matches", pa.list_(pa.string())),  # keys; null where a picture is a match only
+        ("scores", pa.list_(pa.float64())),  # of each caption; null, as the next two, where there are none
+        ("negatives", pa.list_(pa.string())),
+        ("margins", pa.list_(pa.float64())),  # of each negative
         ("group", pa.string()),
         ("label", pa.string()),
         ("tags", pa.string()),  # a JSON object: maps are not read well everywhere
         ("source", pa.string()),
     ]
 )
+OPTIONAL = ("text", "captions", "matches", "scores", "negatives", "margins")
+"""Columns that a part has only if any of its rows has them; captions, or else matches, it has always."""
 
-CONTENT = ("image_sha256", "captions", "group", "label", "tags", "matches")
+CONTENT = ("image_sha256", "captions", "group", "label", "tags", "matches", "scores", "negatives", "margins")
 """Columns that say what a row holds; where it came from is no part of that, and a text is there by its key."""
 
 
 def write_part(path: Path, examples: Iterable[TrainingExample]) -> None:
-    """Writes examples as one Parquet file; it has no column `text`, `captions` or `matches` that would be empty."""
+    """Writes examples as one Parquet file, without those `OPTIONAL` columns that would be empty."""
     examples = list(examples)
     rows = [_row(example) for example in examples]
     there = {row["image_sha256"] for row in rows}
     for image in dict.fromkeys(image for example in examples for image in example.images):
         if (key := _key(image)) not in there:
             rows.append({"image": {"bytes": image, "path": None}, "image_sha256": key})
-    empty = {name for name in ("text", "captions", "matches") if not any(row.get(name) for row in rows)}
+    empty = {name for name in OPTIONAL if not any(row.get(name) for row in rows)}
     if empty >= {"captions", "matches"}:  # nothing was good
         empty.remove("captions")
     features = {name: kind for name, kind in _FEATURES.items() if name not in empty}
@@ -71,12 +79,12 @@ def find_parts(folder: Path) -> list[Path]:
 
 
 def read_rows(parts: Sequence[Path]) -> pa.Table:
-    """All rows without their pictures: columns image_sha256, text, captions, matches, group, label, tags (JSON), source.
+    """All rows without their pictures: every column of `SCHEMA` but `image`; tags are JSON.
 
     A picture that is a match only has neither captions nor matches.
     """
     # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags,
-    # no text, no matches.
+    # no text, no matches, no scores.
     columns = [name for name in SCHEMA.names if name != "image"]
     table = pq.read_table([str(part) for part in parts], schema=SCHEMA, columns=columns)
     for name, empty in (("label", ""), ("tags", "{}")):
@@ -96,6 +104,9 @@ def _row(example: TrainingExample) -> dict[str, Any]:
         "text": example.text or None,
         "captions": example.captions or None,
         "matches": [_key(image) for image in example.images] or None,
+        "scores": example.scores or None,
+        "negatives": example.negatives or None,
+        "margins": example.margins or None,
         "group": example.group or digest,
         "label": example.label,
         "tags": json.dumps(example.tags, ensure_ascii=False, sort_keys=True),

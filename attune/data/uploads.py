@@ -28,7 +28,7 @@ from attune.data import store
 from attune.data.fingerprint import summarize
 from attune.data.keys import batch_key
 from attune.data.shards import find_parts, write_part
-from attune.data.validate import addresses, validate_examples
+from attune.data.validate import LISTS, addresses, validate_examples
 from attune.errors import DataError
 from attune.files import disk_may_fill, whole_file, write_text
 from attune.home import home
@@ -62,6 +62,8 @@ def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> Da
             "texts": sum(bool(example.text) for example in good),
             "captions": sum(len(example.captions) for example in good),
             "matches": sum(len(example.images) for example in good),
+            # What there is besides captions, counted so that a dataset has it whole or not at all.
+            "lists": {name: sum(len(getattr(example, name)) for example in good) for name in LISTS},
             "rejected": len(examples) - len(good),
             "reasons": problems_by_reason(problems),
             "problems": [problem.model_dump(exclude={"id"}) for problem in problems],
@@ -143,6 +145,7 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with pictures in "
             f"their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
         )
+    _refuse_half(name, _reports(draft, keys), report.captions)
     parts = find_parts(draft)
     found = summarize(parts)._asdict()
     count, pictures = found.pop("items"), found.pop("pictures")
@@ -157,6 +160,24 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             draft.rename(content)
             draft = content
         store.point(report, commit_key, map(json.dumps, _problems(draft, keys)))
+
+
+def _refuse_half(name: str, reports: Iterable[dict[str, Any]], captions: int) -> None:
+    """Refuses data of which some captions have scores, or some negatives margins, and others have none."""
+    counts = Counter[str]()
+    for fields in reports:
+        counts.update(fields.get("lists", {}))  # batches of before have none
+    for numbers, of, count in (("scores", "captions", captions), ("margins", "negatives", counts["negatives"])):
+        if 0 < counts[numbers] < count:
+            raise DataError(
+                f"The push of {name!r} cannot be closed: {counts[numbers]} of its {count} {of} have {numbers}, and all of a "
+                "dataset have them, or none. Give them to all, or push the others under another name"
+            )
+    if counts["scores"] and counts["negatives"]:
+        raise DataError(
+            f"The push of {name!r} cannot be closed: it has examples with scores and others with negatives. Captions with "
+            "scores are neither right nor wrong: give wrong ones low scores, or push the others under another name"
+        )
 
 
 def upload_folder(upload: str) -> Path:

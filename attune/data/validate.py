@@ -1,6 +1,7 @@
 """Checks on single examples: what is good goes on, what is not is named, and nothing is silently dropped."""
 
 from collections.abc import Iterable, Iterator
+from math import isfinite
 
 from attune.characters import visible, without_controls
 from attune.data.columns import LONGEST
@@ -15,8 +16,14 @@ LONGEST_SOURCE = 500
 
 MOST_TAGS = 100
 
+NEEDED = ("image", "uri", "group", "scores", "margins")
+"""Fields without which, if anything is wrong with them, an example is of no use."""
+
 REFUSED = ("two_items", "empty_text", "long_text", "two_kinds")
 """Reasons why a text cannot stand in a picture's place, and why pictures cannot stand in that of captions."""
+
+LISTS = ("scores", "negatives", "margins")
+"""What an example may have besides captions; not besides pictures in their place."""
 
 Read = bytes | UriError
 """A picture, or why it could not be read from its address."""
@@ -28,8 +35,10 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     An example with some bad captions and at least one good one is kept with the good ones; its bad ones are
     reported; so it is with pictures in the captions' place. So is a label or a tag that is too long: the example is kept
     without it. Captions, labels and tags are stripped of white space around them and of control characters, equal captions
-    of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Pictures that
-    are given by `uri` and `uris` are read, if the service's settings allow it.
+    of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Negatives are
+    treated as captions are. Scores and margins belong to their texts: without one for each an example is not used, nor is
+    one that has them, or negatives, with pictures in the captions' place. Pictures that are given by `uri` and `uris` are
+    read, if the service's settings allow it.
 
     Returns:
         The usable examples, in order, and every problem found.
@@ -39,14 +48,19 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     problems: list[Problem] = []
     for number, (example, (image, found_matches)) in enumerate(zip(examples, _images(examples), strict=True), start=1):
         matches = [(uri, data, _problem_of_match(data, image)) for uri, data in found_matches]
-        captions = [_clean(text) for text in example.captions]
+        captions = _numbered(example.captions, example.scores)
+        own = {text for text, _ in captions}
+        negatives = [(text, margin) for text, margin in _numbered(example.negatives, example.margins) if text not in own]
         tags = {_clean(name): _kept(value) for name, value in example.tags.items()}
         # A copy: a caller that sends its batch again must send the same.
         checked = TrainingExample(
             image=image if isinstance(image, bytes) else b"",
             text=_clean(example.text),
-            captions=list(dict.fromkeys(text for text in captions if _problem_of_caption(text) is None)),
+            captions=[text for text, _ in captions],
             images=list(dict.fromkeys(data for _, data, wrong in matches if isinstance(data, bytes) and wrong is None)),
+            scores=[score for _, score in captions if score is not None],
+            negatives=[text for text, _ in negatives],
+            margins=[margin for _, margin in negatives if margin is not None],
             group=_clean(example.group),
             label=_kept(example.label),
             tags=dict([(name, value) for name, value in tags.items() if value and 0 < len(name) <= LONGEST][:MOST_TAGS]),
@@ -57,13 +71,17 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
             *(
                 _match_problems(checked.source, matches, example)
                 if matches
-                else _caption_problems(checked.source, example.captions, bool(example.text))
+                else [
+                    *_caption_problems(checked.source, example.captions, bool(example.text)),
+                    *_negative_problems(checked.source, example.negatives, own),
+                    *_number_problems(checked.source, example),
+                ]
             ),
             *_name_problems(checked.source, example),
             *_control_problems(checked.source, example),
         ]
         problems += found
-        refused = any(problem.field in ("image", "uri", "group") or problem.reason in REFUSED for problem in found)
+        refused = any(problem.field in NEEDED or problem.reason in REFUSED for problem in found)
         if (checked.captions or checked.images) and not refused:
             good.append(checked)
     return good, problems
@@ -107,6 +125,12 @@ def _match_problems(
         advice = "there are pictures that belong to it and texts, and an example has the one or the other. Give one"
         found = given.text or given.captions[0]
         return [_problem(source, "images", found, "two_kinds", advice)]
+    if of_captions := [name for name in LISTS if getattr(given, name)]:
+        advice = (
+            f"there are pictures that belong to it and {' and '.join(of_captions)}, and those are for captions that are "
+            "texts. Leave them out: all of these pictures are right answers"
+        )
+        return [_problem(source, field, str(getattr(given, field)), "two_kinds", advice) for field in of_captions[:1]]
     problems = []
     for number, (uri, data, wrong) in enumerate(matches, start=1):
         if wrong is not None:
@@ -158,6 +182,56 @@ def _caption_problems(source: str, captions: list[str], of_text: bool) -> list[P
     return [_problem(source, "captions", repr(text[:100]), reason, advice[reason]) for text, reason in reasons if reason]
 
 
+def _negative_problems(source: str, negatives: list[str], captions: set[str]) -> list[Problem]:
+    """What is wrong with texts that are said to be wrong answers; `captions` are the right ones."""
+    advice = {
+        "empty_negative": "the negative is empty. Give a text, or none",
+        "too_long": f"the negative has more than {LONGEST_CAPTION:,} characters. Give a sentence or two",
+        "negative_is_caption": "the negative is a caption of the same example as well: it counts as a caption. Give it once",
+    }
+    problems = []
+    for text in negatives:
+        reason = _problem_of_caption(_clean(text))
+        reason = "empty_negative" if reason == "empty_caption" else reason
+        if reason is None and _clean(text) in captions:
+            reason = "negative_is_caption"
+        if reason:
+            problems.append(_problem(source, "negatives", repr(text[:100]), reason, advice[reason]))
+    return problems
+
+
+def _number_problems(source: str, example: TrainingExample) -> list[Problem]:
+    """What is wrong with the numbers that belong to captions and negatives."""
+    problems = []
+    for field, numbers, of, texts in (
+        ("scores", example.scores, "captions", example.captions),
+        ("margins", example.margins, "negatives", example.negatives),
+    ):
+        if numbers and len(numbers) != len(texts):
+            advice = f"there are {len(numbers)} {field} of {len(texts)} {of}. Give each one its own, or none of them"
+            problems.append(_problem(source, field, str(numbers), "number_count", advice))
+        elif bad := [number for number in numbers if not isfinite(number)]:
+            advice = f"{len(bad)} of the {field} are missing or no finite numbers. Give each of the {of} a number"
+            problems.append(_problem(source, field, str(numbers), "no_number", advice))
+    if example.scores and example.negatives:
+        advice = (
+            "there are scores and negatives: captions with scores are neither right nor wrong. Give wrong ones among the "
+            "captions, with low scores, or leave the scores out"
+        )
+        problems.append(_problem(source, "scores", str(example.scores), "scores_and_negatives", advice))
+    return problems
+
+
+def _numbered(texts: list[str], numbers: list[float]) -> list[tuple[str, float | None]]:
+    """The good ones among texts, cleaned and each once, with their numbers; None if there is not one for each."""
+    paired = zip(texts, numbers if len(numbers) == len(texts) else [None] * len(texts), strict=True)
+    known: dict[str, float | None] = {}
+    for text, number in paired:
+        if _problem_of_caption(text := _clean(text)) is None:
+            known.setdefault(text, number)
+    return list(known.items())
+
+
 def _problem_of_caption(text: str) -> str | None:
     if _is_blank(text):
         return "empty_caption"
@@ -193,7 +267,8 @@ def _name_problems(source: str, example: TrainingExample) -> list[Problem]:
 
 
 def _control_problems(source: str, example: TrainingExample) -> list[Problem]:
-    texts = {"text": [example.text], "captions": example.captions, "label": [example.label], "group": [example.group]}
+    texts = {"text": [example.text], "captions": example.captions, "negatives": example.negatives}
+    texts |= {"label": [example.label], "group": [example.group]}
     texts["tags"] = [text for pair in example.tags.items() for text in pair]
     advice = "there are control characters in it: they were taken out. Save the text as plain UTF-8"
     return [

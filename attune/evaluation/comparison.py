@@ -72,20 +72,32 @@ def sides(run: FinetuningRun) -> tuple[str, str]:
 
 
 def comparison(result: EvaluationResult) -> Section:
-    """The headline: recall@1, 5 and 10, MRR and median rank, captions to items first; where labelled, zero-shot accuracy."""
+    """The headline: recall@1, 5 and 10, MRR and median rank, captions to items first; where labelled, zero-shot accuracy.
+
+    Where captions have scores, the correlations with them take the place of retrieval.
+    """
+    of_what = "of the difference, by paired" if result.before else "by"
     figures = (*(f"recall@{k}" for k in KS), "mrr", "median_rank")
-    names = [f"{direction}_{name}" for direction in result.kind.directions for name in figures]
+    graded = "spearman" in result.after
+    names = (
+        ["spearman", "pearson"]
+        if graded
+        else [f"{direction}_{name}" for direction in result.kind.directions for name in figures]
+    )
     classes = [name for name in ZERO_SHOT if name in result.after]
     of_classes = (
         "zero shot acc1 and acc5 are the shares of labelled pictures whose class's name is first, or among the first five; "
         "mean per class recall weighs all classes alike. "
     )
-    of_what = "of the difference, by paired" if result.before else "by"
+    of_retrieval = (
+        "recall@k is the share of queries with a right answer among the first k, as CLIP papers and CLIP_benchmark compute "
+        "it (hit@k elsewhere). "
+    )
+    of_scores = "Correlation of the cosine similarity of each pair with its score: of their ranks, and of the numbers. "
     return Section(
         name="headline",
-        title="Retrieval",
-        definition="recall@k is the share of queries with a right answer among the first k, as CLIP papers and "
-        f"CLIP_benchmark compute it (hit@k elsewhere). {of_classes if classes else ''}"
+        title="Correlation with scores" if graded else "Retrieval",
+        definition=f"{of_scores if graded else of_retrieval}{of_classes if classes else ''}"
         f"Intervals are 95 %, {of_what} bootstrap over {result.kind.items}.",
         rows=[
             Row(

@@ -8,6 +8,7 @@ import numpy as np
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache, open_pixels
+from attune.evaluation.correlation import correlations, similarities
 from attune.evaluation.ranking import ranks
 from attune.kinds import MATCH, TEXT, Kind, kind_of_names
 from attune.metrics import DIRECTIONS, retrieval_metrics
@@ -19,8 +20,8 @@ class Measurement:
     """A model's figures on a split, and what they were computed from.
 
     Attributes:
-        metrics: see `attune.metrics.retrieval_metrics`.
-        ranks: see `attune.evaluation.ranking.ranks`; by the directions of the data's kind.
+        metrics: see `attune.metrics.retrieval_metrics`; where captions have scores, `attune.evaluation.correlation`.
+        ranks: see `attune.evaluation.ranking.ranks`; by the directions of the data's kind. None where captions have scores.
         images: embeddings, float32 (images, dim), or of the texts in the pictures' place.
         texts: embeddings, float32 (captions, dim), or of the pictures in the captions' place.
     """
@@ -37,8 +38,14 @@ class Measurement:
 
 
 def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
-    """Embeds a split's pictures, or texts in their place, and all their captions, and ranks them against each other."""
+    """Embeds a split's pictures, or texts in their place, and all their captions, and ranks them against each other.
+
+    Captions with scores are not ranked: similarities are set against the scores.
+    """
     images, texts = embed_items(clip, pairs, cache), embed_captions(clip, pairs, cache)
+    if pairs.is_graded:
+        measured = correlations(*similarities(images, texts, pairs)[:2])
+        return Measurement({name: float(value) for name, (value,) in measured.items()}, {}, images, texts)
     found = ranks(images, texts, image_of_text(pairs))
     named = {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
     return Measurement(retrieval_metrics(named), named, images, texts)
@@ -88,5 +95,6 @@ def clusters_of(image_of_text: np.ndarray, directions: tuple[str, str] = DIRECTI
 
 
 def split_fingerprint(pairs: Pairs) -> str:
-    """SHA-256 of a split's pictures, or texts, and captions: figures with different ones must not be compared."""
-    return hashlib.sha256(json.dumps([pairs.images, pairs.captions]).encode()).hexdigest()
+    """SHA-256 of a split's pictures, or texts, captions and scores: figures with different ones must not be compared."""
+    scores = [pairs.scores] if pairs.is_graded else []
+    return hashlib.sha256(json.dumps([pairs.images, pairs.captions, *scores]).encode()).hexdigest()

@@ -29,11 +29,14 @@ def compare(one: FinetuningRun, other: FinetuningRun, ranks: tuple[Ranks, Ranks]
         if row.metric not in left_out
     ]
     sure = _sure(*ranks, {row.metric for row in rows}) if ranks else {}
+    no_ranks = "A run that an earlier version evaluated did not keep the ranks that intervals come from: evaluate it again."
+    if "spearman" in one.evaluation.after:
+        no_ranks = "Runs keep no similarities of pairs with scores, so differences have no intervals here."
     said = (
         "Differences are the second minus the first, with their 95 % intervals (paired bootstrap over "
         f"{one.evaluation.kind.items})."
-        if ranks
-        else "A run that an earlier version evaluated did not keep the ranks that intervals come from: evaluate it again."
+        if sure
+        else no_ranks
     )
     return Section(
         name="runs",

@@ -1,4 +1,4 @@
-"""The losses that CLIP models are pre-trained with, over batches in which a picture may have several captions."""
+"""Losses that tell what belongs together from the rest of a batch, in which a picture may have several captions."""
 
 from typing import Protocol
 
@@ -22,6 +22,8 @@ class Loss(Protocol):
         positives: Tensor | None = None,
         ignored: Tensor | None = None,
         classes: Tensor | None = None,
+        scores: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
         """The loss of one batch, a float32 scalar."""
 
@@ -34,6 +36,8 @@ def clip_loss(
     positives: Tensor | None = None,
     ignored: Tensor | None = None,
     classes: Tensor | None = None,
+    scores: Tensor | None = None,
+    rows: Tensor | None = None,
     *,
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -44,14 +48,17 @@ def clip_loss(
 
     Args:
         images: unit-length embeddings, (pictures, dim).
-        texts: unit-length embeddings, (captions, dim).
+        texts: unit-length embeddings, (captions, dim); negatives that come with the data are captions of no picture.
         logit_scale: scalar, already exponentiated (1 to 100).
         logit_bias: not used: a number added to all logits changes no softmax. It is here so that losses can be swapped.
-        positives: bool (pictures, captions), True where the caption belongs to the picture; at least one in every row
-            and column, else the loss is not a number. Left out: caption i belongs to picture i and to no other.
+        positives: bool (pictures, captions), True where the caption belongs to the picture; at least one in every row,
+            else the loss is not a number. A column without any is a text that looks for no picture. Left out: caption i
+            belongs to picture i and to no other.
         ignored: bool (pictures, captions), True where the pair is neither positive nor a fair negative: it is left out
             of the denominators. Where it says so of a positive, the positive stays.
         classes: not used; see `attune.losses.class_loss`.
+        scores: not used; see `attune.losses.graded`.
+        rows: not used; see `attune.losses.cross_batch_memory`.
         label_smoothing: share (0 to 1) of the target that goes evenly to all pairs that are not ignored.
 
     Returns:
@@ -60,13 +67,59 @@ def clip_loss(
     Raises:
         ValueError: if there are no `positives` and not as many captions as pictures.
     """
-    del logit_bias, classes
+    del logit_bias, classes, scores, rows
     positives = _check_positives(images, texts, positives)
     counted = _counted(positives, ignored)
-    logits = _logits(images, texts, logit_scale).masked_fill(~counted, _LEFT_OUT)
-    to_text = F.cross_entropy(logits, _targets(positives, counted, label_smoothing))
-    to_image = F.cross_entropy(logits.T, _targets(positives.T, counted.T, label_smoothing))
+    logits = _logits(images, texts, logit_scale)
+    to_text = _one_way(logits, positives, counted, label_smoothing)
+    to_image = _one_way(logits.T, positives.T, counted.T, label_smoothing)
     return (to_text + to_image) / 2
+
+
+def ranking_loss(
+    images: Tensor,
+    texts: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor | None = None,
+    positives: Tensor | None = None,
+    ignored: Tensor | None = None,
+    classes: Tensor | None = None,
+    scores: Tensor | None = None,
+    rows: Tensor | None = None,
+    *,
+    scale: float = 20.0,
+    symmetric: bool = False,
+) -> Tensor:
+    """Each picture's, or query's, captions among all texts of the batch (Henderson et al. 2017, arXiv:1705.00652, section
+    4).
+
+    It is one direction of `clip_loss`, and its temperature is not learnt: the model's own stays as it is.
+
+    Args:
+        images: as all others that are not named here, see `clip_loss`.
+        texts: see `clip_loss`.
+        logit_scale: not used.
+        logit_bias: not used.
+        positives: see `clip_loss`.
+        ignored: see `clip_loss`.
+        classes: not used.
+        scores: not used.
+        rows: not used.
+        scale: what similarities are multiplied by, above 0; by default that of sentence-transformers.
+        symmetric: whether captions look for their pictures as well, and both directions count alike.
+
+    Returns:
+        float32 scalar; ln(texts) if nothing is told apart.
+
+    Raises:
+        ValueError: as `clip_loss`.
+    """
+    del logit_scale, logit_bias, classes, scores, rows
+    positives = _check_positives(images, texts, positives)
+    counted = _counted(positives, ignored)
+    logits = _logits(images, texts, images.new_tensor(scale))
+    to_text = _one_way(logits, positives, counted)
+    return (to_text + _one_way(logits.T, positives.T, counted.T)) / 2 if symmetric else to_text
 
 
 def siglip_loss(
@@ -77,6 +130,8 @@ def siglip_loss(
     positives: Tensor | None = None,
     ignored: Tensor | None = None,
     classes: Tensor | None = None,
+    scores: Tensor | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """Sigmoid loss of SigLIP (Zhai et al. 2023, arXiv:2303.15343, equation 1): each pair is a yes or no of its own.
 
@@ -90,6 +145,8 @@ def siglip_loss(
         positives: bool (pictures, captions); see `clip_loss`.
         ignored: bool (pictures, captions); see `clip_loss`.
         classes: not used.
+        scores: not used.
+        rows: not used.
 
     Returns:
         float32 scalar: sum over all pairs that are not ignored, divided by the number of pictures. It grows with the
@@ -98,7 +155,7 @@ def siglip_loss(
     Raises:
         ValueError: if there is no `logit_bias`, or no `positives` and not as many captions as pictures.
     """
-    del classes
+    del classes, scores, rows
     if logit_bias is None:
         raise ValueError("The sigmoid loss needs the model's logit_bias, and this model has none. Use CLIPLoss with it")
     positives = _check_positives(images, texts, positives)
@@ -129,13 +186,21 @@ def _counted(positives: Tensor, ignored: Tensor | None) -> Tensor:
     return torch.ones_like(positives) if ignored is None else positives | ~ignored
 
 
-def _targets(positives: Tensor, counted: Tensor, label_smoothing: float) -> Tensor:
-    """The distribution each row should have: even over its positives, float32, rows sum to 1."""
-    targets = positives / positives.sum(1, keepdim=True)
+def _one_way(logits: Tensor, positives: Tensor, counted: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the rows of `logits` with an even distribution over each one's positives; the mean over rows that
+    have any.
+    """
+    asked = positives.any(1)
+    targets = positives / positives.sum(1, keepdim=True).clamp(min=1)
     if label_smoothing:
         even = counted / counted.sum(1, keepdim=True)
-        targets = (1 - label_smoothing) * targets + label_smoothing * even
-    return targets
+        targets = ((1 - label_smoothing) * targets + label_smoothing * even) * asked[:, None]
+    found = F.cross_entropy(logits.masked_fill(~counted, _LEFT_OUT), targets, reduction="sum")
+    return found / asked.sum()
 
 
-CONTRASTIVE: dict[str, Loss] = {"CLIPLoss": clip_loss, "SigLIPLoss": siglip_loss}
+CONTRASTIVE: dict[str, Loss] = {
+    "CLIPLoss": clip_loss,
+    "SigLIPLoss": siglip_loss,
+    "MultipleNegativesRankingLoss": ranking_loss,
+}

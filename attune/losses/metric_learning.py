@@ -43,11 +43,12 @@ class MetricLoss(LibraryLoss):
             return both / 2
         # Not `owners` itself: where both labels are one object the library takes the diagonal for each item itself.
         pictures = torch.arange(len(images), device=images.device)
-        to_text = self._one_way(images, pictures, texts, owners, ignored)
-        to_image = self._one_way(texts, owners, images, pictures, None if ignored is None else ignored.T)
-        return (to_text + to_image) / 2
+        to_text = self.one_way(images, pictures, texts, owners, ignored)
+        captions = owners < len(images)  # negatives that come with the data look for nothing
+        backwards = None if ignored is None else ignored.T[captions]
+        return (to_text + self.one_way(texts[captions], owners[captions], images, pictures, backwards)) / 2
 
-    def _one_way(
+    def one_way(
         self, queries: Tensor, labels: Tensor, answers: Tensor, answer_labels: Tensor, ignored: Tensor | None
     ) -> Tensor:
         """The loss of queries (n, dim) among answers (m, dim); `ignored` is bool (n, m)."""

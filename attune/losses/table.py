@@ -4,7 +4,7 @@ Those of pytorch-metric-learning (Musgrave et al. 2020, arXiv:2008.09164) have i
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from attune.choices import one_of
 
@@ -13,13 +13,15 @@ class Kind(NamedTuple):
     """What is known of a loss for pictures and their captions.
 
     Attributes:
-        ours: it is in `attune.losses.contrastive`; otherwise in pytorch-metric-learning.
+        ours: it is in `attune.losses.contrastive` or `attune.losses.graded`; otherwise in pytorch-metric-learning.
         picks: it looks at those pairs or triplets alone that it is given: a miner can choose them, and look-alikes can be
             left out. The others look at the whole batch.
         one_each: it takes one caption a picture.
         classes: it compares pictures and captions alike with the classes that the pictures are labelled with.
         meets: of those, one to which classes show only where several items of them meet in a batch.
         temperature: it divides similarities by an option of that name, for which the starting model's own is the default.
+        data: what of each pair it takes besides that it belongs together: a `score`, a `margin` to a negative, or nothing.
+        negatives: whether negatives that come with the data can be among the texts of its batch.
     """
 
     ours: bool = False
@@ -28,14 +30,21 @@ class Kind(NamedTuple):
     classes: bool = False
     meets: bool = False
     temperature: bool = False
+    data: Literal["", "score", "margin"] = ""
+    negatives: bool = True
 
 
 LOSSES = {
     "CLIPLoss": Kind(ours=True, picks=False),
     "SigLIPLoss": Kind(ours=True, picks=False),
+    "MultipleNegativesRankingLoss": Kind(ours=True, picks=False),
+    "CoSENTLoss": Kind(ours=True, picks=False, data="score", negatives=False),
+    "CosineSimilarityLoss": Kind(ours=True, picks=False, data="score", negatives=False),
+    "MarginMSELoss": Kind(ours=True, picks=False, data="margin"),
     "AngularLoss": Kind(picks=False),
     "CircleLoss": Kind(),
     "ContrastiveLoss": Kind(),
+    "CrossBatchMemory": Kind(),
     "DynamicSoftMarginLoss": Kind(),
     "GeneralizedLiftedStructureLoss": Kind(),
     "IntraPairVarianceLoss": Kind(),
@@ -49,7 +58,7 @@ LOSSES = {
     "SupConLoss": Kind(temperature=True),
     "TripletMarginLoss": Kind(),
     "TupletMarginLoss": Kind(),
-    "VICRegLoss": Kind(picks=False, one_each=True),
+    "VICRegLoss": Kind(picks=False, one_each=True, negatives=False),
     **dict.fromkeys(
         (
             "ArcFaceLoss",
@@ -63,13 +72,20 @@ LOSSES = {
             "SphereFaceLoss",
             "SubCenterArcFaceLoss",
         ),
-        Kind(picks=False, classes=True),
+        Kind(picks=False, classes=True, negatives=False),
     ),
     **dict.fromkeys(
         ("FastAPLoss", "HistogramLoss", "NPairsLoss", "PNPLoss", "RankedListLoss"),
-        Kind(picks=False, classes=True, meets=True),
+        Kind(picks=False, classes=True, meets=True, negatives=False),
     ),
 }
+
+REMEMBERING = tuple(
+    name
+    for name, kind in LOSSES.items()
+    if not (kind.ours or kind.classes or kind.one_each or name in ("CrossBatchMemory", "MultipleLosses"))
+)
+"""Those that `CrossBatchMemory` may be of."""
 
 MINERS = (
     "AngularMiner",
@@ -86,20 +102,20 @@ MINERS = (
 ALIASES = {
     "ClipLoss": "CLIPLoss",
     "InfoNCELoss": "NTXentLoss",
+    "MultipleNegativeRankingLoss": "MultipleNegativesRankingLoss",
     "NTXLoss": "NTXentLoss",
     "SigLipLoss": "SigLIPLoss",
     "TripleMarginLoss": "TripletMarginLoss",
 }
-"""Other spellings: Finetuner's documents, open_clip's classes."""
+"""Other spellings: Finetuner's documents and classes, open_clip's classes."""
 
 _EQUAL = "it takes batches with as many items of each class, and pictures have different numbers of captions"
-_WRAPPER = "it wraps another loss. Name that one"
 _GONE = "pytorch-metric-learning has it no more"
 REFUSED_LOSSES = {
     **dict.fromkeys(("ManifoldLoss", "SmoothAPLoss"), _EQUAL),
     "InstanceLoss": "in the library it takes the number of a class for a place in the batch",
     "ThresholdConsistentMarginLoss": "it looks at items of one kind alone, not at pictures with captions",
-    **dict.fromkeys(("CrossBatchMemory", "SelfSupervisedLoss"), _WRAPPER),
+    "SelfSupervisedLoss": "it wraps another loss. Name that one",
     **dict.fromkeys(("BaseLossWrapper", "BaseMetricLossFunction", "GenericPairLoss"), "it is a base class"),
     "CentroidTripletLoss": _GONE,
 }
@@ -129,14 +145,19 @@ def check_miner(name: str) -> str:
     return _known(name, MINERS, REFUSED_MINERS)
 
 
-def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
-    """The known losses that a loss is made of: itself, or those of `MultipleLosses`."""
+def names_of(loss: str, options: Mapping[str, Any]) -> list[str]:
+    """Names of the known losses that a loss is made of: its own, or those of `MultipleLosses`."""
     names = [loss]
     if loss == "MultipleLosses":
         parts = options.get("losses")
         given = parts if isinstance(parts, list) else []
         names = [str(part.get("name") if isinstance(part, dict) else part) for part in given]
-    return [LOSSES[name] for name in (ALIASES.get(name, name) for name in names) if name in LOSSES]
+    return [name for name in (ALIASES.get(name, name) for name in names) if name in LOSSES]
+
+
+def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
+    """What is known of the losses that a loss is made of; see `names_of`."""
+    return [LOSSES[name] for name in names_of(loss, options)]
 
 
 def needs_classes(loss: str, options: Mapping[str, Any]) -> bool:

@@ -88,6 +88,10 @@ It pools by the generalised mean (GeM), which sentence-transformers does not hav
 }
 
 
+_OF_RETRIEVAL = "recall@k is the share of queries\nwith a right answer among the first k, as in CLIP_benchmark."
+_OF_SCORES = "Figures are correlations of\ncosine similarities with the scores of pairs."
+
+
 def _shorter(run: FinetuningRun) -> str:
     """Which beginnings of the embeddings are good ones too; empty if none was trained to be."""
     dims = (run.settings.get("model_options") or {}).get("matryoshka_dims") or []
@@ -147,11 +151,13 @@ def _front_matter(run: FinetuningRun, library: Library, whole: bool) -> str:
         whole: whether the library opens it as it is.
     """
     name = library.replace("_transformers", "-transformers")
-    data = _data_name(run.settings)
-    retrieval, pipeline = _TASKS[run.evaluation.kind]
+    data, kind = _data_name(run.settings), run.evaluation.kind
+    retrieval, pipeline = _TASKS[kind]
+    graded = "spearman" in run.evaluation.after
+    task = "sentence-similarity" if graded and kind is TEXT else retrieval
     results = [
         EvalResult(
-            task_type="zero-shot-image-classification" if row.metric in ZERO_SHOT else retrieval,
+            task_type="zero-shot-image-classification" if row.metric in ZERO_SHOT else task,
             dataset_type=data,
             dataset_name=f"{data} (held out)" if not run.settings.get("eval_data") else data,
             metric_type=row.metric,
@@ -197,14 +203,15 @@ def _introduction(run: FinetuningRun) -> str:
 def _figures(run: FinetuningRun) -> str:
     result, kind = run.evaluation, run.evaluation.kind
     headline, sentences = verdict(result, bool(run.training.device))
+    graded = "spearman" in result.after
     title = " and ".join(sides(run)).capitalize() if result.before else "Evaluation"
     of_what = "of the difference, by paired" if result.before else "by"
     parts = [
         f"## {title}",
         " ".join([f"{headline}." if headline else "", *sentences]).strip(),
         *(f"> **Note:** {warning}" for warning in result.warnings),
-        f"On {result.items} held-out {kind.items} with {result.belonging} {kind.captions}. recall@k is the share of\n"
-        f"queries with a right answer among the first k, as in CLIP_benchmark. Intervals are 95 %,\n"
+        f"On {result.items} held-out {kind.items} with {result.belonging} {kind.captions}. "
+        f"{_OF_SCORES if graded else _OF_RETRIEVAL}\nIntervals are 95 %,\n"
         f"{of_what} bootstrap over {kind.items}.",
         comparison_table(run),
     ]
@@ -214,9 +221,10 @@ def _figures(run: FinetuningRun) -> str:
 def _training(run: FinetuningRun) -> str:
     training = run.training
     settings = {key: value for key, value in run.settings.items() if value is not None}
+    chosen_by = "Spearman's correlation" if "spearman" in run.evaluation.after else "recall"
     return f"""## Made with
 
-Chosen by recall on the validation part: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
+Chosen by {chosen_by} on the validation part: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
 on {training.device}, {training.precision}.
 
 ```json

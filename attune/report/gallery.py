@@ -26,7 +26,10 @@ def pick_examples(test: Pairs, before: Measurement | None, after: Measurement, s
 
     They are texts that look for pictures; of pairs of texts or of pictures, items that look for what belongs to them.
     Without `before` there are random ones only, with no `rank_before` and `hits_before`. A match has its number as `match`.
+    Where captions have scores, nothing is looked for: there are none.
     """
+    if test.is_graded:
+        return []
     direction = test.kind.asked
     chosen = np.random.default_rng(seed).permutation(len(after.ranks[direction]))[:EXAMPLES]
     found = [{"kind": "random", **_example(direction, int(query), test, before, after)} for query in chosen]

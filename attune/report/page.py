@@ -51,7 +51,7 @@ def write_report(folder: Path, material: Material) -> None:
     seed = int(material.run.settings.get("seed", 0))
     examples = pick_examples(material.test, material.before, material.after, seed)
     write_text(folder / "examples.json", json.dumps(examples, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    if material.cache is not None:
+    if material.cache is not None and examples:
         with whole_file(folder / "examples.png") as draft:
             contact_sheet(_of_kind("random", examples), material.test, material.cache).save(draft, format="PNG")
     write_text(folder / "README.md", model_card(material.run, material.model))
@@ -86,6 +86,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         fewest=FEWEST,
         too_few=run.evaluation.items < FEWEST,
         kind=kind,
+        graded=material.test.is_graded,
         only_probed=kind is not IMAGE and any(material.test.labels),
         sides=dict(zip(("before", "after"), material.sides, strict=True)),
         headline=headline,
@@ -128,6 +129,8 @@ def by_direction(rows: list[Row]) -> list[tuple[str, list[tuple[str, Row]]]]:
 
 def galleries(material: Material, examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Example queries by kind: what got better, what got worse, and a few at random."""
+    if material.test.is_graded:
+        return []
     asked = material.test.kind.asked
     [other] = [direction for direction in material.test.kind.directions if direction != asked]
     found = [{"kind": "Drawn at random", "direction": asked, "examples": _of_kind("random", examples)[:SHOWN]}]

@@ -114,8 +114,8 @@ def draw(material: Material) -> list[Plot]:
     with matplotlib.rc_context(STYLE):
         plots = [
             *training_curves(material.events),
-            *(recall_curve(direction, sides) for direction in material.after.kind.directions),
-            *similarities(image_of_text(material.test), sides),
+            *(recall_curve(direction, sides) for direction in material.after.ranks),
+            *([] if material.test.is_graded else similarities(image_of_text(material.test), sides)),
         ]
         zero_shot = material.facts.get("zero_shot") or {}
         names = [str(row["name"]) for row in zero_shot.get("classes", [])]
@@ -133,6 +133,7 @@ def training_curves(events: list[RunEvent]) -> list[Plot]:
         ("loss", "Training loss", steps, "step"),
         ("learning_rate", "Learning rate", steps, "step"),
         ("mean_recall", "Validation recall", epochs, "epoch"),
+        ("spearman", "Validation correlation", epochs, "epoch"),
         ("logit_scale", "Logit scale", epochs, "epoch"),
     ):
         x, y = curve(points, label, name)
@@ -140,11 +141,11 @@ def training_curves(events: list[RunEvent]) -> list[Plot]:
             continue
         figure, axes = _figure(left=0.15)
         _line(axes, x, y, AFTER, "-", "weights")
-        if name == "mean_recall" and averages:
+        if name in ("mean_recall", "spearman") and averages:
             _line(axes, *curve(averages, label, name), BEFORE, "--", "running average of the weights")
             axes.legend()
         axes.set_xlabel(label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0.0, y.min()))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter("{x:g}")  # 0.0003 or 1e-05: as many digits as it takes, so that they have room
         first, last = (f"{y[end]:.3g} at {label} {x[end]:.0f}" for end in (0, -1))

@@ -11,9 +11,9 @@ WORDS = {"better": "Better", "worse": "Worse", "": "No clear difference"}
 def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[str]]:
     """A headline such as `Better in both directions`, and a sentence with the figures for each direction.
 
-    It goes by recall@5, and on fewer than 50 pictures, where that is easily had, by recall@1. Better and worse are said
-    only where the whole 95 % interval is on one side of zero and the p-value agrees, and on `FEWEST` pictures at least. The
-    headline is empty if nothing was compared.
+    It goes by recall@5, and on fewer than 50 pictures, where that is easily had, by recall@1; where captions have scores, by
+    Spearman's correlation with them. Better and worse are said only where the whole 95 % interval is on one side of zero and
+    the p-value agrees, if there is one, and on `FEWEST` pictures at least. The headline is empty if nothing was compared.
 
     Args:
         result: the figures.
@@ -21,7 +21,9 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
     """
     k = KS[1] if result.items >= 50 else KS[0]
     rows = {row.metric: row for row in comparison(result).rows}
-    chosen = [rows[f"{direction}_recall@{k}"] for direction in result.kind.directions]
+    directions = result.kind.directions
+    names = ["spearman"] if "spearman" in rows else [f"{direction}_recall@{k}" for direction in directions]
+    chosen = [rows[name] for name in names]
     too_few = f"too few {result.kind.items} to judge" if result.items < FEWEST else ""
     return _headline(chosen, too_few, result.kind), [_sentence(row, trained, too_few) for row in chosen]
 
@@ -31,6 +33,8 @@ def _headline(rows: list[Row], too_few: str, kind: Kind) -> str:
         return ""
     if too_few:
         return too_few.capitalize()
+    if len(rows) == 1:
+        return WORDS[rows[0].verdict]
     first, second = (WORDS[row.verdict] for row in rows)
     if first == second:
         return f"{first} in both directions"

@@ -23,7 +23,7 @@ _ends: dict[tuple[tuple[int, bytes], int], int] = {}
 """Where events end that were read, by history and number: who follows a long one reads on from there."""
 NUMBERS = {
     "progress": ("step", "steps", "seconds_left", "pairs_per_second", "loss"),
-    "validation": ("mean_recall",),
+    "validation": ("mean_recall", "spearman"),
 }
 """What `progress` tells, by the kind of event that says it."""
 

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.kinds import IMAGE, TEXT, Kind
+from attune.losses.contrastive import Loss
 from attune.models.clip import evaluating
 from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree
@@ -107,7 +110,7 @@ def estimate_run(job: Job) -> None:
     recipe, model, position = job.recipe, job.clip.model, job.position
     pictures = -(-recipe.batch_size // job.world.size)
     batch = _batch(job, PROBE_PICTURES)
-    with evaluating(model):  # running statistics stay as they are
+    with evaluating(model), _left_alone(job.criterion):  # running statistics and memories stay as they are
         kept = activation_bytes(lambda: _forward(job, batch), list(model.parameters()))
         _forward(job, batch).backward()  # type: ignore[no-untyped-call]  # gradients take memory too
     per_picture, free = kept / max(1, batch.image_counts[job.world.rank]), ROOM * free_bytes(job.clip.device)
@@ -123,7 +126,7 @@ def estimate_run(job: Job) -> None:
     piece, fitting = (
         int(agree(size, job.world)) for size in (min(pictures, position.micro_batch_size or pictures), fitting)
     )
-    with evaluating(model):
+    with evaluating(model), _left_alone(job.criterion):
         seconds = step_seconds(partial(_seconds, job), piece, fitting) * pictures / piece
     if piece < pictures:
         seconds *= TWICE_ENCODED
@@ -139,6 +142,11 @@ def estimate_run(job: Job) -> None:
         available_bytes=int(free),
     )
     job.log(found.describe(), kind="check", steps=found.steps, seconds=found.seconds, memory_bytes=found.memory_bytes)
+
+
+def _left_alone(criterion: Loss) -> AbstractContextManager[Any]:
+    """Keeps a loss from remembering what it is tried on."""
+    return evaluating(criterion) if isinstance(criterion, nn.Module) else nullcontext()
 
 
 def _batch(job: Job, pictures: int) -> Batch:

@@ -8,7 +8,7 @@ from attune.callback_settings import WiSEFTCallback
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.evaluation.measure import Measurement, measure
-from attune.metrics import mean_recall
+from attune.metrics import worth
 from attune.models.lora import merge_lora
 from attune.models.weights import DTYPES, load_weights, save_weights
 from attune.training.average import between
@@ -28,7 +28,7 @@ class Choice:
     Attributes:
         kind: `start`, `weights`, `average`, or `interpolated`.
         share: of the trained weights in them, 0 to 1.
-        mean_recall: on the validation part.
+        mean_recall: on the validation part; where captions have scores, Spearman's correlation.
     """
 
     kind: str
@@ -39,9 +39,9 @@ class Choice:
 def choose(job: Job) -> Choice:
     """Picks the weights and writes them to `checkpoints/chosen.safetensors` in the artifact's precision.
 
-    The best is that of the highest mean recall, or of the figure that a `BestModelCheckpoint` names. A `WiSEFTCallback`
-    fixes the share, and the start is the only other choice. With `retention_data`, only weights that lose at most
-    `retention_max_drop` on it can be chosen; the start always can.
+    The best is that of the highest mean recall, or Spearman's correlation where captions have scores, or of the figure
+    that a `BestModelCheckpoint` names. A `WiSEFTCallback` fixes the share, and the start is the only other choice. With
+    `retention_data`, only weights that lose at most `retention_max_drop` on it can be chosen; the start always can.
     """
     fixed = job.settings.callback_of(WiSEFTCallback)
     if job.settings.lora_rank:
@@ -50,10 +50,12 @@ def choose(job: Job) -> Choice:
     first, best = job.position.start, job.position.best
     known = {0.0: first, 1.0: best}
     shares: tuple[float, ...] = SHARES if job.settings.interpolation else (1.0, 0.0)
+    name = "spearman" if job.parts.validation.is_graded else "mean_recall"
+    said = f"validation {name.replace('_', ' ')}"
     kept = 0.0
     if job.parts.retention is not None:
         kept = retention(job, start) - job.settings.retention_max_drop
-    chosen, worth = Choice("start", 0.0, first.mean_recall), first.worth
+    chosen, highest = Choice("start", 0.0, first.mean_recall), first.worth
     if fixed is not None:
         shares = (fixed.alpha, 0.0) if fixed.alpha else (0.0,)
     for share in shares if best.kind != "start" else ():
@@ -61,15 +63,15 @@ def choose(job: Job) -> Choice:
         found = known[share] if share in known else measured(job, weights)
         allowed = share == 0.0 or job.parts.retention is None or retention(job, weights) >= kept
         job.log(
-            f"{share:.0%} of the way from the start: validation mean recall {found.mean_recall:.4f}{_monitored(job, found)}"
+            f"{share:.0%} of the way from the start: {said} {found.mean_recall:.4f}{_monitored(job, found)}"
             + ("" if allowed else f", but it loses more than {job.settings.retention_max_drop:g} on retention_data"),
             kind="choice",
             share=share,
-            mean_recall=found.mean_recall,
+            **{name: found.mean_recall},
         )
         # A share that was asked for need not be better than the start, only no worse.
-        if allowed and share and (found.worth > worth or (fixed is not None and found.worth == worth)):
-            chosen, worth = Choice(best.kind if share == 1.0 else "interpolated", share, found.mean_recall), found.worth
+        if allowed and share and (found.worth > highest or (fixed is not None and found.worth == highest)):
+            chosen, highest = Choice(best.kind if share == 1.0 else "interpolated", share, found.mean_recall), found.worth
     if fixed is not None and fixed.alpha and not chosen.share:
         job.log(
             f"WiSEFTCallback: the start is exported, not the share of {fixed.alpha:g} that was asked for, which is worse"
@@ -77,13 +79,12 @@ def choose(job: Job) -> Choice:
     dtype = DTYPES[job.settings.artifact_precision]
     save_weights(job.checkpoints.chosen, between(start, trained, chosen.share), dtype)
     job.log(
-        f"chosen: {chosen.kind}, epoch {best.epoch if chosen.share else 0}, share {chosen.share:g}, validation mean recall "
+        f"chosen: {chosen.kind}, epoch {best.epoch if chosen.share else 0}, share {chosen.share:g}, {said} "
         f"{chosen.mean_recall:.4f} ({first.mean_recall:.4f} at the start)",
         kind="result",
         share=chosen.share,
         best_epoch=best.epoch if chosen.share else 0,
-        mean_recall=chosen.mean_recall,
-        start_mean_recall=first.mean_recall,
+        **{name: chosen.mean_recall, f"start_{name}": first.mean_recall},
         steps=(job.position.epoch - 1) * job.recipe.steps_per_epoch,
     )
     return chosen
@@ -92,17 +93,17 @@ def choose(job: Job) -> Choice:
 def measured(job: Job, weights: dict[str, Tensor]) -> Candidate:
     """These weights, which lie between others, on the validation part."""
     measurement = _measure(job, weights, job.parts.validation, job.cache)
-    candidate = Candidate(job.position.epoch - 1, "interpolated", mean_recall(measurement.metrics))
+    candidate = Candidate(job.position.epoch - 1, "interpolated", worth(measurement.metrics)[1])
     scale = job.clip.model.logit_scale.exp().item()
     note(candidate, figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size), job.settings)
     return candidate
 
 
 def retention(job: Job, weights: dict[str, Tensor]) -> float:
-    """Mean recall of these weights on the retention data; 0 if there is none."""
+    """Mean recall of these weights on the retention data, or Spearman's correlation; 0 if there is none."""
     if job.parts.retention is None:
         return 0.0
-    return mean_recall(_measure(job, weights, job.parts.retention, job.retention_cache).metrics)
+    return worth(_measure(job, weights, job.parts.retention, job.retention_cache).metrics)[1]
 
 
 def _measure(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCache | None) -> Measurement:

@@ -31,11 +31,12 @@ class Batch:
         rows: training rows of all pictures, int64 (n,).
         images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim); of pairs of texts
             the tokens of those in the pictures' place, int64 (share of n, length).
-        texts: of this process's pictures, tokens int64 (share of m, context_length), or embeddings (share of m, dim); of
-            pairs of pictures the matches, uint8 (share of m, 3, height, width).
+        texts: captions and negatives of this process's pictures, tokens int64 (share of m, context_length), or embeddings
+            (share of m, dim); of pairs of pictures the matches, uint8 (share of m, 3, height, width).
         positives: bool (n, m), True where caption j is of picture i; None if both come one by one.
         ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
         classes: number of each picture's class, int64 (n,); None if the loss has no use for them.
+        scores: of each picture's own captions, float32 (n, m), NaN elsewhere; None if the data has none.
         image_counts: pictures of each process.
         text_counts: captions of each process.
     """
@@ -46,6 +47,7 @@ class Batch:
     positives: Tensor | None
     ignored: Tensor | None
     classes: Tensor | None
+    scores: Tensor | None
     image_counts: list[int]
     text_counts: list[int]
 
@@ -61,7 +63,7 @@ class Feed:
 
     Attributes:
         image_table: embeddings (rows, dim) of all training pictures, if their tower is locked.
-        text_table: embeddings (captions, dim) of all captions, if the text tower is locked.
+        text_table: embeddings (captions, dim) of all captions, and then all negatives, if the text tower is locked.
         classes: number of each training picture's class, int64 (rows,), from 0, for losses over classes.
         look_alikes: the starting model's embeddings (rows, dim) of all training pictures, for hard negatives.
     """
@@ -135,8 +137,9 @@ class Feed:
         # Captions are in the order of their pictures, so a process's captions are a stretch as well.
         bounds = [np.searchsorted(sample.owners, (part.start, part.stop)) for part in slices]
         mine, (first, last) = slices[self.world.rank], bounds[self.world.rank]
-        one_each = len(sample.owners) == len(rows)
+        one_each = len(sample.owners) == len(rows) and sample.wrong is None
         positives = None if one_each else sample.positives(len(rows))
+        scores = sample.scored(len(rows))
         ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
         return Batch(
             rows=rows,
@@ -145,6 +148,7 @@ class Feed:
             positives=None if positives is None else self._move(positives),
             ignored=self._move(ignored) if ignored is not None and ignored.any() else None,
             classes=self._move(torch.from_numpy(self.classes[rows])) if self.classes is not None else None,
+            scores=None if scores is None else self._move(scores),
             image_counts=[part.stop - part.start for part in slices],
             text_counts=[int(end - begin) for begin, end in bounds],
         )

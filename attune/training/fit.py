@@ -10,7 +10,7 @@ from torch import Tensor
 from attune.callback_settings import TrainingCheckpoint
 from attune.errors import TrainingError, TrainingStopped
 from attune.evaluation.measure import Measurement, measure
-from attune.metrics import mean_recall
+from attune.metrics import worth
 from attune.models.trainable import train_mode
 from attune.models.weights import save_weights
 from attune.training.average import statistics
@@ -20,7 +20,7 @@ from attune.training.checks import check_data, check_pairs, estimate_run
 from attune.training.continuing import load_optimizer, origin
 from attune.training.distributed import agree, any_of, average_gradients, broadcast
 from attune.training.feed import Batch
-from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance
+from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance, is_uncorrelated
 from attune.training.job import Job
 from attune.training.memory import with_enough_memory
 from attune.training.monitor import early_stopping, epochs_in_vain, figures_of, monitored, note
@@ -36,7 +36,8 @@ SigLIP's do, has its start as bound."""
 def fit(job: Job) -> None:
     """Trains from the last checkpoint, or from the start, to the last epoch or until it no longer gets better.
 
-    Leaves `checkpoints/best.safetensors`: the weights with the highest mean validation recall, or the best of another figure
+    Leaves `checkpoints/best.safetensors`: the weights with the highest mean validation recall, or Spearman's correlation
+    where captions have scores, or the best of another figure
     where a `BestModelCheckpoint` asks for it. The starting weights are
     candidates too: if nothing beats them, they are the result.
 
@@ -51,9 +52,9 @@ def fit(job: Job) -> None:
         check_data(job)
         estimate_run(job)
         start = measure_candidate(job, Candidate(0, "start", 0.0))
-        if start is not None and job.settings.check_pairs:
+        if start is not None and job.settings.check_pairs and not job.parts.train.is_graded:
             check_pairs(job, start)
-        if is_chance(job.position.start.mean_recall, len(job.parts.validation)) and not job.guards.scratch:
+        if knows_nothing(job) and not job.guards.scratch:
             job.guards.expect_nothing_of_the_start()
             job.log("the starting model knows nothing of these pairs yet: it is guarded as random weights are", kind="guard")
         watch(job, 0)
@@ -80,9 +81,16 @@ def fit(job: Job) -> None:
         save(job)
     if job.position.epoch <= job.recipe.epochs:
         other = early_stopping(job.settings)
-        what = "validation recall" if other is None else other.monitor
+        usual = "spearman" if job.parts.validation.is_graded else "recall"
+        what = f"validation {usual}" if other is None else other.monitor
         job.log(f"stopped after epoch {job.position.epoch - 1} of {job.recipe.epochs}: {what} got no better")
     job.guards.step.check_end()
+
+
+def knows_nothing(job: Job) -> bool:
+    """Whether the starting model does no better on the validation part than chance."""
+    found, validation = job.position.start.mean_recall, job.parts.validation
+    return is_uncorrelated(found, len(validation.texts)) if validation.is_graded else is_chance(found, len(validation))
 
 
 def begin(job: Job) -> None:
@@ -229,11 +237,8 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     if job.position.best is candidate:
         save_weights(job.checkpoints.best, job.weights())
     averaged = candidate.kind == "average"
-    first, second = (measurement.metrics[f"{direction}_recall@5"] for direction in measurement.kind.directions)
-    arrows = measurement.kind.arrows
     job.log(
-        f"epoch {candidate.epoch}{', averaged' * averaged}: validation mean recall {candidate.mean_recall:.4f}, "
-        f"{arrows[0]} recall@5 {first:.4f}, {arrows[1]} {second:.4f}",
+        f"epoch {candidate.epoch}{', averaged' * averaged}: validation {_said(measurement)}",
         kind="average" if averaged else "validation",
         epoch=candidate.epoch,
         loss=candidate.loss,
@@ -243,8 +248,18 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     return measurement
 
 
+def _said(measurement: Measurement) -> str:
+    """Its main figures in words."""
+    name, value = worth(measurement.metrics)
+    if name == "spearman":
+        return f"spearman {value:.4f}, pearson {measurement.metrics['pearson']:.4f}"
+    first, second = (measurement.metrics[f"{direction}_recall@5"] for direction in measurement.kind.directions)
+    arrows = measurement.kind.arrows
+    return f"mean recall {value:.4f}, {arrows[0]} recall@5 {first:.4f}, {arrows[1]} {second:.4f}"
+
+
 def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
-    """Mean recall of a candidate whose embeddings the guards find healthy; no number if it may be tried again.
+    """What a candidate is worth whose embeddings the guards find healthy; no number if it may be tried again.
 
     Raises:
         TrainingError: if they are all alike. After the first epoch, for the first time, that is a clear fall as others are.
@@ -257,7 +272,7 @@ def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
             raise
         job.log(str(error), kind="guard")
         return math.nan  # what `is_much_worse` takes for a fall
-    return mean_recall(measurement.metrics)
+    return worth(measurement.metrics)[1]
 
 
 def keep(job: Job) -> None:
@@ -302,7 +317,7 @@ def may_start_over(job: Job, after: Candidate) -> bool:
 
 def is_much_worse(job: Job, after: Candidate) -> bool:
     """Whether the first epoch made the model clearly worse than it was, for the first time."""
-    start, pictures = job.position.start.mean_recall, len(job.parts.validation)
+    start, pictures = max(0.0, job.position.start.mean_recall), len(job.parts.validation)  # a correlation may be below 0
     return may_start_over(job, after) and first_check(start, after.mean_recall, pictures)
 
 
@@ -313,7 +328,8 @@ def start_over(job: Job, after: Candidate) -> None:
     agree(0, job.world)
     job.position.rate *= RATE_AFTER_FALL
     job.position.rolled_back = True
-    fell = f"validation mean recall fell from {start:.4f} to {after.mean_recall:.4f}"
+    what = "spearman" if job.parts.validation.is_graded else "mean recall"
+    fell = f"validation {what} fell from {start:.4f} to {after.mean_recall:.4f}"
     if math.isnan(after.mean_recall):
         fell = "the model collapsed"
     job.log(f"{fell} in the first epoch: starting over with {RATE_AFTER_FALL:.2g} times the learning rate", kind="guard")

@@ -113,6 +113,8 @@ class Job:
             batch.positives,
             batch.ignored,
             batch.classes,
+            batch.scores,
+            torch.from_numpy(batch.rows).to(images.device),
         )
 
 
@@ -136,7 +138,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     cache = pixels_of(clip, parts.train)
 
-    recipe = choose_recipe(settings, clip.model, len(parts.train), len(set(parts.train.groups)))
+    recipe = choose_recipe(settings, clip.model, len(parts.train), len(set(parts.train.groups)), parts.train.is_graded)
     towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
     if settings.model_options.gradient_checkpointing:
         checkpoint_gradients(clip.model, towers)
@@ -181,12 +183,12 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
 
 def _duplicates(train: Pairs, cache: PixelCache | None) -> Duplicates:
     if cache is None:
-        return Duplicates(train.captions, None, train.groups, queries=train.queries)
+        return Duplicates(train.captions, None, train.groups, queries=train.queries, negatives=train.negatives)
     small = thumbnails(cache.pixels)
     hashes, colours = picture_hashes(small), mean_colours(small)
     rows = cache.rows(train.images)
     if train.kind is not MATCH:
-        return Duplicates(train.captions, hashes[rows], train.groups, colours[rows])
+        return Duplicates(train.captions, hashes[rows], train.groups, colours[rows], negatives=train.negatives)
     matches = cache.rows(train.texts)
     looks = hashes[matches], colours[matches]
     return Duplicates(train.captions, hashes[rows], train.groups, colours[rows], train.images, looks)
@@ -224,4 +226,5 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
         feed.look_alikes = images if settings.hard_negatives else None
     of_texts = feed.pairs.kind.caption_tower == "text"
     if of_texts and tower_is_frozen(clip.model, "text") and feed.change is None:
-        feed.text_table = torch.from_numpy(clip.encode_texts(feed.pairs.texts)).to(clip.device)
+        texts = [*feed.pairs.texts, *feed.pairs.wrong_texts]
+        feed.text_table = torch.from_numpy(clip.encode_texts(texts)).to(clip.device)

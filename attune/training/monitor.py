@@ -15,7 +15,12 @@ from attune.training.position import Candidate
 
 
 def figures_of(measurement: Measurement, pairs: Pairs, logit_scale: float, batch_size: int) -> dict[str, float]:
-    """What may be monitored of a model: `mean_recall`, `val_loss` and the figures of the measurement."""
+    """What may be monitored of a model: `mean_recall`, `val_loss` and the figures of the measurement.
+
+    Where captions have scores, these are all.
+    """
+    if pairs.is_graded:
+        return measurement.metrics
     return {
         "mean_recall": mean_recall(measurement.metrics),
         "val_loss": val_loss(measurement, pairs, logit_scale, batch_size),

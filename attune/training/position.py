@@ -11,7 +11,8 @@ class Candidate:
     Attributes:
         epoch: after which they were; 0 is the start.
         kind: `start`, `weights` or `average`.
-        mean_recall: on the validation part, over both directions and @1/5/10.
+        mean_recall: on the validation part, over both directions and @1/5/10; where captions have scores, Spearman's
+            correlation of similarities with them.
         loss: mean training loss of the epoch.
         figures: what else is monitored, by name.
         figure: what it is chosen by instead of mean recall, if by anything else; more is better.

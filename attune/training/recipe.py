@@ -94,7 +94,9 @@ class Recipe:
         return self.learning_rate * SHARES[self.scheduler](done, Shape(self.cycles, self.power))
 
 
-def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int, groups: int) -> Recipe:
+def choose_recipe(
+    settings: FinetuningSettings, model: nn.Module, pictures: int, groups: int, graded: bool = False
+) -> Recipe:
     """Decides what the settings leave open.
 
     Args:
@@ -102,10 +104,12 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, pictures: int,
         model: the model to train; its size, and whether it was pre-trained with a sigmoid loss.
         pictures: to train on.
         groups: distinct groups among them.
+        graded: whether their captions have scores.
     """
     scratch = settings.from_scratch
     sigmoid = getattr(model, "logit_bias", None) is not None
-    loss = settings.loss if settings.loss != "auto" else "SigLIPLoss" if sigmoid else "CLIPLoss"
+    usual = "CoSENTLoss" if graded else "SigLIPLoss" if sigmoid else "CLIPLoss"
+    loss = settings.loss if settings.loss != "auto" else usual
     batch_size = _batch_size(settings, groups)
     pictures_per_epoch = min(pictures, settings.images_per_epoch or pictures)
     steps = max(1, -(-pictures_per_epoch // batch_size))

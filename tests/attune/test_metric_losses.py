@@ -27,10 +27,13 @@ OPTIONS: dict[str, Any] = {
     "SoftTripleLoss": {"centers_per_class": 1},
     "SubCenterArcFaceLoss": {"sub_centers": 1},
     "MultipleLosses": {"losses": ["CLIPLoss", {"name": "IntraPairVarianceLoss", "pos_eps": 0.1}], "weights": [1, 0.5]},
+    "CrossBatchMemory": {"loss": {"name": "TripletMarginLoss", "margin": 0.1}, "memory_size": 20},
 }
 PICKERS = [name for name, kind in LOSSES.items() if kind.picks and name != "MultipleLosses"]
+SCORED = [name for name, kind in LOSSES.items() if kind.data]
 CLASSED = [name for name, kind in LOSSES.items() if kind.classes]
-PAIRED = [name for name in LOSSES if name not in (*CLASSED, "IntraPairVarianceLoss")]  # the last is for company only
+PAIRED = [name for name in LOSSES if name not in (*CLASSED, *SCORED, "IntraPairVarianceLoss")]  # the last is for company
+NEGATIVES = [name for name in PAIRED if LOSSES[name].negatives]
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")  # in the library's HistogramLoss
 SCALE, BIAS = torch.tensor(10.0), torch.tensor(-10.0)
 
@@ -66,7 +69,7 @@ def test_every_loss_brings_pairs_together(name: str, captions: int) -> None:
     pictures, texts = (torch.randn(n, 8, requires_grad=True) for n in (8, 8 * captions))
     owners = torch.arange(8).repeat_interleave(captions)
     positives = None if captions == 1 else owners == torch.arange(8)[:, None]
-    loss = make_loss(name, OPTIONS.get(name, {}))
+    loss = make_loss(name, OPTIONS.get(name, {}), scope=Scope(2, 8))
     optimizer = torch.optim.Adam([pictures, texts], 0.05)
 
     def step() -> float:
@@ -145,7 +148,8 @@ def test_every_miner_serves_every_loss_that_picks(name: str, miner: str) -> None
     torch.manual_seed(0)
 
     for _ in range(2):
-        value = make_loss(name, {}, miner, {})(images, texts, SCALE, None, None, ignored)
+        loss = make_loss(name, OPTIONS.get(name, {}), miner, {}, Scope(2, 8))
+        value = loss(images, texts, SCALE, None, None, ignored)
         value.backward()  # type: ignore[no-untyped-call]
 
     for leaf in (images, texts):
@@ -219,11 +223,21 @@ def test_half_precision_is_computed_in_float32(name: str) -> None:
 
     classes = torch.arange(12) // 4
     same = copy.deepcopy(loss)  # with the same weights, if it has any
+    positives, scores = torch.eye(12, dtype=torch.bool), None
+    if LOSSES[name].data:
+        scores = torch.full((12, 12), math.nan)
+        scores[positives] = torch.linspace(0, 1, 12)
+    if LOSSES[name].data == "margin":  # every third text is a negative of the first picture
+        positives[:, ::3] = False
+        positives[0, 1] = True
+        scores = torch.where(positives, 0.0, math.nan)
+        scores[0, ::3] = -0.5
 
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss(images, texts, SCALE, BIAS, None, None, classes)
+        found = loss(images, texts, SCALE, BIAS, positives, None, classes, scores)
 
-    torch.testing.assert_close(found, same(images.float(), texts.float(), SCALE, BIAS, None, None, classes))
+    torch.testing.assert_close(found, same(images.float(), texts.float(), SCALE, BIAS, positives, None, classes, scores))
+    assert found.isfinite()
 
 
 def test_a_running_histogram_goes_on_where_it_was() -> None:
@@ -306,6 +320,17 @@ def test_parts_have_options_of_their_own() -> None:
         ("CLIPLoss", {"temperature": 1}, "Its options are: label_smoothing = 0.0"),
         ("CLIPLoss", {"label_smoothing": "much"}, "give a number from 0 to below 1"),
         ("SigLIPLoss", {"label_smoothing": 0.1}, "Its options are: none"),
+        ("MultipleNegativesRankingLoss", {"scale": 0}, "loss_options.scale = 0: give a number above 0"),
+        ("MultipleNegativesRankingLoss", {"symmetric": 1}, "loss_options.symmetric = 1: give true or false"),
+        ("MultipleNegativesRankingLoss", {"similarity": "dot"}, "Its options are: scale = 20.0, symmetric = False"),
+        ("CoSENTLoss", {"scale": True}, "loss_options.scale = True: give a number above 0"),
+        ("CrossBatchMemory", {}, "loss_options.loss = None: CrossBatchMemory takes a `loss`, a name"),
+        ("CrossBatchMemory", {"loss": {"margin": 1}}, "or a name with options"),
+        ("CrossBatchMemory", {"loss": "CLIPLoss"}, "CLIPLoss cannot look at what batches before held. Use one of: Angular"),
+        ("CrossBatchMemory", {"loss": "Triplet"}, "loss_options.loss: 'Triplet' is not known"),
+        ("CrossBatchMemory", {"loss": "CircleLoss", "memory_size": 0}, "memory_size = 0: give a whole number from 1"),
+        ("CrossBatchMemory", {"loss": "CircleLoss", "size": 9}, "Its options are: loss = required, memory_size = 1024"),
+        ("CrossBatchMemory", {"loss": {"name": "CircleLoss", "n": 1}}, "CircleLoss takes no 'n'"),
         ("MultipleLosses", {}, "takes `losses`, a list of names"),
         ("MultipleLosses", {"losses": ["CLIPLoss"], "weights": [1, 2]}, "for each of the 1 losses"),
         ("MultipleLosses", {"losses": ["Triplet"]}, "loss_options.losses: 'Triplet' is not known"),
@@ -322,7 +347,7 @@ def test_what_a_loss_does_not_take_is_said(name: str, options: dict[str, Any], s
 
 @pytest.mark.parametrize("name", [*REFUSED_LOSSES, "Nonsense", "cliploss"])
 def test_other_losses_are_refused_with_those_there_are(name: str) -> None:
-    with pytest.raises(ValueError, match="Use one of: CLIPLoss, SigLIPLoss, AngularLoss"):
+    with pytest.raises(ValueError, match="Use one of: CLIPLoss, SigLIPLoss, MultipleNegativesRankingLoss"):
         check_loss(name)
 
 
@@ -365,3 +390,124 @@ def test_options_may_be_as_deep_as_losses_have_parts() -> None:
     settings = check_settings({"model": "starter", "train_data": "data", "loss": "MultipleLosses", "loss_options": options})
 
     assert make_loss(settings.loss, settings.loss_options)(*batch(), SCALE).isfinite()
+
+
+@pytest.mark.parametrize("name", NEGATIVES)
+def test_every_loss_pushes_negatives_away_that_come_with_the_data(name: str) -> None:
+    """Pictures that are nearer to a text of nobody's than to their own caption, and find that again."""
+    torch.manual_seed(0)
+    pictures = torch.randn(8, 8, requires_grad=True)
+    captions, negatives = torch.randn(8, 8), pictures.detach() + 0.1 * torch.randn(8, 8)
+    texts = torch.stack([captions, negatives], 1).flatten(0, 1).requires_grad_()  # a caption, a negative, and so on
+    positives = torch.arange(16) == 2 * torch.arange(8)[:, None]
+    loss = make_loss(name, OPTIONS.get(name, {}), scope=Scope(2, 8))
+    optimizer = torch.optim.Adam([pictures, texts], 0.05)
+
+    for _ in range(150):
+        optimizer.zero_grad()
+        found = loss(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, BIAS, positives)
+        found.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        assert found.isfinite()
+
+    similar = nn.functional.normalize(pictures, dim=-1) @ nn.functional.normalize(texts, dim=-1).T
+    assert (similar.argmax(1) == 2 * torch.arange(8)).float().mean() >= 0.9
+
+
+def test_a_negative_is_no_query_of_a_metric_loss() -> None:
+    images, texts = (each.detach() for each in batch(3, 5))
+    owners = torch.tensor([0, -1, 1, 2, -1])
+    positives = owners == torch.arange(3)[:, None]
+    captions = positives.any(0)
+
+    found = make_loss("ContrastiveLoss", {"neg_margin": 3})(images, texts, SCALE, None, positives)
+
+    distances = torch.cdist(images, texts)
+    right, wrong = distances[positives].mean(), 3 - distances[~positives]
+    backwards = 3 - distances[:, captions][~positives[:, captions]]
+    torch.testing.assert_close(found, right + (wrong.mean() + backwards.mean()) / 2)
+
+
+def steps(loss: Loss, numbers: range, rows: range = range(12)) -> list[float]:
+    found = []
+    for number in numbers:
+        images, texts = batch(seed=number)
+        found.append(loss(images, texts, SCALE, rows=torch.tensor(rows) + 12 * number).item())
+    return found
+
+
+def test_a_memory_looks_at_the_other_kinds_embeddings_of_batches_before() -> None:
+    """Contrast over distances: three steps, the third with 24 pictures and texts of before, by hand."""
+    memory = make_loss("CrossBatchMemory", {"loss": {"name": "ContrastiveLoss", "neg_margin": 3}}, scope=Scope(2, 8))
+    steps(memory, range(2))
+    old_images, old_texts = (torch.cat(each).detach() for each in zip(*(batch(seed=n) for n in range(2)), strict=True))
+    images, texts = batch(seed=2)
+
+    found = memory(images, texts, SCALE, rows=torch.arange(24, 36))
+
+    expected = []
+    for queries, answers in ((images, torch.cat([texts, old_texts])), (texts, torch.cat([images, old_images]))):
+        distances = torch.cdist(queries, answers)
+        own = torch.arange(36) == torch.arange(12)[:, None]
+        expected.append(distances[own].mean() + (3 - distances[~own]).mean())
+    torch.testing.assert_close(found, sum(expected) / 2)
+
+
+def test_a_memory_knows_a_picture_that_comes_again() -> None:
+    """Second time around its own texts of before are right answers: nothing is left to push away that was not."""
+    options = {"loss": {"name": "ContrastiveLoss", "pos_margin": 0, "neg_margin": 0}}  # right answers alone cost anything
+    memory = make_loss("CrossBatchMemory", options, scope=Scope(2, 8))
+    images, texts = batch()
+    other = batch(seed=1)[1]
+
+    memory(images, other, SCALE, rows=torch.arange(12))
+    found = memory(images, texts, SCALE, rows=torch.arange(12))
+
+    to_text = torch.cat([(images - texts).norm(dim=1), (images - other).norm(dim=1)]).mean()
+    to_image = (images - texts).norm(dim=1).mean()  # both times the pictures are the same
+    torch.testing.assert_close(found, (to_text + to_image) / 2)
+
+
+def test_a_memory_forgets_the_oldest_and_goes_on_where_it_was() -> None:
+    options = {"loss": "TripletMarginLoss", "memory_size": 30}
+    unbroken, before, resumed = (make_loss("CrossBatchMemory", options, scope=Scope(2, 8)) for _ in range(3))
+    assert isinstance(before, nn.Module)
+    assert isinstance(resumed, nn.Module)
+
+    whole = steps(unbroken, range(6))
+    steps(before, range(3))
+    resumed.load_state_dict(before.state_dict())
+
+    assert steps(resumed, range(3, 6)) == whole[3:]
+    kept = set(resumed.state_dict()["images_labels"].tolist())
+    assert kept == set(range(42, 72))
+
+
+def test_a_memory_keeps_nothing_of_batches_that_are_looked_at_only_or_are_no_numbers() -> None:
+    memory = make_loss("CrossBatchMemory", {"loss": "TripletMarginLoss"}, scope=Scope(2, 8))
+    assert isinstance(memory, nn.Module)
+    images, texts = batch()
+
+    memory.eval()(images, texts, SCALE)
+    memory.train()(images * math.nan, texts, SCALE)
+
+    assert memory.state_dict()["images_count"] == memory.state_dict()["texts_count"] == 0
+
+
+def test_a_memory_leaves_out_look_alikes_of_the_batch_and_takes_negatives_of_the_data() -> None:
+    images, texts = (each.detach() for each in batch(3, 5))
+    positives = torch.tensor([0, -1, 1, 2, -1]) == torch.arange(3)[:, None]
+    ignored = torch.zeros(3, 5, dtype=torch.bool)
+    ignored[0, 2] = True
+    inner = {"name": "ContrastiveLoss", "neg_margin": 3}
+    memory = make_loss("CrossBatchMemory", {"loss": inner}, scope=Scope(2, 8))
+
+    first = memory(images, texts, SCALE, None, positives, ignored)
+    plain = make_loss("ContrastiveLoss", {"neg_margin": 3})(images, texts, SCALE, None, positives, ignored)
+    second = memory(images, texts, SCALE, None, positives, ignored)
+
+    torch.testing.assert_close(first, plain)
+    assert second.isfinite()
+    assert second.item() != first.item()
+    assert isinstance(memory, nn.Module)
+    assert memory.state_dict()["texts_labels"][:5].tolist() == [0, -1, 1, 2, -1]

@@ -48,3 +48,40 @@ def questions(count: int = 100, documents: int = 2) -> list[TrainingExample]:
         )
         for number, (mark, place) in enumerate(kinds[:count], start=1)
     ]
+
+
+def graded(count: int = 100, captions: int = 2) -> list[TrainingExample]:
+    """The same queries with documents of other ones as well: the score is the share of words that are right, 0, 0.5 or 1."""
+    kinds = list(itertools.product(MARKS, PLACES))
+    chance = random.Random(1)
+    chance.shuffle(kinds)
+    found = []
+    for number, (mark, place) in enumerate(kinds[:count], start=1):
+        chosen = {}
+        while len(chosen) < captions:
+            right = (number + len(chosen)) % 3  # each score as often
+            animal = MARKS[mark] if right else chance.choice([other for other in MARKS.values() if other != MARKS[mark]])
+            colour = PLACES[place] if right == 2 else chance.choice([one for one in PLACES.values() if one != PLACES[place]])
+            chosen[f"{colour} {animal}"] = right / 2
+        found.append(
+            TrainingExample(
+                text=f"where is {mark} {place}?",
+                captions=list(chosen),
+                scores=list(chosen.values()),
+                source=f"graded.csv, line {number}",
+            )
+        )
+    return found
+
+
+def with_negatives(count: int = 100, margins: bool = False) -> list[TrainingExample]:
+    """The queries of `questions`, each with a document and two negatives, of which one word is right in the first alone."""
+    examples = questions(count, documents=1)
+    chance = random.Random(2)
+    for example in examples:
+        colour, animal = example.captions[0].split()
+        wrong = chance.choice([one for one in PLACES.values() if one != colour])
+        other = chance.choice([one for one in MARKS.values() if one != animal])
+        example.negatives = [f"{wrong} {animal}", f"{wrong} {other}"]
+        example.margins = [0.5, 1.0] if margins else []
+    return examples

@@ -35,6 +35,22 @@ def is_chance(recall: float, pictures: int) -> bool:
     return recall <= chance + 3 * math.sqrt(chance * (1 - chance) / pictures)
 
 
+def is_uncorrelated(correlation: float, pairs: int) -> bool:
+    """Whether Spearman's correlation of similarities with scores is no more than that of a model that knows nothing of them.
+
+    Its standard error is then 1 / sqrt(pairs - 1) (Kendall & Gibbons 1990, Rank Correlation Methods, chapter 4); up to
+    three of them are chance.
+
+    Args:
+        correlation: -1 to 1.
+        pairs: that it was measured on. Of fewer than `ENOUGH_PICTURES` it is never said.
+
+    Example:
+        Of 401 pairs, up to 3 / sqrt(400) = 0.15 it may be chance.
+    """
+    return pairs >= ENOUGH_PICTURES and correlation <= 3 / math.sqrt(pairs - 1)
+
+
 def first_check(start_recall: float, recall: float, pictures: int | None = None) -> bool:
     """Whether to go back to the start, once, with `RATE_AFTER_FALL` times the learning rate.
 
