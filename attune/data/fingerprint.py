@@ -11,13 +11,11 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from attune.data.shards import CONTENT, read_rows
+from attune.data.shards import CONTENT, LISTS, read_rows
 
 CACHE_KIB = 32 * 1024
 MATCHES = CONTENT.index("matches")
 """Place of the keys of matches in a row of pairs of pictures, which has no captions."""
-LISTS = CONTENT[MATCHES + 1 :]
-"""What comes by name at a row's end, if there is any."""
 
 
 class Summary(NamedTuple):

@@ -122,9 +122,9 @@ def load_pairs(fingerprint: str) -> Pairs:
     tags: dict[str, dict[str, str]] = {}
     table = store.read_index(fingerprint)
     columns = ([[] if value is None else value for value in table[name].to_pylist()] for name in CONTENT)
-    for image, texts, group, label, more, matches, scores, wrong, margins in sorted(zip(*columns, strict=True)):
-        if not texts and not matches:  # a match only
-            continue
+    matched = CONTENT.index("matches")
+    rows = sorted(row for row in zip(*columns, strict=True) if row[1] or row[matched])  # others are matches only
+    for image, texts, group, label, more, matches, scores, wrong, margins in rows:
         _add(captions.setdefault(image, {}), matches or texts, scores)
         _add(negatives.setdefault(image, {}), wrong, margins)
         groups.setdefault(image, group)

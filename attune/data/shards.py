@@ -47,10 +47,13 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
     ]
 )
-OPTIONAL = ("text", "captions", "matches", "scores", "negatives", "margins")
+LISTS = ("scores", "negatives", "margins")
+"""What an example may have besides captions; not besides pictures in their place."""
+
+OPTIONAL = ("text", "captions", "matches", *LISTS)
 """Columns that a part has only if any of its rows has them; captions, or else matches, it has always."""
 
-CONTENT = ("image_sha256", "captions", "group", "label", "tags", "matches", "scores", "negatives", "margins")
+CONTENT = ("image_sha256", "captions", "group", "label", "tags", "matches", *LISTS)
 """Columns that say what a row holds; where it came from is no part of that, and a text is there by its key."""
 
 

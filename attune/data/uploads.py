@@ -27,8 +27,8 @@ import attune
 from attune.data import store
 from attune.data.fingerprint import summarize
 from attune.data.keys import batch_key
-from attune.data.shards import find_parts, write_part
-from attune.data.validate import LISTS, addresses, validate_examples
+from attune.data.shards import LISTS, find_parts, write_part
+from attune.data.validate import addresses, validate_examples
 from attune.errors import DataError
 from attune.files import disk_may_fill, whole_file, write_text
 from attune.home import home

@@ -6,6 +6,7 @@ from math import isfinite
 from attune.characters import visible, without_controls
 from attune.data.columns import LONGEST
 from attune.data.images import decode
+from attune.data.shards import LISTS
 from attune.data.uri import UriError, read_uris
 from attune.schemas import Problem, TrainingExample
 
@@ -21,9 +22,6 @@ NEEDED = ("image", "uri", "group", "scores", "margins")
 
 REFUSED = ("two_items", "empty_text", "long_text", "two_kinds")
 """Reasons why a text cannot stand in a picture's place, and why pictures cannot stand in that of captions."""
-
-LISTS = ("scores", "negatives", "margins")
-"""What an example may have besides captions; not besides pictures in their place."""
 
 Read = bytes | UriError
 """A picture, or why it could not be read from its address."""

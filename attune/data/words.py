@@ -99,7 +99,8 @@ def paraphrased(
 
     Returns:
         New examples. Their own captions come first, then the first paraphrase of each caption, then the second ones.
-        Nothing is added that differs from what is there only in case, punctuation or spaces.
+        Nothing is added that differs from what is there only in case, punctuation or spaces. A paraphrase has the score
+        of its caption, if there are any.
 
     Raises:
         ValueError: if `paraphrase` gives back another number of answers than it got captions.
@@ -114,32 +115,21 @@ def paraphrased(
     if len(answers) != len(texts):
         raise ValueError(f"paraphrase was given {len(texts)} captions and gave back {len(answers)} answers, not one each")
     known = dict(zip(texts, answers, strict=True))
-    return [
-        TrainingExample(
-            image=example.image,
-            text=example.text,
-            captions=_filled_up(example.captions, [known[text] for text in example.captions], limit),
-            images=example.images,
-            uris=example.uris,
-            group=example.group,
-            label=example.label,
-            tags=example.tags,
-            source=example.source,
-        )
-        for example in examples
-    ]
+    return [_with_more(example, [known[text] for text in example.captions], limit) for example in examples]
 
 
-def _filled_up(captions: list[str], answers: list[list[str]], limit: int) -> list[str]:
-    """The captions, and after them those answers that are new, up to `limit` in all."""
-    filled = list(captions)
+def _with_more(example: TrainingExample, answers: list[list[str]], limit: int) -> TrainingExample:
+    """The example with those answers that are new after its captions, up to `limit` in all; each has its caption's score."""
+    captions, scores = list(example.captions), list(example.scores)
     seen = {"", *map(plain, captions)}
     for turn in zip_longest(*answers, fillvalue=""):  # a turn: one answer for each caption
-        for text in turn:
-            if len(filled) < limit and plain(text) not in seen:
+        for place, text in enumerate(turn):
+            if len(captions) < limit and plain(text) not in seen:
                 seen.add(plain(text))
-                filled.append(text.strip())
-    return filled
+                captions.append(text.strip())
+                scores += example.scores[place : place + 1]
+    said = {name: getattr(example, name) for name in TrainingExample.model_fields if name != "id"}
+    return TrainingExample(**said | {"captions": captions, "scores": scores})
 
 
 @functools.cache

@@ -23,6 +23,7 @@ from attune.training.fit import compute_gradients, fit
 from attune.training.job import prepare
 from attune.validation import validate
 from client.display import examples_tables, metrics_table, run_progress, runs_table
+from tests.attune.sentences import save_sentence
 from tests.attune.test_training import assert_equal, checkpoint, weights
 from tests.attune.texts import graded, questions, with_negatives
 from tests.attune.trained import QUICK, of_kind, start
@@ -166,6 +167,32 @@ def test_pictures_may_have_captions_with_scores(tuned: RunFolder, tiny_vit: Path
 
     assert set(folder.load().evaluation.after) == {"spearman", "pearson"}
     assert not (folder.report / "examples.png").exists()
+
+
+def test_a_text_encoder_learns_the_order_of_scores_and_says_so(tuned: RunFolder, tmp_path: Path) -> None:
+    folder = start("encoder", save_sentence(tmp_path / "bert"), **{**LEARNT, "epochs": 4, "learning_rate": 3e-3})
+    for stage in ("train", "evaluate", "export"):
+        run_stage(stage, "encoder")
+
+    run = folder.load()
+    assert run.training.recipe["loss"] == "CoSENTLoss"
+    assert run.training.best_recall > run.training.start_recall + 0.1
+    assert set(run.evaluation.after) == {"spearman", "pearson"}
+    card = (folder.artifact / "README.md").read_text()
+    assert "recall@" not in card
+    assert "SentenceTransformer(" in card
+    assert "correlations of\ncosine similarities" in card
+    assert "Spearman" in (folder.report / "index.html").read_text()
+
+
+@pytest.mark.parametrize("data", ["negatives", "margins"])
+def test_a_text_encoder_takes_negatives(tuned: RunFolder, tmp_path: Path, data: str) -> None:
+    loss = "MarginMSELoss" if data == "margins" else "MultipleNegativesRankingLoss"
+    folder = start(f"encoder-{data}", save_sentence(tmp_path / "bert"), train_data=data, epochs=1, loss=loss)
+    for stage in ("train", "evaluate", "export"):
+        run_stage(stage, f"encoder-{data}")
+
+    assert "query_to_document_recall@5" in folder.load().evaluation.after
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,9 @@ def test_fingerprints_count_them_and_are_as_before_without(attune_home: Path, pu
     for number, change in enumerate(
         ({"scores": [0.5]}, {"scores": [0.6]}, {"negatives": ["n"]}, {"negatives": ["n"], "margins": [1.0]})
     ):
-        found.add(push(f"changed-{number}", [one.model_copy(update=change) for one in examples]).fingerprint)
+        report = push(f"changed-{number}", [one.model_copy(update=change) for one in examples])
+        found.add(report.fingerprint)
+        assert (report.texts, report.captions, report.matches) == (10, 10, 0)
 
     assert len(found) == 5
     assert "scores" not in pq.read_schema(next(store.content_folder(plain).glob("part-*.parquet"))).names

@@ -116,6 +116,8 @@ def test_equal_pictures_become_one_with_the_matches_of_both(attune_home: Path, p
         ({"images": [GREEN], "captions": ["a"]}, "images", "two_kinds", "the one or the other"),
         ({"images": [GREEN], "image": b"", "text": "q"}, "images", "two_kinds", "the one or the other"),
         ({"images": [GREEN], "image": b""}, "image", "missing_image", "there is no picture"),
+        ({"images": [GREEN], "scores": [0.5]}, "scores", "two_kinds", "pictures that belong to it and scores"),
+        ({"images": [GREEN], "negatives": ["a"], "margins": [1]}, "negatives", "two_kinds", "negatives and margins"),
     ],
 )
 def test_what_cannot_be_a_match_is_reported(given: dict[str, object], field: str, reason: str, said: str) -> None:
@@ -232,6 +234,22 @@ def test_what_a_csv_says_of_pictures_that_are_not_there_or_elsewhere(folder: Pat
     )
     assert first.source == f"pairs.csv, line 2 ({folder / 'none.png'}: no such file)"
     assert second.images == [RED]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_scores_and_negatives_beside_matches_are_read_so_that_they_are_reported(folder: Path, suffix: str) -> None:
+    path = folder / f"pairs.{suffix}"
+    if suffix == "csv":
+        path.write_text("image,match,score,negative\nred.png,blue.png,0.5,\nblue.png,pink.png,,a green one\n")
+    else:
+        columns = {"match": ["blue.png", "pink.png"], "score": [0.5, None], "negative": [None, "a green one"]}
+        pq.write_table(pa.table({"image": ["red.png", "blue.png"], **columns}), path)
+
+    first, second = read_examples(path)
+
+    assert (first.images, first.captions, first.scores) == ([BLUE], [], [0.5])
+    assert (second.images, second.captions, second.negatives) == ([PINK], [], ["a green one"])
+    assert validate_examples([first, second])[0] == []
 
 
 def test_a_column_named_match_beside_captions_is_a_tag(folder: Path) -> None:

@@ -223,6 +223,29 @@ def test_both_sides_are_augmented_each_picture_by_itself(tuned: RunFolder, tiny_
         assert not torch.allclose(encode(batch.texts), encode(batch.texts), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        ("MultipleNegativesRankingLoss", {"symmetric": True}),
+        ("CrossBatchMemory", {"loss": {"name": "TripletMarginLoss"}, "memory_size": 48}),
+    ],
+)
+def test_losses_of_queries_and_with_a_memory_take_matches(
+    tuned: RunFolder, tiny_vit: Path, loss: str, options: dict[str, object]
+) -> None:
+    changes = {**LEARNT, "epochs": 4, "loss": loss, "loss_options": options}
+    start(f"by-{loss}", f"{tiny_vit}#scratch", **changes)
+    training = run_stage("train", f"by-{loss}").training
+
+    assert training.best_recall > training.start_recall + 0.1
+
+
+@pytest.mark.parametrize("loss", ["CoSENTLoss", "MarginMSELoss"])
+def test_losses_of_scores_and_margins_are_refused(tuned: RunFolder, tiny_vit: Path, loss: str) -> None:
+    with pytest.raises(DataError, match=f"loss = '{loss}' takes a .*'few'"):
+        validate(FinetuningRun(name="refused", settings={**QUICK, "model": str(tiny_vit), **FEW, "loss": loss}))
+
+
 def test_a_callback_lets_pictures_look_among_matches(tuned: RunFolder, tiny_vit: Path) -> None:
     callback = {"query_data": "few", "limit": 5, "gather_examples": True}
 

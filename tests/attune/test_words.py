@@ -108,6 +108,18 @@ def test_paraphrases_come_after_the_originals_in_turns() -> None:
     assert (first.image, first.group, first.source) == (b"picture", "g", "here")
 
 
+def test_paraphrases_have_the_scores_of_their_captions_and_all_else_stays() -> None:
+    graded = TrainingExample(text="q", captions=["a dog", "a cat"], scores=[0.9, 0.1])
+    taught = TrainingExample(text="q", captions=["a dog"], negatives=["a cow"], margins=[0.5], tags={"from": "here"})
+    known = {"a dog": ["a hound"], "a cat": ["a kitten"]}
+
+    first, second = paraphrased([graded, taught], lambda texts: [known[text] for text in texts])
+
+    assert (first.captions, first.scores) == (["a dog", "a cat", "a hound", "a kitten"], [0.9, 0.1, 0.9, 0.1])
+    assert second.captions == ["a dog", "a hound"]
+    assert (second.negatives, second.margins, second.tags) == (["a cow"], [0.5], {"from": "here"})
+
+
 def test_paraphrases_fill_up_to_the_limit_and_originals_are_never_cut() -> None:
     def numbered(texts: list[str]) -> list[list[str]]:
         return [[f"{text} {number}" for number in range(9)] for text in texts]
