@@ -55,7 +55,9 @@ class ModelOptions(BaseModel):
         default=None, description="Tokens of a text that it reads at most."
     )
     output_dim: Annotated[Dimension, Field(ge=2)] | None = Field(
-        default=None, description="Numbers in an embedding: its two projections are replaced by narrower or wider ones."
+        default=None,
+        description="Numbers in an embedding: a CLIP's two projections are replaced by narrower or wider ones, another "
+        "model gets a projection.",
     )
     matryoshka_dims: tuple[Dimension, ...] = Field(
         default=(), description="Lengths below its own at which the first numbers of an embedding are to be good ones too."
@@ -155,8 +157,8 @@ class FinetuningSettings(BaseModel):
     loss: Auto | str = Field(
         default="auto",
         description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained "
-        "with, and CoSENTLoss where captions have scores. From AngularLoss on they are pytorch-metric-learning's, each in "
-        "both directions.",
+        "with, and CoSENTLoss where captions have scores. The others have the names of pytorch-metric-learning's, and "
+        "those that compare pairs are taken in both directions.",
     )
     loss_options: dict[str, Any] = Field(
         default_factory=dict,

@@ -43,7 +43,10 @@ app = typer.Typer(
 
 Url = Annotated[str, typer.Option(envvar="ATTUNE_URL", help="The fine-tuning Flow: grpc://host:port or http://host:port.")]
 SearchUrl = Annotated[str, typer.Option(envvar="ATTUNE_SEARCH_URL", help="The search Flow.")]
-Data = Annotated[Path, typer.Option(help="A CSV (image,caption), a folder with captions.txt, or Parquet.")]
+Data = Annotated[
+    Path,
+    typer.Option(help="CSV, Parquet or a folder: pictures with captions, pairs of texts or of pictures (docs/data.md)."),
+]
 ImageFolder = Annotated[Path | None, typer.Option(help="Where a CSV's relative image paths start, if not beside it.")]
 BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Examples sent at a time, at most.")]
 RunName = Annotated[str, typer.Argument(help="The run: NAME, or EXPERIMENT/NAME.")]
@@ -106,7 +109,8 @@ def models(
 @app.command()
 def fit(
     model: Annotated[
-        str | None, typer.Option(help="`starter`, `name#weights` such as ViT-B-32#openai, a path, or a finished run.")
+        str | None,
+        typer.Option(help="`starter`, ViT-B-32#openai, timm/NAME, a text encoder, a path, or a finished run; see `models`."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data to push first, as `push --data`, under the run's name.")] = None,
     train_data: Annotated[str | None, typer.Option(help="Or the name of a dataset that is pushed already.")] = None,
@@ -115,7 +119,7 @@ def fit(
     name: NewRunName = None,
     experiment: Experiment = "default",
     description: Annotated[str, typer.Option(help="Free text.")] = "",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pairs per optimizer step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="Training loss.")] = None,
@@ -138,7 +142,7 @@ def fit(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="`starter`, `name#weights`, a path, or the name of a finished run.")],
+    model: Annotated[str, typer.Option(help="As for `fit`: `models` lists many; a path, or a finished run.")],
     data: Annotated[Path | None, typer.Option(help="Data to push first, under the run's name and -eval.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Or the name of a dataset that is pushed already.")] = None,
     baseline: Annotated[str | None, typer.Option(help="Another model to compare with.")] = None,

@@ -13,7 +13,8 @@ def models_table(models: Sequence[ModelDescription]) -> Table:
     """One a row: name and other names, dimension, pixels of a picture's side, parameters, where its weights come from."""
     table = Table(
         title=", ".join(sorted({model.task for model in models})),
-        caption="Besides these: a folder, NAME#path/to/checkpoint, NAME#scratch, and every finished run by its name. The "
+        caption="Besides these: a folder, NAME#path/to/checkpoint, NAME#scratch, every finished run by its name, any other "
+        "image model of timm's as timm/NAME, and text encoders of the hub as owner/name, unless the service has tokens. The "
         "licence of weights is on their page on the Hugging Face hub.",
     )
     table.add_column("model", overflow="fold", ratio=3)

@@ -1,7 +1,6 @@
 """Checks on single examples: what is good goes on, what is not is named, and nothing is silently dropped."""
 
 from collections.abc import Iterable, Iterator
-from math import isfinite
 
 from attune.characters import visible, without_controls
 from attune.data.columns import LONGEST
@@ -16,6 +15,12 @@ LONGEST_CAPTION = 10_000
 LONGEST_SOURCE = 500
 
 MOST_TAGS = 100
+
+MOST_OF_EACH = 1000
+"""Pictures that belong to one, and negatives: a request's bytes do not bound the work that they are."""
+
+LARGEST_NUMBER = 1e6
+"""Of scores and margins, which training computes with in float32."""
 
 NEEDED = ("image", "uri", "group", "scores", "margins")
 """Fields without which, if anything is wrong with them, an example is of no use."""
@@ -45,6 +50,11 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     good: list[TrainingExample] = []
     problems: list[Problem] = []
     for number, (example, (image, found_matches)) in enumerate(zip(examples, _images(examples), strict=True), start=1):
+        if field := _too_many(example):
+            source = visible(example.source)[:LONGEST_SOURCE] or f"example {number}"
+            advice = f"an example has at most {MOST_OF_EACH:,} of them. Make several examples of it"
+            problems.append(_problem(source, field, f"{len(getattr(example, field))} {field}", "too_many", advice))
+            continue
         matches = [(uri, data, _problem_of_match(data, image)) for uri, data in found_matches]
         captions = _numbered(example.captions, example.scores)
         own = {text for text, _ in captions}
@@ -90,14 +100,20 @@ def _images(examples: list[TrainingExample]) -> Iterator[tuple[Read, list[tuple[
     read = iter(read_uris([uri for example in examples for uri in addresses(example)]))
     for example in examples:
         found = {uri: next(read) for uri in addresses(example)}
-        given = [("", image) for image in example.images]
+        given = [("", image) for image in dict.fromkeys(example.images)]
         yield example.image or found.get(example.uri, b""), [*given, *((uri, found.get(uri, b"")) for uri in example.uris)]
 
 
 def addresses(example: TrainingExample) -> list[str]:
-    """Where the service is to read an example's pictures itself. One with a text besides is refused unread."""
+    """Where the service is to read an example's pictures itself. One with a text, or too many, is refused unread."""
     own = [example.uri] if example.uri and not example.image else []
-    return [] if example.text else list(dict.fromkeys([*own, *filter(None, example.uris)]))
+    return [] if example.text or _too_many(example) else list(dict.fromkeys([*own, *filter(None, example.uris)]))
+
+
+def _too_many(example: TrainingExample) -> str | None:
+    """The field of which there are more than an example may have."""
+    fields = ("images", "uris", "negatives")
+    return next((field for field in fields if len(getattr(example, field)) > MOST_OF_EACH), None)
 
 
 def _image_problems(example: TrainingExample, uri: str, image: Read) -> list[Problem]:
@@ -208,8 +224,11 @@ def _number_problems(source: str, example: TrainingExample) -> list[Problem]:
         if numbers and len(numbers) != len(texts):
             advice = f"there are {len(numbers)} {field} of {len(texts)} {of}. Give each one its own, or none of them"
             problems.append(_problem(source, field, str(numbers), "number_count", advice))
-        elif bad := [number for number in numbers if not isfinite(number)]:
-            advice = f"{len(bad)} of the {field} are missing or no finite numbers. Give each of the {of} a number"
+        elif bad := [number for number in numbers if not abs(number) <= LARGEST_NUMBER]:
+            advice = (
+                f"{len(bad)} of the {field} are missing, no numbers, or beyond {LARGEST_NUMBER:,.0f}. Give each of the {of} "
+                "a number below that"
+            )
             problems.append(_problem(source, field, str(numbers), "no_number", advice))
     if example.scores and example.negatives:
         advice = (

@@ -1,1 +1,1 @@
-"""CLIP models: found by name, loaded with open_clip, used to encode."""
+"""Models: found by name, loaded with their library, used to encode."""

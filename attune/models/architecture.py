@@ -6,9 +6,11 @@ in the folder or on the hub would be run. Nothing of that kind is let pass.
 
 import json
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from open_clip.hf_configs import arch_dict
 
 from attune.errors import ModelError
@@ -27,7 +29,6 @@ _MOST |= dict.fromkeys(("vocab_size", "eos_id", "pad_id", "eos_token_id", "pad_t
 _MOST_OF_OTHERS = 8192
 """For every other number: sizes of pictures and patches, lengths of texts, heads, dimensions."""
 
-_WIDTHS, _LAYERS, _INNER = ("hidden_size", "d_model"), ("num_hidden_layers", "num_layers"), ("intermediate_size", "d_ff")
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*")
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TOKENIZER_OPTIONS = {"clean", "strip_sep_token", "language", "reduction_mask"}
@@ -77,10 +78,30 @@ def _check_text_tower(path: Path) -> None:
     if "auto_map" in config:
         raise ValueError("it would run code of its own")
     _check_values(config, "")
-    width, layers = (max(config.get(name, 0) for name in names) for names in (_WIDTHS, _LAYERS))
-    weights = float((4 * width + 3 * max(config.get(name, 0) for name in _INNER)) * width * layers)
-    if weights + config.get("vocab_size", 0) * width > MAX_WEIGHTS:
+    for name, value in config.items():
+        if value is not None and ("attn_implementation" in name or name == "quantization_config"):
+            raise ValueError(f"{name} is not let pass: how a tower is computed is not a folder's to say")
+        if name in ("dtype", "torch_dtype") and value not in (None, "float32"):
+            raise ValueError(f"{name} = {str(value)[:100]!r}: a tower is built in float32")
+        if "layers" in name and isinstance(value, int) and value > _MOST["layers"]:
+            raise ValueError(f"{name} is larger than {_MOST['layers']}")
+    weights = _count_text_tower(json.dumps(config))
+    if weights > MAX_WEIGHTS:
         raise ValueError(f"it describes a tower of {weights:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
+
+
+@lru_cache(maxsize=64)
+def _count_text_tower(config: str) -> int:
+    """Weights of transformers' model of a configuration, which is built without memory for them."""
+    import transformers
+
+    try:
+        with torch.device("meta"):
+            auto: Any = transformers.AutoModel
+            model = auto.from_config(transformers.AutoConfig.for_model(**json.loads(config)))
+    except Exception as error:  # each of transformers' models says it in its own way
+        raise ValueError(f"transformers builds no model of it: {str(error)[:300]}") from error
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _weights(tower: dict[str, Any]) -> float:

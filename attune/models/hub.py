@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from attune.errors import ModelError
 
@@ -46,7 +46,7 @@ def cached_folder(repository: str) -> Path | None:
     """The folder of a model that was fetched before; None if it was not, or not wholly."""
     try:
         folder = Path(snapshot_download(repository, local_files_only=True))
-    except LocalEntryNotFoundError:
+    except (LocalEntryNotFoundError, HFValidationError):  # or no name that the hub could have
         return None
     there = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
     return folder if any(map(_is_encoder, weight_files(there))) else None

@@ -1,7 +1,7 @@
 """A model with another picture size, text length or width of embeddings than it comes with.
 
 Its configuration is changed first, and a model is built from that as open_clip will build it from the artifact; then it
-takes over the weights, with position embeddings resampled and projections turned. So every artifact opens in open_clip.
+takes over the weights, with position embeddings resampled and projections turned. So such an artifact opens in open_clip.
 """
 
 import re

@@ -17,6 +17,7 @@ refused.
 import json
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ OWN = "attune.json"
 
 MOST_PARTS = 16
 MOST_LAYERS = 512
+LONGEST_CONTEXT = 32_768
+LONGEST_PROMPT = 10_000
 MOST = 2_000_000
 """For every number in a configuration but those of layers; words are the most numerous. What they come to is counted."""
 MOST_DENSE = 16_384
@@ -201,12 +204,21 @@ def _check_numbers(value: Any, name: str) -> None:
 
 def _width(config: dict[str, Any]) -> int:
     """Numbers in the embedding of a token; the encoder is built without memory, to count its weights."""
-    with torch.device("meta"):
-        model = build_sentence({**config, "dense": []})
-    count = sum(parameter.numel() for parameter in model.parameters())
+    transformer = config["transformer"]
+    if transformer.get("num_hidden_groups", 1) * transformer.get("inner_group_num", 1) > MOST_LAYERS:  # ALBERT's
+        raise ValueError(f"num_hidden_groups times inner_group_num is larger than {MOST_LAYERS}")
+    count, width = _size(json.dumps({**config, "dense": []}))
     if count > MAX_WEIGHTS:
         raise ValueError(f"it describes an encoder of {count:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
-    return int(model.text.config.hidden_size)
+    return width
+
+
+@lru_cache(maxsize=64)
+def _size(config: str) -> tuple[int, int]:
+    """Weights of an encoder, and numbers in the embedding of a token."""
+    with torch.device("meta"):
+        model = build_sentence(json.loads(config))
+    return sum(parameter.numel() for parameter in model.parameters()), int(model.text.config.hidden_size)
 
 
 def _context_length(transformer: dict[str, Any], length: dict[str, Any], tokenizer: dict[str, Any]) -> int:
@@ -215,7 +227,7 @@ def _context_length(transformer: dict[str, Any], length: dict[str, Any], tokeniz
     if isinstance(given, bool) or not isinstance(given, int | float) or given < 1:
         raise ValueError(f"max_seq_length or model_max_length is {str(given)[:100]}, no number of tokens")
     found = min(given, places)
-    return int(found) if found < MOST else DEFAULT_LENGTH
+    return min(int(found), LONGEST_CONTEXT) if found < MOST else DEFAULT_LENGTH
 
 
 def _pooler(given: dict[str, Any]) -> str:
@@ -255,8 +267,8 @@ def _prompt(given: dict[str, Any]) -> str:
     """What texts begin with if nothing is said of them; prompts that are asked for by name are not used."""
     name = given.get("default_prompt_name")
     prompt = (given.get("prompts") or {})[name] if name else ""
-    if not isinstance(prompt, str):
-        raise ValueError(f"the prompt {str(name)[:100]!r} is no text")
+    if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
+        raise ValueError(f"the prompt {str(name)[:100]!r} is no text of at most {LONGEST_PROMPT:,} characters")
     return prompt
 
 

@@ -12,10 +12,10 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from attune.errors import SettingsError
+from attune.errors import ModelError, SettingsError
 from attune.models.image_encoder import LIBRARY, ImageEncoder, build_image_encoder, build_trunk, pooling_layer
 from attune.models.source import ModelSource
-from attune.models.timm_folder import WEIGHTS, TimmFolder, read_folder
+from attune.models.timm_folder import CONFIG, WEIGHTS, TimmFolder, read_folder
 from attune.settings import ModelOptions
 
 POOLINGS = {"mean": "avg", "max": "max", "cls": "token"}
@@ -33,9 +33,16 @@ def config_of(source: ModelSource) -> dict[str, Any]:
     Raises:
         ModelError: if a folder's configuration is not to be used.
     """
-    if source.folder:
-        return _complete(read_folder(source.folder))
-    return _complete(TimmFolder(source.architecture))
+    if source.folder is None:
+        return _complete(TimmFolder(source.architecture))
+    given = read_folder(source.folder)
+    try:
+        return _complete(given)
+    except Exception as error:  # each of timm's models says it in its own way
+        raise ModelError(
+            f"{source.folder / CONFIG} cannot be used: timm builds no model of it "
+            f"({str(error)[:300] or type(error).__name__}). Take the folder as timm or Attune wrote it"
+        ) from error
 
 
 def preprocess_of(config: dict[str, Any], source: ModelSource) -> dict[str, Any]:
@@ -117,8 +124,9 @@ def load_image_encoder(source: ModelSource, options: ModelOptions) -> tuple[Imag
     """The model with its weights on the CPU, and its configuration.
 
     Weights are checked to be all there. timm interpolates position embeddings for another size of pictures. A new
-    projection has orthonormal columns or rows, so that it leaves similarities as they are, or nearly so; one that was
-    trained and is to be narrower keeps the directions in which it is largest. Draws from torch's random numbers.
+    projection has orthonormal columns or rows: wider, it leaves similarities as they are, narrower, it is a random
+    projection; one that was trained and is to be narrower keeps the directions in which it is largest. Draws from torch's
+    random numbers.
 
     Args:
         source: of the model.

@@ -31,7 +31,7 @@ def model_card(run: FinetuningRun, config: Mapping[str, Any] | None = None) -> s
     library = library_of(config)
     gem = config.get("pooler") == "gem"
     parts = [
-        f"---\n{_front_matter(run, library, whole=not gem)}\n---\n\n# {run.name}",
+        f"---\n{_front_matter(run, library, whole=not (gem and library == 'sentence_transformers'))}\n---\n\n# {run.name}",
         _introduction(run),
         _LOADING_OF_GEM[library] if gem else _LOADING[library],
         _TEXT_TOWER if config.get("text_cfg", {}).get("hf_model_name") else "",

@@ -82,7 +82,9 @@ def _original_of(copy: Path) -> RunFolder | None:
     """The run whose artifact was copied to a folder, if it is still here."""
     if not (copy / "settings.json").is_file():  # every artifact has one
         return None
-    name = next(name for name in WEIGHTS if (copy / name).is_file())
+    name = next((name for name in WEIGHTS if (copy / name).is_file()), None)
+    if name is None:
+        return None
     weights = sha256(copy / name)
     finished = (one.folder for one in listed_runs() if one.state == "FINISHED")
     return next((folder for folder in finished if folder.load().artifact.checksums.get(name) == weights), None)

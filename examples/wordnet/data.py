@@ -1,4 +1,4 @@
-"""WordNet's synsets as training examples: definitions with their words, and sentences with the kind of verb in them."""
+"""WordNet's synsets as training examples: definitions with their words."""
 
 import hashlib
 from pathlib import Path
@@ -24,17 +24,6 @@ def definitions() -> list[TrainingExample]:
         if words:
             found.append(TrainingExample(text=row["definition"], captions=words, label=row["category"]))
     return found
-
-
-def sentences() -> list[TrainingExample]:
-    """Sentences that show the use of a verb, labelled with what it is about: `communication`, `motion`, and 13 others."""
-    found: dict[str, TrainingExample] = {}
-    for row in _synsets():
-        part, _, about = row["category"].partition(".")
-        if part == "verb":
-            for sentence in row["sentences"]:
-                found.setdefault(sentence, TrainingExample(text=sentence, label=about))
-    return list(found.values())
 
 
 def split(examples: list[TrainingExample], held_out: int) -> tuple[list[TrainingExample], list[TrainingExample]]:

@@ -26,4 +26,9 @@ class Trainer(StageExecutor):
             self.show("attune_pairs_per_second", "Training pairs per second", values.get("pairs_per_second", nan))
             self.show("attune_loss", "Training loss", values.get("loss", nan))
         if kind == "validation":
-            self.show("attune_validation_recall", "Mean validation recall, both directions", values.get("mean_recall", nan))
+            if "spearman" in values:
+                self.show("attune_validation_spearman", "Validation correlation with the scores", values["spearman"])
+            else:
+                self.show(
+                    "attune_validation_recall", "Mean validation recall, both directions", values.get("mean_recall", nan)
+                )

@@ -442,7 +442,7 @@ def test_guards_that_expect_nothing_go_on_expecting_nothing() -> None:
     assert again.after_step(1, 1.0, 1.0, 0.1, [0], 20.0, None) == "step"
 
 
-@pytest.mark.parametrize(("loss", "lines"), [(math.log(8) + 0.1, 1), (math.log(8) - 0.1, 0)])
+@pytest.mark.parametrize(("loss", "lines"), [(1.6 * math.log(8), 1), (1.4 * math.log(8), 0)])
 def test_a_start_worse_than_chance_may_be_all_alike_for_a_while(loss: float, lines: int) -> None:
     said: list[str] = []
     guards = Guards(lambda line, **_: said.append(line), warmup_steps=0, start_scale=20.0)

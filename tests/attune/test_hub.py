@@ -11,7 +11,7 @@ import pytest
 from attune.config import check_settings
 from attune.errors import ModelError
 from attune.models.clip import load_clip
-from attune.models.hub import cached_folder, weight_files
+from attune.models.hub import cached_folder, hub_folder, weight_files
 from attune.models.source import ModelSource, find_model
 from attune.room import count
 from attune.runs.models import locate
@@ -40,6 +40,13 @@ def put(cache: Path, repository: str) -> Path:
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(COMMIT)
     return folder
+
+
+@pytest.mark.parametrize("name", ["a--b/c", "a/b.", "a/b.git", f"a/{'b' * 100}"])
+def test_names_that_the_hub_cannot_have_are_refused(cache: Path, name: str) -> None:
+    assert cached_folder(name) is None
+    with pytest.raises(ModelError, match="Check the name"):
+        hub_folder(name, weights=False)
 
 
 def test_names_on_the_hub() -> None:

@@ -83,7 +83,8 @@ def test_scores_and_negatives_are_read_from_parquet_whether_one_or_several(tmp_p
     ("given", "reason", "said"),
     [
         ({"scores": [0.5]}, "number_count", "1 scores of 2 captions"),
-        ({"scores": [0.5, math.nan]}, "no_number", "1 of the scores are missing or no finite numbers"),
+        ({"scores": [0.5, math.nan]}, "no_number", "1 of the scores are missing, no numbers, or beyond"),
+        ({"scores": [0.5, 1e308]}, "no_number", "Give each of the captions a number below that"),
         ({"scores": [0.5, math.inf]}, "no_number", "Give each of the captions a number"),
         ({"negatives": ["n"], "margins": [1.0, 2.0]}, "number_count", "2 margins of 1 negatives"),
         ({"negatives": ["n"], "margins": [math.nan]}, "no_number", "1 of the margins"),
@@ -100,6 +101,18 @@ def test_numbers_that_are_not_one_for_each_text_are_reported_and_the_example_not
     [problem] = problems
     assert (problem.reason, problem.source) == (reason, "here")
     assert said in problem.advice
+
+
+def test_an_example_has_a_thousand_negatives_at_most() -> None:
+    lists = [[f"wrong {number}" for number in range(count)] for count in (1000, 1001)]
+    given = [TrainingExample(text="a query", captions=["right"], negatives=negatives) for negatives in lists]
+
+    good, problems = validate_examples(given)
+
+    assert [len(example.negatives) for example in good] == [1000]
+    assert [(problem.source, problem.field, problem.reason) for problem in problems] == [
+        ("example 2", "negatives", "too_many")
+    ]
 
 
 def test_numbers_stay_with_their_texts_where_some_are_left_out() -> None:

@@ -167,6 +167,10 @@ ST = "sentence_transformers.models."
             changed("config.json", hidden_size=2**20, intermediate_size=2**20),
             r"an encoder of \de\+13 weights; at most 2e\+10",
         ),
+        (
+            changed("config.json", model_type="albert", num_hidden_groups=512, inner_group_num=512),
+            "num_hidden_groups times inner_group_num is larger than 512",
+        ),
         (changed("config.json", layer_norm_eps=math.inf), "layer_norm_eps is no number"),
         (changed("config.json", to_dict="x"), "cannot be used"),
         (changed("config.json", hidden_size="x"), "cannot be used"),

@@ -417,6 +417,18 @@ def test_a_folder_that_says_what_cannot_be_is_refused(
         find_model(str(tmp_path / "model"))
 
 
+@pytest.mark.parametrize("arguments", [{"fc_norm": True}, {"global_pool": "map"}])
+def test_a_folder_that_timm_cannot_build_is_refused_before_a_run(
+    folder_of: Callable[[str], Path], tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    shutil.copytree(folder_of("test_resnet"), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / CONFIG).read_text())
+    (tmp_path / "model" / CONFIG).write_text(json.dumps(config | {"model_args": arguments}))
+
+    with pytest.raises(ModelError, match=r"config\.json cannot be used: "):
+        config_of(find_model(str(tmp_path / "model")))
+
+
 def test_where_a_folder_says_its_weights_are_is_not_looked_at(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     shutil.copytree(folder_of("test_resnet"), tmp_path / "model")
     config = json.loads((tmp_path / "model" / CONFIG).read_text())

@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+WRONG = 1.5
+"""Times ln(batch): a first loss above that is of a start that is confident and wrong, and not of a few hard pairs."""
+
+
 class Guards:
     """The guards of a run, as one.
 
@@ -96,7 +100,7 @@ class Guards:
         """
         action, note = self.step.check(step, loss, gradient_norm, learning_rate, rows)
         self._say(note, step)
-        if step == 1 and chance is not None and loss > chance and not self.scratch:
+        if step == 1 and chance is not None and loss > WRONG * chance and not self.scratch:
             # Its confident answers are wrong, as to captions in a new language: it gives them up before it learns others.
             self.expect_nothing_of_the_start()
             self._say(f"loss {loss:.2f}, and ln(batch) is {chance:.2f}: guarded as random weights are", step)
