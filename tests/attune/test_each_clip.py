@@ -113,7 +113,7 @@ def test_a_text_tower_of_the_hub_is_told_in_the_artifact(offline: None, tmp_path
         {"vocab_size": 10**9},
         {"hidden_size": 16_384, "num_hidden_layers": 512, "intermediate_size": 65_536},
         {"hidden_size": "16"},
-        {"model_type": "mt5", "d_model": 8192, "hidden_size": 8192, "num_heads": 8192, "d_kv": 8192, "num_layers": 8},
+        {"model_type": "mt5", "d_model": 8192, "hidden_size": 8192, "num_attention_heads": 8192, "d_kv": 8192},
         {"model_type": "m2m_100", "encoder_layers": 8192},
         {"attn_implementation": "evil/kernel"},
         {"quantization_config": {"quant_method": "gptq"}},
