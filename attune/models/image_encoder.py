@@ -11,14 +11,13 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from attune.models.pooling import GEM_LEAST, GEM_POWER
+
 LIBRARY = "timm"
 """What the configuration of such a model has under `library`."""
 
 START_SCALE = 1 / 0.07
 """The temperature of a model that was trained without one: CLIP's own start (arXiv:2103.00020)."""
-
-GEM_POWER = 3.0
-GEM_LEAST = 1e-6
 
 
 class ImageEncoder(nn.Module):
