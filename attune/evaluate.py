@@ -27,13 +27,13 @@ from attune.evaluation.embeddings import shortened
 from attune.evaluation.kept_ranks import FILE, pack
 from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks
 from attune.evaluation.look import Look, look
-from attune.evaluation.measure import Measurement, clusters_of, image_of_text, pixels_of, split_fingerprint
+from attune.evaluation.measure import Measurement, pixels_of, queries_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
 from attune.evaluation.retrieval_figures import headline, matryoshka, retention, retrieval_figures
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
-from attune.kinds import IMAGE, MATCH, TEXT
+from attune.kinds import IMAGE, MATCH
 from attune.models.clip import Clip
 from attune.report.material import Material
 from attune.report.page import write_report
@@ -65,13 +65,12 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
     _say(folder, f"looking for held-out {kind.items} among those it learnt from")
     leaks = _leaks(clip, parts, settings)
-    owner = image_of_text(parts.test)
     dims = settings.model_options.matryoshka_dims or clip.matryoshka_dims
-    first, *others = _sections(folder, before, after, parts, owner, classes, dims, str(clip.device))
+    first, *others = _sections(folder, before, after, parts, classes, dims, str(clip.device))
     rows = [*first.rows, *_zero_shot_rows(others)]
     result = EvaluationResult(
-        images=0 if kind is TEXT else len(parts.test),
-        texts=len(parts.test) if kind is TEXT else 0,
+        images=0 if kind.of_texts else len(parts.test),
+        texts=len(parts.test) if kind.of_texts else 0,
         captions=0 if kind is MATCH else len(after.test.texts),
         matches=len(after.test.texts) if kind is MATCH else 0,
         split_fingerprint=split_fingerprint(parts.test),
@@ -83,7 +82,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         after_low=_known(rows, "after_low"),
         after_high=_known(rows, "after_high"),
         fingerprints={
-            **({"preprocessing": after.preprocessing} if kind is not TEXT else {}),
+            **({"preprocessing": after.preprocessing} if not kind.of_texts else {}),
             **({"before": before.weights} if before else {}),
             "after": after.weights,
             **({"classes": classes_fingerprint(named, prompts)} if named else {}),
@@ -105,7 +104,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     _say(folder, "writing the report")
     write_text(folder.report / "metrics.json", json.dumps(facts, indent=2, allow_nan=False) + "\n")
     with whole_file(folder.path / FILE) as draft:
-        draft.write_bytes(pack(_ranks(before, after, owner, named)))
+        draft.write_bytes(pack(_ranks(before, after, parts.test, named)))
     write_report(
         folder.report,
         Material(
@@ -129,7 +128,7 @@ def _look_at_both(
     """What the model before makes of the data, if there is one; what the model after does; and the latter."""
     device = choose_device(settings.devices)
     kind = parts.test.kind
-    data = f"{len(parts.test)} held-out {kind.items} and {len(parts.test.texts)} {kind.captions}"
+    data = kind.counted(len(parts.test), len(parts.test.texts), held_out=True)
     clip = load_named(settings.model, device, settings.seed, settings.model_options)
     if settings.trains:
         clip.load_weights(folder.start_weights)
@@ -143,7 +142,7 @@ def _look_at_both(
         return None, look(clip, parts, classes, prompts), clip
     baseline = load_named(settings.baseline, device, settings.seed)
     one, other = (preprocessing_fingerprint(model.preprocess) for model in (baseline, clip))
-    if one != other and kind is not TEXT:
+    if one != other and not kind.of_texts:
         raise EvaluationError(
             f"{settings.baseline!r} and {settings.model!r} take pictures in different ways (preprocessing {one[:12]} and "
             f"{other[:12]}), so a difference would not be one of the models alone. Evaluate each in a run of its own"
@@ -168,7 +167,7 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
     seen = [*([parts.train] if len(parts.train) else []), *earlier.values()]
     if not seen:
         return Leaks(exact=[], near=[], captions=0)
-    if kind is TEXT:
+    if kind.of_texts:
         return replace(find_text_leaks(joined(seen), parts.test), earlier=tuple(earlier))
     small: dict[str, np.ndarray] = {}
 
@@ -200,12 +199,11 @@ def _sections(
     before: Look | None,
     after: Look,
     parts: Parts,
-    owner: np.ndarray,
     classes: Classes | None,
     dims: Sequence[int],
     device: str,
 ) -> list[Section]:
-    """Every table, the headline first; `owner` is the row of each held-out caption's picture."""
+    """Every table, the headline first."""
     kind = parts.test.kind
     width = min(one.test.images.shape[1] for one in (before, after) if one)
     dims = [dim for dim in dims if dim < width]  # a baseline may be of fewer numbers than those
@@ -224,11 +222,11 @@ def _sections(
         if graded:
             return of_class
         return [
-            headline(one.test, owner),
-            *retrieval_figures(one.test, owner, device),
-            *([matryoshka(one.test, owner, dims)] if dims else []),
+            headline(one.test, parts.test),
+            *retrieval_figures(one.test, parts.test, device),
+            *([matryoshka(one.test, parts.test, dims)] if dims else []),
             *of_class,
-            *([retention(one.retention, image_of_text(parts.retention))] if one.retention and parts.retention else []),
+            *([retention(one.retention, parts.retention)] if one.retention and parts.retention else []),
         ]
 
     names = sides(folder.load())
@@ -278,10 +276,9 @@ def _zero_shot_rows(sections: list[Section]) -> list[Row]:
     ]
 
 
-def _ranks(before: Look | None, after: Look, owner: np.ndarray, classes: Classes | None) -> dict[str, np.ndarray]:
+def _ranks(before: Look | None, after: Look, test: Pairs, classes: Classes | None) -> dict[str, np.ndarray]:
     """What `attune.evaluation.kept_ranks` keeps."""
-    clusters = clusters_of(owner, after.test.kind.directions)
-    found = {f"{kind}_picture": clusters[kind] for kind in after.test.ranks}
+    found = {f"{kind}_picture": rows for kind, rows in queries_of(test).items() if kind in after.test.ranks}
     if classes:
         found["zero_shot_picture"] = classes.rows
     for when, one in (("before", before), ("after", after)):

@@ -2,7 +2,7 @@
 
 With pictures, texts that describe them are looked for. With texts, an item is a query and its captions are its documents,
 or a sentence and its paraphrases; in pairs of pictures its captions are other pictures, of the same thing: the same figures,
-by names of their own.
+by names of their own. Single pictures or texts have nothing that belongs to them: those of one label look for each other.
 """
 
 from collections.abc import Iterable
@@ -17,34 +17,48 @@ class Kind(NamedTuple):
     Attributes:
         item: one of them.
         items: several.
-        caption: one of what belongs to them.
+        caption: one of what belongs to them; empty if nothing does.
         captions: several.
-        directions: of retrieval, as metrics are named: from captions to items, and from items to captions.
+        directions: of retrieval, as metrics are named: from captions to items, and from items to captions; or the one among
+            single items.
         asked: the direction that people ask in, whose examples are shown first.
         tower: of the model, that embeds the items.
-        caption_tower: that embeds the captions.
+        caption_tower: that embeds the captions; of single items the same.
     """
 
     item: str
     items: str
     caption: str
     captions: str
-    directions: tuple[str, str]
+    directions: tuple[str, ...]
     asked: str
     tower: Tower
     caption_tower: Tower
 
     @property
-    def arrows(self) -> tuple[str, str]:
-        """The directions as log lines have them: `text->image`."""
-        first, second = (direction.replace("_to_", "->") for direction in self.directions)
-        return first, second
+    def of_texts(self) -> bool:
+        """Whether its items are texts."""
+        return self.tower == "text"
 
     @property
-    def words(self) -> tuple[str, str]:
+    def is_single(self) -> bool:
+        """Whether nothing belongs to its items, so that they have labels at most."""
+        return not self.captions
+
+    @property
+    def arrows(self) -> tuple[str, ...]:
+        """The directions as log lines have them: `text->image`."""
+        return tuple(direction.replace("_to_", "->") for direction in self.directions)
+
+    @property
+    def words(self) -> tuple[str, ...]:
         """The directions in words: `text to image`."""
-        first, second = (direction.replace("_", " ") for direction in self.directions)
-        return first, second
+        return tuple(direction.replace("_", " ") for direction in self.directions)
+
+    def counted(self, items: int, captions: int, held_out: bool = False) -> str:
+        """So many items and what belongs to them, in words: `20 pictures with 100 captions`."""
+        of_items = f"{items} {'held-out ' * held_out}{self.items}"
+        return of_items if self.is_single else f"{of_items} with {captions} {self.captions}"
 
     @property
     def left_out(self) -> Tower | None:
@@ -76,17 +90,21 @@ MATCH = Kind(
     "image",
     "image",
 )
-KINDS = (IMAGE, TEXT, MATCH)
+SINGLE_IMAGE = Kind("picture", "pictures", "", "", ("picture_to_picture",), "picture_to_picture", "image", "image")
+SINGLE_TEXT = Kind("text", "texts", "", "", ("text_to_text",), "text_to_text", "text", "text")
+KINDS = (IMAGE, TEXT, MATCH, SINGLE_IMAGE, SINGLE_TEXT)
 ALL_DIRECTIONS = tuple(direction for kind in KINDS for direction in kind.directions)
 """Of all kinds."""
 
 
-def kind_of(texts: int, matches: int) -> Kind:
-    """The kind of data with so many items that are texts and so many matches: it holds one kind alone."""
+def kind_of(images: int, texts: int, captions: int, matches: int) -> Kind:
+    """The kind of data with so many pictures and texts as items, captions and matches: it holds one kind alone."""
+    if (images or texts) and not (captions or matches):
+        return SINGLE_TEXT if texts else SINGLE_IMAGE
     return TEXT if texts else MATCH if matches else IMAGE
 
 
 def kind_of_names(names: Iterable[str]) -> Kind:
     """The kind whose directions, or metrics, have these names."""
     names = list(names)
-    return next((kind for kind in (TEXT, MATCH) if any(name.startswith(kind.directions) for name in names)), IMAGE)
+    return next((kind for kind in KINDS if any(name.startswith(kind.directions) for name in names)), IMAGE)

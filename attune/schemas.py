@@ -49,7 +49,9 @@ class TrainingExample(Document):
         default="", description="Instead of a picture: a query, say, whose documents or answers are the captions."
     )
     captions: list[str] = Field(
-        default_factory=list, description="One or more texts that each describe the picture, or belong to the text."
+        default_factory=list,
+        description="One or more texts that each describe the picture, or belong to the text. A single picture, which then "
+        "has a label, or a single text has none.",
     )
     images: list[bytes] = Field(
         default_factory=list,
@@ -77,7 +79,11 @@ class TrainingExample(Document):
         description="Examples of one group never meet across a split, nor as negatives in a batch. "
         "Empty: the picture, or the text, is its own group.",
     )
-    label: str = Field(default="", description="Class of it, to measure classification by; empty if it has none.")
+    label: str = Field(
+        default="",
+        description="Class of it, to measure classification by, and to learn from with losses over classes; empty if it has "
+        "none.",
+    )
     tags: dict[str, str] = Field(
         default_factory=dict, description="Anything else that figures may be told apart by: `{'camera': 'X100'}`."
     )
@@ -106,7 +112,7 @@ class OfItems:
     @property
     def kind(self) -> Kind:
         """Whether it is of pictures or of texts, with texts or pictures that belong to them, and what these are called."""
-        return kind_of(self.texts, self.matches)
+        return kind_of(self.images, self.texts, self.captions, self.matches)
 
     @property
     def items(self) -> int:
@@ -117,6 +123,11 @@ class OfItems:
     def belonging(self) -> int:
         """How many captions, or matches, these have."""
         return int(self.captions + self.matches)
+
+    @property
+    def counted(self) -> str:
+        """Both in words: `20 pictures with 100 captions`."""
+        return self.kind.counted(self.items, self.belonging)
 
 
 class DatasetReport(OfItems, Document):

@@ -334,7 +334,7 @@ def _show_dataset(report: "DatasetReport") -> None:
         more = sum(report.reasons.values()) - PROBLEMS_SHOWN
         _warn(f"... and {more} more. All of them: python -m client problems {report.name}")
     kind = report.kind
-    _say(f"{report.name}: {report.items} {kind.items}, {report.belonging} {kind.captions}, {report.rejected} rejected")
+    _say(f"{report.name}: {report.counted}, {report.rejected} rejected")
     if report.merged:
         _say(f"{report.merged} more examples had the {kind.item} of another, and became one with it")
 

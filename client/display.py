@@ -9,7 +9,7 @@ from rich.table import Table
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
 from attune.figures import figure, p_value, say_size
-from attune.kinds import IMAGE, MATCH, TEXT, Kind
+from attune.kinds import IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
 from client.text import Text
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _model(run: "FinetuningRun") -> str:
 
 
 def _measured_on(result: "EvaluationResult") -> str:
-    return f"{result.items} held-out {result.kind.items}, {result.belonging} {result.kind.captions}"
+    return result.kind.counted(result.items, result.belonging, held_out=True)
 
 
 def _note(names: tuple[str, str], items: str) -> str:
@@ -96,7 +96,7 @@ def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: i
         examples: see `client.Run.example_results`.
         names: what the models are called: before and after, or baseline and model.
         k: queries of each kind, at most.
-        kind: of the data: whether queries look for pictures, for documents or for matches.
+        kind: of the data: whether queries look for pictures, for documents, for matches or for others of their label.
     """
     shown = {group: [one for one in examples if one.get("kind", "random") == group][:k] for group in EXAMPLES}
     tables = [_examples_table(EXAMPLES[group], found, names) for group, found in shown.items() if found]
@@ -104,6 +104,8 @@ def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: i
         IMAGE: "✓ the right picture, by its first caption",
         TEXT: "✓ a document of the query",
         MATCH: "✓ a match of the picture; pictures go by label and SHA-256 here, the report shows them",
+        SINGLE_IMAGE: "✓ of the same label; pictures go by label and SHA-256 here, the report shows them",
+        SINGLE_TEXT: "✓ of the same label",
     }[kind]
     return Group(*tables, Text(note, "dim italic"))
 
@@ -128,24 +130,28 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
     shown = Text()
     for place, hit in enumerate(hits):
         shown.append("\n" if place else "")
-        right_one = hit["image"] == right
+        right_one = hit.get("right", hit["image"] == right)  # runs of before do not say it
         shown.append_text(
             Text(f"{'✓' if right_one else ' '} {shortened(hit['caption'], 140)}", "bold green" if right_one else "")
         )
     return shown
 
 
+_OF_KIND = {TEXT: " (texts)", MATCH: " (matches)", SINGLE_IMAGE: " (same label)", SINGLE_TEXT: " (same label)"}
+"""What the figure of a run's kind is of, where it is not text to image."""
+
+
 def runs_table(runs: list["FinetuningRun"]) -> Table:
     """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known.
 
-    Of a run with pairs of texts it is query->document recall@5, with pairs of pictures picture->match recall@5.
+    Of a run with pairs of texts it is query->document recall@5, with pairs of pictures picture->match recall@5, and so on.
     """
     table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
     for run in runs:
         graded = "spearman" in run.evaluation.after
         name = "spearman" if graded else f"{run.evaluation.kind.asked}_recall@5"
         recall = [values.get(name) for values in (run.evaluation.before, run.evaluation.after)]
-        of_kind = {TEXT: " (texts)", MATCH: " (matches)"}.get(run.evaluation.kind, "")
+        of_kind = _OF_KIND.get(run.evaluation.kind, "")
         of_what = " (spearman)" if graded else of_kind
         table.add_row(
             Text(run.name),

@@ -30,7 +30,8 @@ def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
     """Examples as documents to index; those that are `SearchDocument`s already pass as they are.
 
     Of pairs of texts it is the captions that are looked for, and of pairs of pictures the matches: each is a document, once
-    for all that it belongs to. A match is shown with the label of its picture, or where that came from.
+    for all that it belongs to. A match is shown with the label of its picture, or where that came from. Single items are
+    documents themselves, a picture with its label.
     """
     from attune.schemas import SearchDocument
 
@@ -39,7 +40,7 @@ def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
             yield example
             continue
         if example.text:
-            for text in example.captions:
+            for text in example.captions or [example.text]:
                 yield SearchDocument(key=hashlib.sha256(text.encode()).hexdigest()[:16], text=text)
             continue
         if example.images:
@@ -47,7 +48,7 @@ def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
             for image in filter(None, example.images):
                 yield SearchDocument(key=hashlib.sha256(image).hexdigest()[:16], text=shown, image=image)
             continue
-        text = example.captions[0] if example.captions else ""
+        text = example.captions[0] if example.captions else example.label
         key = example.source or hashlib.sha256(example.image + text.encode()).hexdigest()[:16]
         yield SearchDocument(key=key, text=text, image=example.image)
 

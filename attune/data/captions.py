@@ -55,7 +55,7 @@ class Captions:
 
     Args:
         tokenizer: list of texts in, integer tensor (texts, context_length) out.
-        pairs: the pictures with their captions, at least one each.
+        pairs: the pictures with their captions, at least one each; or single ones, which have none.
 
     Attributes:
         counts: int64 (pictures,); captions of each picture.
@@ -72,7 +72,7 @@ class Captions:
         self._scores = _scores(pairs)
         self.tokens = (
             tokenised(tokenizer, [*pairs.texts, *pairs.wrong_texts])
-            if pairs.kind.caption_tower == "text"
+            if pairs.kind.caption_tower == "text" and not pairs.kind.is_single
             else torch.empty(len(pairs.texts), 0, dtype=torch.int32)
         )
 

@@ -20,6 +20,7 @@ DOCUMENT_COLUMNS = (
     "text2",
     "text",
 )
+TEXT_COLUMNS = ("text", "sentence", *QUERY_COLUMNS)
 SCORE_COLUMNS = ("score", "scores", "similarity_score")
 NEGATIVE_COLUMNS = ("negative", "negatives", "hard_negative")
 MARGIN_COLUMNS = ("margin", "margins")
@@ -32,7 +33,7 @@ LONGEST = 200
 class Columns(NamedTuple):
     """Where in a row to find what; -1 for what is not there. The item is a picture, or a text if `of_texts`.
 
-    If `of_matches`, a picture that belongs to it stands in the caption's place.
+    If `of_matches`, a picture that belongs to it stands in the caption's place. A single item has no caption.
     """
 
     item: int
@@ -54,6 +55,8 @@ class Columns(NamedTuple):
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:
     """What a table's columns hold: pictures and captions, or else pictures and matches, or queries and documents.
 
+    Or else single items: pictures or texts and labels, or one column of texts and nothing else.
+
     Args:
         names: of the columns.
         plain: the same, but empty for columns that can be no group, label or tag.
@@ -71,9 +74,13 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
     if of_texts:
         item, caption = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)
         other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS)
-    if item < 0 or caption < 0:
-        return None
     group, label = _first(plain, ("group",)), _first(plain, LABEL_COLUMNS)
+    if item < 0 or caption < 0:
+        item, caption, other = _first(names, FIRST_COLUMNS), -1, FIRST_COLUMNS
+        if of_texts := item < 0:
+            item, other = _first(names, TEXT_COLUMNS), TEXT_COLUMNS
+        if item < 0 or (label < 0 and (len(names) > 1 or not of_texts)):
+            return None
     known = (item, caption, group, label)
     more = tuple(_first(names, wanted) for wanted in (SCORE_COLUMNS, NEGATIVE_COLUMNS, MARGIN_COLUMNS))
     other = (*other, *SCORE_COLUMNS, *NEGATIVE_COLUMNS, *MARGIN_COLUMNS)

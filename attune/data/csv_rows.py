@@ -21,11 +21,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ti
 
 
 class Row(NamedTuple):
-    """A row of a CSV; its item is the path of a picture, or a text, and its caption a text, or the path of a match."""
+    """A row of a CSV; its item is the path of a picture, or a text, and its caption a text, the path of a match, or None."""
 
     item: str
     line: int
-    caption: str
+    caption: str | None
     group: str
     label: str
     tags: dict[str, str]
@@ -54,7 +54,8 @@ class Said:
 
     def add(self, row: Row) -> None:
         """What one more row says."""
-        self.captions.append(row.caption)
+        if row.caption is not None:
+            self.captions.append(row.caption)
         if row.score is not None:
             self.scores.append(row.score)
         if row.negative:
@@ -137,10 +138,12 @@ def _read_rows(path: Path) -> Iterator[Row]:
 
 def _row(line: int, row: list[str], columns: Columns, width: int, delimiter: str) -> Row:
     # A caption with commas and no quotes, as in Kaggle's Flickr8k, takes the cells that are too many.
-    end = columns.caption + 1 + max(0, len(row) - width)
-    row = [*row[: columns.caption], delimiter.join(row[columns.caption : end]), *row[end:]]
+    wide = columns.item if columns.caption < 0 else columns.caption
+    end = wide + 1 + max(0, len(row) - width)
+    row = [*row[:wide], delimiter.join(row[wide:end]), *row[end:]]
     cells = dict(enumerate(cell.strip() for cell in row))
-    item, caption, group, label = (cells.get(column, "") for column in columns[:4])
+    item, group, label = (cells.get(column, "") for column in (columns.item, columns.group, columns.label))
+    caption = cells.get(columns.caption, "") if columns.caption >= 0 else None
     numbers = (_number(cells.get(column, "")) if column >= 0 else None for column in (columns.score, columns.margin))
     score, margin = numbers
     negative, kinds = cells.get(columns.negative, ""), (columns.of_texts, columns.of_matches)
@@ -164,7 +167,7 @@ def _columns_by_content(path: Path, rows: list[list[str]]) -> Columns:
         raise DataError(
             f"The first line of {str(path)!r} is {','.join(row)[:100]!r}: neither a header `image,caption` nor a row with "
             f"an image path ({', '.join(IMAGE_SUFFIXES)}). Add the header, `query,document` for pairs of texts, "
-            "`image,match` for pairs of pictures, or give two columns"
+            "`image,match` for pairs of pictures, `image,label` or `text,label` for single ones, or give two columns"
         )
     if all(len(row) == 2 and all(map(_is_path, row)) for row in rows):
         return Columns(0, 1, -1, -1, {}, of_matches=True)

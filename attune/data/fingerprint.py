@@ -15,7 +15,7 @@ from attune.data.shards import CONTENT, LISTS, read_rows
 
 CACHE_KIB = 32 * 1024
 MATCHES = CONTENT.index("matches")
-"""Place of the keys of matches in a row of pairs of pictures, which has no captions."""
+"""Place of the keys of matches in a row of pairs of pictures, which has no captions. It is the last."""
 
 
 class Summary(NamedTuple):
@@ -59,7 +59,7 @@ def summarize(parts: Sequence[Path]) -> Summary:
                 separator = "\n"
                 content = json.loads(row)
                 texts.update(content[1])
-                keys.update([] if content[1] else content[MATCHES])
+                keys.update(*([] if content[1] else content[MATCHES:]))  # a single item's row ends before
             items += 1
             captions += len(texts)
             matches += len(keys)
@@ -78,8 +78,8 @@ def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
     for image, captions, group, label, tags, matches, *lists in zip(*columns, strict=True):
         if matches:
             yield json.dumps([image, [], group, label, tags, matches]), group
-        elif captions:
+        elif group:  # not a match only
             more = [label, tags] if label or tags != "{}" else []
             if given := {name: values for name, values in zip(LISTS, lists, strict=True) if values}:
                 more = [*more, given]
-            yield json.dumps([image, captions, group, *more]), group
+            yield json.dumps([image, captions or [], group, *more]), group

@@ -10,7 +10,7 @@ import numpy as np
 
 from attune.data import store
 from attune.data.shards import CONTENT, OPTIONAL
-from attune.kinds import IMAGE, MATCH, TEXT, Kind, kind_of
+from attune.kinds import IMAGE, MATCH, Kind, kind_of
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Pairs:
     Attributes:
         fingerprint: the dataset they come from.
         images: SHA-256 of each picture's bytes, or each text's; each is there once.
-        captions: all captions of each picture; of pairs of pictures the SHA-256 of all its matches.
+        captions: all captions of each picture; of pairs of pictures the SHA-256 of all its matches; of single items none.
         groups: each picture's group.
         labels: each picture's class; empty if it has none.
         tags: what else is known of each picture, by name.
@@ -74,9 +74,11 @@ class Pairs:
     @property
     def names(self) -> list[str]:
         """Each item as a person reads it: a text as it is, a picture by its first caption, or by its key if it has none."""
-        if self.kind is MATCH:
-            return [_short(key, label) for key, label in zip(self.images, self.labels, strict=True)]
-        return self.queries if self.kind is TEXT else [captions[0] for captions in self.captions]
+        if self.kind.of_texts:
+            return self.queries
+        if self.kind is IMAGE:
+            return [captions[0] for captions in self.captions]
+        return [_short(key, label) for key, label in zip(self.images, self.labels, strict=True)]
 
     @property
     def caption_names(self) -> list[str]:
@@ -122,8 +124,8 @@ def load_pairs(fingerprint: str) -> Pairs:
     tags: dict[str, dict[str, str]] = {}
     table = store.read_index(fingerprint)
     columns = ([[] if value is None else value for value in table[name].to_pylist()] for name in CONTENT)
-    matched = CONTENT.index("matches")
-    rows = sorted(row for row in zip(*columns, strict=True) if row[1] or row[matched])  # others are matches only
+    of_group = CONTENT.index("group")
+    rows = sorted(row for row in zip(*columns, strict=True) if row[of_group])  # others are matches only
     for image, texts, group, label, more, matches, scores, wrong, margins in rows:
         _add(captions.setdefault(image, {}), matches or texts, scores)
         _add(negatives.setdefault(image, {}), wrong, margins)
@@ -141,7 +143,7 @@ def load_pairs(fingerprint: str) -> Pairs:
         list(groups.values()),
         list(labels.values()),
         list(tags.values()),
-        kind_of("text" in there, "matches" in there),
+        kind_of(len(captions), "text" in there, "captions" in there, "matches" in there),
         [texts_by_key[key] for key in captions] if "text" in there else [],
         [list(known.values()) for known in captions.values()] if "scores" in there else [],
         [list(known) for known in negatives.values()] if "negatives" in there else [],

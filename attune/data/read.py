@@ -18,11 +18,12 @@ from attune.data.columns import (
     CAPTION_COLUMNS,
     DOCUMENT_COLUMNS,
     IMAGE_COLUMNS,
+    LABEL_COLUMNS,
     MATCH_COLUMNS,
     QUERY_COLUMNS,
     find_columns,
 )
-from attune.data.csv_rows import count_items, read_said
+from attune.data.csv_rows import IMAGE_SUFFIXES, count_items, read_said
 from attune.errors import DataError
 from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
 
@@ -41,16 +42,18 @@ def read_examples(
     """Examples from whatever the user gave.
 
     Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents; or, of
-    pairs of pictures, an image column and one of their matches: with a row for each pair that belongs together. Of the
-    others, `group` is the group, `label` (or `class`, or `category`) the label, and each one that has a name and plain
-    values is a tag. Where rows of one picture or query differ in these, the first counts that says anything. `score` is the
-    caption's score, `negative` a wrong answer, `margin` the negative's.
+    pairs of pictures, an image column and one of their matches: with a row for each pair that belongs together; or, of
+    single pictures or texts, one of these and one of labels. Of the others, `group` is the group, `label` (or `class`, or
+    `category`) the label, and each one that has a name and plain values is a tag. Where rows of one picture or query differ
+    in these, the first counts that says anything. `score` is the caption's score, `negative` a wrong answer, `margin` the
+    negative's.
 
     Args:
         source: `DocList[TrainingExample]` or any iterable of them; a CSV file with columns `image,caption` (or none,
             then either order), `query,document` (or none) or `image,match` (or none); a folder that holds `captions.txt`
-            (Kaggle's Flickr8k layout) or `captions.csv`; a Parquet file, or a folder of them. Where a table has an http(s)
-            address instead of a picture, the service reads it, if its operator allows the host.
+            (Kaggle's Flickr8k layout) or `captions.csv`; a Parquet file, or a folder of them; a folder with a folder of
+            pictures for each label. Where a table has an http(s) address instead of a picture, the service reads it, if its
+            operator allows the host.
         image_folder: where a CSV's relative image paths start; by default the CSV's own folder, or `Images/` in it.
         kinds: what an iterable may hold.
 
@@ -117,7 +120,10 @@ def count_examples(source: Source) -> int | None:
         captions = _captions_file(path)
         if captions is not None:
             return count_items(captions)
-        return sum(int(_open_parquet(part).metadata.num_rows) for part in path.glob("*.parquet"))
+        parts = list(path.glob("*.parquet"))
+        if not parts:
+            return sum(1 for found in _class_folders(path) for _ in _pictures(found))
+        return sum(int(_open_parquet(part).metadata.num_rows) for part in parts)
     return None
 
 
@@ -128,10 +134,29 @@ def _read_folder(folder: Path, image_folder: str | Path | None) -> Iterator[Trai
     parts = sorted(folder.glob("*.parquet"))
     if parts:
         return _read_parquet(parts)
+    classes = [found for found in _class_folders(folder) if any(_pictures(found))]
+    if classes:
+        return _read_classes(classes)
     raise DataError(
-        f"The folder {str(folder)!r} has no captions.txt, captions.csv or *.parquet. "
-        "Add captions.txt with lines `image,caption`"
+        f"The folder {str(folder)!r} has no captions.txt, captions.csv or *.parquet, and no folders with pictures, one a "
+        "class. Add captions.txt with lines `image,caption`"
     )
+
+
+def _read_classes(folders: list[Path]) -> Iterator[TrainingExample]:
+    """Single pictures, in a folder for each class: its name is their label, as for torchvision's `ImageFolder`."""
+    for folder in folders:
+        for path in _pictures(folder):
+            data, _ = _image_or_address(path.name, folder)
+            yield TrainingExample(image=data, label=folder.name, source=f"{folder.name}/{path.name}")
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _captions_file(folder: Path) -> Path | None:
@@ -193,22 +218,26 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
         names: list[str] = schema.names
         plain = [column.name if _is_plain(column.type) else "" for column in schema]
         is_stored = {"image_sha256", "source"} <= set(plain)  # a part of a dataset of Attune's own
+        has_texts = is_stored and "text" in names
         if is_stored:
             plain = ["" if name in ("image_sha256", "source", "text") else name for name in plain]
+            names = ["" if name == "text" else name for name in names]  # an item's, and no caption
         columns = find_columns(names, plain)
         if columns is None:
             raise DataError(
                 f"{str(part)!r} has the columns {', '.join(names)}. An image column ({', '.join(IMAGE_COLUMNS)}) and a "
                 f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed; or, for pairs of pictures, one of matches "
                 f"({', '.join(MATCH_COLUMNS)}); or, for pairs of texts, one of queries ({', '.join(QUERY_COLUMNS)}) and one "
-                f"of documents ({', '.join(DOCUMENT_COLUMNS)})"
+                f"of documents ({', '.join(DOCUMENT_COLUMNS)}); or, for single pictures or texts, one of labels "
+                f"({', '.join(LABEL_COLUMNS)})"
             )
         classes = _class_names(schema)
         pictures = _stored_pictures(part) if is_stored and columns.of_matches else None
         number = 0
         for batch in _batches(file, part):
-            items, captions = (batch.column(column).to_pylist() for column in (columns.item, columns.caption))
-            stored = batch.column("text").to_pylist() if is_stored and "text" in names else [None] * len(items)
+            items = batch.column(columns.item).to_pylist()
+            captions = batch.column(columns.caption).to_pylist() if columns.caption >= 0 else [None] * len(items)
+            stored = batch.column("text").to_pylist() if has_texts else [None] * len(items)
             lists = {
                 name: batch.column(column).to_pylist() if column >= 0 else [None] * len(items)
                 for name, column in (("scores", columns.score), ("negatives", columns.negative), ("margins", columns.margin))

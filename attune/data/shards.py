@@ -2,7 +2,8 @@
 
 They follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures. A row has a
 picture or a text, and its key is the SHA-256 of the picture's bytes, or of the text as UTF-8. Of pairs of pictures, a row
-names its matches by their keys; a part holds each picture once, one that is no item of its own in a row without matches.
+names its matches by their keys; a part holds each picture once, one that is no item of its own in a row without a group.
+Every item has a group; a single one has neither captions nor matches.
 """
 
 import hashlib
@@ -37,11 +38,11 @@ SCHEMA = pa.schema(
         ("image_sha256", pa.string()),  # the key, of a text as well
         ("text", pa.string()),  # null where there is a picture
         ("captions", pa.list_(pa.string())),
-        ("matches", pa.list_(pa.string())),  # keys; null where a picture is a match only
+        ("matches", pa.list_(pa.string())),  # keys
         ("scores", pa.list_(pa.float64())),  # of each caption; null, as the next two, where there are none
         ("negatives", pa.list_(pa.string())),
         ("margins", pa.list_(pa.float64())),  # of each negative
-        ("group", pa.string()),
+        ("group", pa.string()),  # null where a picture is a match only
         ("label", pa.string()),
         ("tags", pa.string()),  # a JSON object: maps are not read well everywhere
         ("source", pa.string()),
@@ -51,7 +52,7 @@ LISTS = ("scores", "negatives", "margins")
 """What an example may have besides captions; not besides pictures in their place."""
 
 OPTIONAL = ("text", "captions", "matches", *LISTS)
-"""Columns that a part has only if any of its rows has them; captions, or else matches, it has always."""
+"""Columns that a part has only if any of its rows has them."""
 
 CONTENT = ("image_sha256", "captions", "group", "label", "tags", "matches", *LISTS)
 """Columns that say what a row holds; where it came from is no part of that, and a text is there by its key."""
@@ -66,8 +67,6 @@ def write_part(path: Path, examples: Iterable[TrainingExample]) -> None:
         if (key := _key(image)) not in there:
             rows.append({"image": {"bytes": image, "path": None}, "image_sha256": key})
     empty = {name for name in OPTIONAL if not any(row.get(name) for row in rows)}
-    if empty >= {"captions", "matches"}:  # nothing was good
-        empty.remove("captions")
     features = {name: kind for name, kind in _FEATURES.items() if name not in empty}
     schema = pa.schema(
         [column for column in SCHEMA if column.name not in empty],
@@ -84,7 +83,7 @@ def find_parts(folder: Path) -> list[Path]:
 def read_rows(parts: Sequence[Path]) -> pa.Table:
     """All rows without their pictures: every column of `SCHEMA` but `image`; tags are JSON.
 
-    A picture that is a match only has neither captions nor matches.
+    A picture that is a match only has no group; a single item has neither captions nor matches.
     """
     # With the schema given, a column that a part does not have is one of nulls: datasets of before have no label, no tags,
     # no text, no matches, no scores.

@@ -64,6 +64,7 @@ def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> Da
             "matches": sum(len(example.images) for example in good),
             # What there is besides captions, counted so that a dataset has it whole or not at all.
             "lists": {name: sum(len(getattr(example, name)) for example in good) for name in LISTS},
+            "single": sum(not example.captions and not example.images for example in good),
             "rejected": len(examples) - len(good),
             "reasons": problems_by_reason(problems),
             "problems": [problem.model_dump(exclude={"id"}) for problem in problems],
@@ -145,7 +146,7 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with pictures in "
             f"their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
         )
-    _refuse_half(name, _reports(draft, keys), report.captions)
+    _refuse_half(name, _reports(draft, keys), report)
     parts = find_parts(draft)
     found = summarize(parts)._asdict()
     count, pictures = found.pop("items"), found.pop("pictures")
@@ -162,12 +163,18 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
         store.point(report, commit_key, map(json.dumps, _problems(draft, keys)))
 
 
-def _refuse_half(name: str, reports: Iterable[dict[str, Any]], captions: int) -> None:
-    """Refuses data of which some captions have scores, or some negatives margins, and others have none."""
+def _refuse_half(name: str, reports: Iterable[dict[str, Any]], report: DatasetReport) -> None:
+    """Refuses data of which some items have captions, some captions scores, or some negatives margins, and others none."""
     counts = Counter[str]()
     for fields in reports:
-        counts.update(fields.get("lists", {}))  # batches of before have none
-    for numbers, of, count in (("scores", "captions", captions), ("margins", "negatives", counts["negatives"])):
+        counts.update(fields.get("lists", {}), single=fields.get("single", 0))  # batches of before have none
+    if single := counts["single"] if report.belonging else 0:
+        raise DataError(
+            f"The push of {name!r} cannot be closed: {single} of its {report.items} {report.kind.items} have no "
+            f"{report.kind.captions}, and all of a dataset have them, or none. Give them to all, or push those without "
+            "under another name"
+        )
+    for numbers, of, count in (("scores", "captions", report.captions), ("margins", "negatives", counts["negatives"])):
         if 0 < counts[numbers] < count:
             raise DataError(
                 f"The push of {name!r} cannot be closed: {counts[numbers]} of its {count} {of} have {numbers}, and all of a "

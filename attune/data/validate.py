@@ -40,7 +40,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     without it. Captions, labels and tags are stripped of white space around them and of control characters, equal captions
     of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Negatives are
     treated as captions are. Scores and margins belong to their texts: without one for each an example is not used, nor is
-    one that has them, or negatives, with pictures in the captions' place. Pictures that are given by `uri` and `uris` are
+    one that has them, or negatives, with pictures in the captions' place, or without captions. A text may be alone, and a
+    picture that has a label. Pictures that are given by `uri` and `uris` are
     read, if the service's settings allow it.
 
     Returns:
@@ -80,7 +81,7 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
                 _match_problems(checked.source, matches, example)
                 if matches
                 else [
-                    *_caption_problems(checked.source, example.captions, bool(example.text)),
+                    *_caption_problems(checked, example),
                     *_negative_problems(checked.source, example.negatives, own),
                     *_number_problems(checked.source, example),
                 ]
@@ -90,7 +91,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         ]
         problems += found
         refused = any(problem.field in NEEDED or problem.reason in REFUSED for problem in found)
-        if (checked.captions or checked.images) and not refused:
+        single = not example.captions and not matches and (checked.text or checked.label)
+        if (checked.captions or checked.images or single) and not refused:
             good.append(checked)
     return good, problems
 
@@ -184,10 +186,17 @@ def _text_problems(checked: TrainingExample, given: TrainingExample) -> list[Pro
     return []
 
 
-def _caption_problems(source: str, captions: list[str], of_text: bool) -> list[Problem]:
+def _caption_problems(checked: TrainingExample, given: TrainingExample) -> list[Problem]:
+    source, captions = checked.source, given.captions
     if not captions:
-        return [_problem(source, "captions", "[]", "missing_caption", "there is no caption. Give at least one text")]
-    wanted = "Give a text that belongs to the other" if of_text else "Describe the picture in words"
+        if lists := [name for name in LISTS if getattr(given, name)]:
+            without = f"there are {' and '.join(lists)} and no captions for them. Give captions, or leave them out"
+            return [_problem(source, lists[0], str(getattr(given, lists[0])), "two_kinds", without)]
+        if checked.text or checked.label:
+            return []
+        missing = "there is no caption, and no label either. Give a text that describes it, or its class as a label"
+        return [_problem(source, "captions", "[]", "missing_caption", missing)]
+    wanted = "Give a text that belongs to the other" if given.text else "Describe the picture in words"
     advice = {
         "empty_caption": f"the caption is empty. {wanted}, or leave the row out",
         "too_long": f"the caption has more than {LONGEST_CAPTION:,} characters. Give a sentence or two",

@@ -8,6 +8,7 @@ from attune.data.duplicates import caption_keys
 from attune.data.parts import Parts
 from attune.evaluation.classes import why_no_classes
 from attune.evaluation.comparison import FEWEST, Row
+from attune.evaluation.measure import queries_of
 
 TIES = 0.1
 """Share of queries that may tie before anything is said of it."""
@@ -34,6 +35,12 @@ def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
             f"model can tell which of the {kind.items} is meant, so recall has a ceiling, and recall@1 cannot reach 1. Give "
             f"them {kind.captions} that tell them apart"
         )
+    queries = len(queries_of(parts.test)[kind.asked])
+    if kind.is_single and queries < len(parts.test):
+        found.append(
+            f"Held-out {kind.items} whose label no other has: {len(parts.test) - queries} of {len(parts.test)}. There is "
+            "nothing to find for them: they are wrong answers to others, and no queries"
+        )
     tied = [
         f"{row.after:.0%} of the queries from {direction.replace('_', ' ')}"
         for direction in kind.directions
@@ -43,7 +50,7 @@ def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
     if tied:
         found.append(
             f"In {' and '.join(tied)} a wrong answer scores exactly as high as a right one, and stands before it: "
-            f"{kind.captions} are the same, or the model's embeddings are all alike"
+            f"{kind.captions or kind.items} are the same, or the model's embeddings are all alike"
         )
     unclassified = why_no_classes(parts)
     return [*found, unclassified] if unclassified else found

@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 
 from attune.data.pairs import Pairs
-from attune.evaluation.measure import Measurement, image_of_text
+from attune.evaluation.measure import Measurement, queries_of
 from attune.evaluation.slices import caption_length, effect_by_slice, wins_and_losses
-from attune.kinds import MATCH
 from attune.metrics import query_values
 
 METRIC = "recall@5"
-"""From captions to items, text to image: what slices are compared by."""
+"""From captions to items, text to image, or among single items: what slices are compared by."""
 
 
 def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[int]) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[i
         `wins`: by direction `better`, `worse` and `same` queries; `slices`: see `attune.evaluation.slices.Slice`.
     """
     old, new = (query_values(one.ranks[one.kind.directions[0]])[METRIC] for one in (before, after))
-    owner = image_of_text(test)
+    owner = queries_of(test)[test.kind.directions[0]]
     slices = effect_by_slice(old, new, owner, _tags(test, owner, leaked))
     return {
         "wins": {name: wins_and_losses(before.ranks[name], after.ranks[name]) for name in after.kind.directions},
@@ -37,12 +36,13 @@ def effects(before: Measurement, after: Measurement, test: Pairs, leaked: list[i
 
 
 def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[str]]:
-    """By tag, the value of each caption. A tag of the data that is called as one of these is `tag label` and so on."""
+    """By tag, the value of each query. A tag of the data that is called as one of these is `tag label` and so on."""
     of_picture = {"label": test.labels}
     if leaked:
         there = set(leaked)
         of_picture["training data"] = ["nearly in it" if row in there else "not in it" for row in range(len(test))]
-    found = {} if test.kind is MATCH else {f"{test.kind.caption} length": caption_length(test.texts)}
+    of_texts = test.kind.caption_tower == "text" and not test.kind.is_single
+    found = {f"{test.kind.caption} length": caption_length(test.texts)} if of_texts else {}
     found |= {name: [values[row] for row in owner] for name, values in of_picture.items()}
     for name in sorted({name for tags in test.tags for name in tags}):
         free = name

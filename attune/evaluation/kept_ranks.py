@@ -2,7 +2,7 @@
 
 `report/ranks.npz` has int32 (queries,) of the kinds `text_to_image`, `image_to_text` and, for labelled data, `zero_shot`; of
 pairs of texts of the kinds `document_to_query` and `query_to_document`, of pairs of pictures `match_to_picture` and
-`picture_to_match`:
+`picture_to_match`, of single items `picture_to_picture` or `text_to_text`:
 
 KIND_after      rank of the best right answer, from 1, with the run's model; of the right class for `zero_shot`
 KIND_before     the same before training, or with the baseline, if there is one

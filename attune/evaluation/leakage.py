@@ -7,7 +7,7 @@ import numpy as np
 from attune.data.duplicates import SAME_COLOUR, mean_colours, near, picture_hashes, thumbnails
 from attune.data.pairs import Pairs
 from attune.data.words import plain
-from attune.kinds import IMAGE, MATCH, TEXT, Kind
+from attune.kinds import IMAGE, MATCH, Kind
 
 TILE = 1_000_000
 """Pairs of pictures that are compared at a time: 8 MB. Larger tiles leave the processor's cache, and take twice as long."""
@@ -41,7 +41,7 @@ class Leaks:
     def describe(self) -> str:
         """What to know of it, for a report; empty if nothing leaks."""
         found = []
-        kind, of_texts = self.kind, self.kind is TEXT
+        kind, of_texts = self.kind, self.kind.of_texts
         alike = "say the same as one" if of_texts else "look nearly like one"
         if self.rows:
             found.append(
@@ -84,6 +84,7 @@ def find_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels:
         exact=exact,
         near=[(row, other) for row, other in alike.items() if test.images[row] not in known],
         captions=sum(plain(text) in said for text in test.texts),
+        kind=test.kind,
     )
 
 
@@ -128,7 +129,7 @@ def find_text_leaks(train: Pairs, test: Pairs) -> Leaks:
         exact=[row for row, key in enumerate(test.images) if key in known],
         near=near,
         captions=sum(plain(text) in said for text in test.texts),
-        kind=TEXT,
+        kind=test.kind,
     )
 
 

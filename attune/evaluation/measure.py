@@ -2,17 +2,24 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache, open_pixels
+from attune.errors import DataError
 from attune.evaluation.correlation import correlations, similarities
+from attune.evaluation.places import places
 from attune.evaluation.ranking import ranks
-from attune.kinds import MATCH, TEXT, Kind, kind_of_names
+from attune.evaluation.relevance import Relevance, from_labels
+from attune.kinds import MATCH, Kind, kind_of_names
 from attune.metrics import DIRECTIONS, retrieval_metrics
 from attune.models.clip import Clip
+
+MOST_ALIKE = 50_000_000
+"""Pairs of single items with one label: each takes 24 bytes while they are ranked."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Measurement:
         metrics: see `attune.metrics.retrieval_metrics`; where captions have scores, `attune.evaluation.correlation`.
         ranks: see `attune.evaluation.ranking.ranks`; by the directions of the data's kind. None where captions have scores.
         images: embeddings, float32 (images, dim), or of the texts in the pictures' place.
-        texts: embeddings, float32 (captions, dim), or of the pictures in the captions' place.
+        texts: embeddings, float32 (captions, dim), or of the pictures in the captions' place; (0, dim) of single items.
     """
 
     metrics: dict[str, float]
@@ -40,20 +47,54 @@ class Measurement:
 def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
     """Embeds a split's pictures, or texts in their place, and all their captions, and ranks them against each other.
 
-    Captions with scores are not ranked: similarities are set against the scores.
+    Captions with scores are not ranked: similarities are set against the scores. Single items are ranked among themselves.
     """
     images, texts = embed_items(clip, pairs, cache), embed_captions(clip, pairs, cache)
     if pairs.is_graded:
         measured = correlations(*similarities(images, texts, pairs)[:2])
         return Measurement({name: float(value) for name, (value,) in measured.items()}, {}, images, texts)
-    found = ranks(images, texts, image_of_text(pairs))
-    named = {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
+    named = ranked(images, texts, pairs)
     return Measurement(retrieval_metrics(named), named, images, texts)
+
+
+def ranked(images: np.ndarray, texts: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
+    """The rank of the best right answer of each query, from 1, by the directions of the data's kind: int64 (queries,).
+
+    Args:
+        images: unit-length embeddings of the items, float32 (items, dim).
+        texts: of their captions, float32 (captions, dim); of single items none.
+        pairs: what belongs together.
+    """
+    if pairs.kind.is_single:
+        best = places(images, images, alike(pairs), exclude_self=True).best
+        return {direction: best[rows].astype(np.int64) for direction, rows in queries_of(pairs).items()}
+    found = ranks(images, texts, image_of_text(pairs))
+    return {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
+
+
+def alike(pairs: Pairs) -> Relevance:
+    """Of single items, those with the label of another are right answers to it.
+
+    Raises:
+        DataError: if no two share a label, or there are more than `MOST_ALIKE` pairs of them.
+    """
+    counts = np.unique([label for label in pairs.labels if label], return_counts=True)[1].astype(np.int64)
+    if (number := int((counts * (counts - 1)).sum())) > MOST_ALIKE:
+        raise DataError(
+            f"The {len(pairs)} {pairs.kind.items} to measure on make {number:,} pairs of one label, and at most "
+            f"{MOST_ALIKE:,} can be ranked. Give fewer: a smaller eval_data, val_data or eval_split, or more labels"
+        )
+    if not number:
+        raise DataError(
+            f"No two of the {len(pairs)} {pairs.kind.items} to measure on have the same label, so none has a right answer "
+            "among the others. Hold out more, or give data whose labels come more than once as eval_data and val_data"
+        )
+    return from_labels(pairs.labels, pairs.labels, exclude_self=True)
 
 
 def pixels_of(clip: Clip, pairs: Pairs) -> PixelCache | None:
     """The pixels of a dataset's pictures as a model takes them; None of texts."""
-    return None if pairs.kind is TEXT else open_pixels(pairs.fingerprint, clip.preprocess, clip.resize)
+    return None if pairs.kind.of_texts else open_pixels(pairs.fingerprint, clip.preprocess, clip.resize)
 
 
 def embed_items(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_size: int = 256) -> np.ndarray:
@@ -65,13 +106,15 @@ def embed_items(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_size: 
         cache: from `pixels_of`; its pixels are read a few at a time.
         batch_size: items embedded at once.
     """
-    if pairs.kind is TEXT:
+    if pairs.kind.of_texts:
         return clip.encode_texts(pairs.queries, batch_size)
     return _embed_pictures(clip, pairs.images, cache, batch_size)
 
 
 def embed_captions(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_size: int = 256) -> np.ndarray:
     """Embeddings of all captions, or of the matches in their place, float32 (captions, dim); arguments as `embed_items`."""
+    if pairs.kind.is_single:
+        return np.empty((0, clip.config["embed_dim"]), dtype=np.float32)
     if pairs.kind is not MATCH:
         return clip.encode_texts(pairs.texts, batch_size)
     return _embed_pictures(clip, pairs.texts, cache, batch_size)
@@ -88,13 +131,24 @@ def image_of_text(pairs: Pairs) -> np.ndarray:
     return np.repeat(np.arange(len(pairs)), [len(captions) for captions in pairs.captions])
 
 
-def clusters_of(image_of_text: np.ndarray, directions: tuple[str, str] = DIRECTIONS) -> dict[str, np.ndarray]:
-    """The picture of each query, by direction: captions of one picture are not independent."""
-    to_item, to_caption = directions
-    return {to_item: image_of_text, to_caption: np.unique(image_of_text)}
+def queries_of(pairs: Pairs) -> dict[str, np.ndarray]:
+    """The row of each query's item, by direction, int64 (queries,): captions of one picture are not independent.
+
+    Of single items, those whose label another one has are queries.
+    """
+    if pairs.kind.is_single:
+        counts = Counter(pairs.labels)
+        rows = [row for row, label in enumerate(pairs.labels) if label and counts[label] > 1]
+        return dict.fromkeys(pairs.kind.directions, np.asarray(rows, dtype=np.int64))
+    to_item, to_caption = pairs.kind.directions
+    return {to_item: image_of_text(pairs), to_caption: np.arange(len(pairs))}
 
 
 def split_fingerprint(pairs: Pairs) -> str:
-    """SHA-256 of a split's pictures, or texts, captions and scores: figures with different ones must not be compared."""
+    """SHA-256 of a split's pictures, or texts, captions and scores: figures with different ones must not be compared.
+
+    Of single items, labels take the captions' place.
+    """
     scores = [pairs.scores] if pairs.is_graded else []
-    return hashlib.sha256(json.dumps([pairs.images, pairs.captions, *scores]).encode()).hexdigest()
+    belonging = pairs.labels if pairs.kind.is_single else pairs.captions
+    return hashlib.sha256(json.dumps([pairs.images, belonging, *scores]).encode()).hexdigest()

@@ -12,6 +12,8 @@ What each name means here, for a query with R right answers, and k first answers
   linear gain of Järvelin & Kekäläinen (2002), as in trec_eval's ndcg_cut and scikit-learn. (2 ** grade - 1 is the same
   where all grades are 1.)
 - `r_precision`: the share of the first R answers that is right.
+- `map@r`: precision at the places of the right ones among the first R, summed and divided by R (Musgrave et al. 2020,
+  arXiv:2003.08505).
 - `rank`: the place of the best right one.
 
 Ties count against the model. A query without a right answer has NaN everywhere, and counts in no mean. A k above the
@@ -69,6 +71,7 @@ def query_values(found: Places, ks: Sequence[int] = KS) -> dict[str, np.ndarray]
         values[f"map@{k}"] = total(precision * within) / np.minimum(some, k)
         values[f"ndcg@{k}"] = total(gain * within) / np.where(right, total(best_gain * (first <= k)), 1)
     values["r_precision"] = total(rank <= right[query]) / some
+    values["map@r"] = total(precision * (rank <= right[query])) / some
     values["rank"] = best
     return {name: np.where(right > 0, value, np.nan) for name, value in values.items()}
 

@@ -4,7 +4,6 @@ from attune.errors import EvaluationError
 from attune.evaluation.comparison import ZERO_SHOT, Row, Section, comparison
 from attune.evaluation.kept_ranks import Ranks, query_values
 from attune.evaluation.tables import query_rows
-from attune.kinds import TEXT
 from attune.schemas import FinetuningRun
 
 
@@ -74,7 +73,7 @@ def refuse_unlike(one: FinetuningRun, other: FinetuningRun) -> None:
             "choose models that take pictures alike",
         ),
     }
-    if one.evaluation.kind is TEXT and other.evaluation.kind is TEXT:
+    if one.evaluation.kind.of_texts and other.evaluation.kind.of_texts:
         del what["preprocessing"]
     problems = []
     for part, (codes, remedy) in what.items():

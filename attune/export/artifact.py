@@ -77,7 +77,8 @@ def export(folder: RunFolder) -> Artifact:
     cache = pixels_of(clip, test)
     pixels = cache.pixels[cache.rows(test.images)] if cache is not None else None
     # The key of a match is as good a text as any.
-    texts = [*test.queries, *(captions[0] for captions in test.captions)] if "text" in clip.towers else []
+    captions = [captions[0] for captions in test.captions if captions]
+    texts = [*test.queries, *captions] if "text" in clip.towers else []
     difference = largest_difference(clip, load_folder(draft), pixels, texts)
     if not difference <= MAX_DIFFERENCE:
         raise ExportError(

@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg as get_timm_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
-from attune.kinds import IMAGE, MATCH, TEXT
+from attune.kinds import IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT
 from attune.models.catalog import ALIASES, hub_models
 from attune.models.library import Library, library_of
 from attune.models.timm_names import PREFIX
@@ -138,6 +138,8 @@ _TASKS = {
     IMAGE: ("image-text-retrieval", "zero-shot-image-classification"),
     TEXT: ("text-retrieval", "sentence-similarity"),
     MATCH: ("image-retrieval", "image-feature-extraction"),
+    SINGLE_IMAGE: ("image-retrieval", "image-feature-extraction"),
+    SINGLE_TEXT: ("text-retrieval", "sentence-similarity"),
 }
 """What is measured, and what the model is for, by the kind of data, in the hub's words."""
 
@@ -210,7 +212,7 @@ def _figures(run: FinetuningRun) -> str:
         f"## {title}",
         " ".join([f"{headline}." if headline else "", *sentences]).strip(),
         *(f"> **Note:** {warning}" for warning in result.warnings),
-        f"On {result.items} held-out {kind.items} with {result.belonging} {kind.captions}. "
+        f"On {kind.counted(result.items, result.belonging, held_out=True)}. "
         f"{_OF_SCORES if graded else _OF_RETRIEVAL}\nIntervals are 95 %,\n"
         f"{of_what} bootstrap over {kind.items}.",
         comparison_table(run),

@@ -47,7 +47,7 @@ def data_facts(material: Material) -> list[tuple[str, str]]:
         "begun with": begun_with(run),
         "measured on": measured_on(run),
         material.test.kind.items: f"{len(material.test):,}",
-        material.test.kind.captions: f"{len(material.test.texts):,}",
+        material.test.kind.captions or "labels": f"{len(material.test.texts) or len(set(material.test.labels)):,}",
         "groups": f"{len(set(material.test.groups)):,}",
     }
     return [(name, value) for name, value in {**facts, **fingerprints(material)}.items() if value]
@@ -57,7 +57,7 @@ def fingerprints(material: Material) -> dict[str, str]:
     """SHA-256 of what the figures depend on, by name; empty where there is no such thing."""
     run, result = material.run, material.run.evaluation
     return {
-        f"held-out {result.kind.items} and {result.kind.captions}": result.split_fingerprint,
+        f"held-out {result.kind.items} and {result.kind.captions or 'labels'}": result.split_fingerprint,
         "training data": run.train_fingerprint,
         "evaluation data": run.eval_fingerprint,
         "retention data": run.retention_fingerprint,

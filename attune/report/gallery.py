@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.evaluation.measure import Measurement, clusters_of, image_of_text
-from attune.kinds import MATCH
+from attune.evaluation.measure import Measurement, image_of_text, queries_of
+from attune.kinds import IMAGE, MATCH
 
 EXAMPLES = 12
 HITS = 5
@@ -24,9 +24,10 @@ THUMBNAIL = 96
 def pick_examples(test: Pairs, before: Measurement | None, after: Measurement, seed: int) -> list[dict[str, Any]]:
     """Queries with their first hits before and after: `random` ones first, then those that got `better` and `worse`.
 
-    They are texts that look for pictures; of pairs of texts or of pictures, items that look for what belongs to them.
-    Without `before` there are random ones only, with no `rank_before` and `hits_before`. A match has its number as `match`.
-    Where captions have scores, nothing is looked for: there are none.
+    They are texts that look for pictures; of pairs of texts or of pictures, items that look for what belongs to them; single
+    items that look for others of their label. Of their hits the `right` ones are marked. Without `before` there are random
+    ones only, with no `rank_before` and `hits_before`. A match has its number as `match`. Where captions have scores,
+    nothing is looked for: there are none.
     """
     if test.is_graded:
         return []
@@ -51,7 +52,7 @@ def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measur
         after: figures of the trained one.
     """
     gains = 1 / after.ranks[direction] - 1 / before.ranks[direction]
-    owner = clusters_of(image_of_text(test), test.kind.directions)[direction]
+    owner = queries_of(test)[direction]
     found: dict[str, list[dict[str, Any]]] = {}
     for name, sign in (("better", 1), ("worse", -1)):
         order = np.argsort(-sign * gains, kind="stable")
@@ -62,8 +63,8 @@ def pick_changed(direction: str, test: Pairs, before: Measurement, after: Measur
 
 
 def _example(direction: str, query: int, test: Pairs, before: Measurement | None, after: Measurement) -> dict[str, Any]:
-    to_image = direction == test.kind.directions[0]
-    image = int(image_of_text(test)[query]) if to_image else query
+    to_image = direction == test.kind.directions[0] and not test.kind.is_single
+    image = int(queries_of(test)[direction][query])
     example: dict[str, Any] = {"query": test.caption_names[query] if to_image else test.names[image], "image": image}
     if to_image and test.kind is MATCH:
         example["match"] = query
@@ -76,19 +77,23 @@ def _example(direction: str, query: int, test: Pairs, before: Measurement | None
 
 def _hits(measurement: Measurement, query: int, image: int, test: Pairs, to_image: bool) -> list[dict[str, Any]]:
     """The first answers; of those that score alike, as everywhere, wrong ones first."""
-    owner = np.arange(len(test)) if to_image else image_of_text(test)
-    pictures, texts = measurement.images, measurement.texts
-    scores = pictures @ texts[query] if to_image else texts @ pictures[query]
-    captions = test.names if to_image else test.caption_names
-    best = np.lexsort((owner == image, -scores))[:HITS]
+    single = test.kind.is_single
+    owner = np.arange(len(test)) if to_image or single else image_of_text(test)
+    right = np.asarray(test.labels) == test.labels[image] if single else owner == image
+    answers = measurement.images if to_image or single else measurement.texts
+    scores = answers @ (measurement.texts[query] if to_image else measurement.images[image])
+    captions = test.names if to_image or single else test.caption_names
+    best = np.lexsort((right, -scores))
+    best = best[best != image] if single else best
     return [
         {
             "image": int(owner[row]),
             "caption": captions[row],
+            "right": bool(right[row]),
             "score": round(float(scores[row]), 4) if np.isfinite(scores[row]) else None,
             **({"match": int(row)} if test.kind is MATCH and not to_image else {}),
         }
-        for row in best
+        for row in best[:HITS]
     ]
 
 
@@ -98,12 +103,23 @@ def key_of(one: dict[str, Any], test: Pairs) -> str:
     return key
 
 
+def _right(image: int, test: Pairs) -> str:
+    """The key of a picture that is a right answer to a query of this item."""
+    if test.kind is MATCH:
+        return test.captions[image][0]
+    if test.kind.is_single:
+        others = (row for row, label in enumerate(test.labels) if label == test.labels[image] and row != image)
+        return test.images[next(others)]
+    return test.images[image]
+
+
 def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache, cell: int = 72) -> Image.Image:
     """One row a query: its text, the right picture, the first hits before and after if both are there; right ones framed.
 
-    Of pairs of pictures, the query's picture stands in its text's place, and the first of its matches is the right one.
+    Of pairs of pictures, the query's picture stands in its text's place, and the first of its matches is the right one; of
+    single pictures, another one of its label.
     """
-    of_pictures = test.kind is MATCH
+    of_pictures = test.kind is not IMAGE
 
     def pixels(key: str) -> np.ndarray:
         found: np.ndarray = cache.pixels[cache.rows([key])[0]]
@@ -124,13 +140,12 @@ def contact_sheet(examples: list[dict[str, Any]], test: Pairs, cache: PixelCache
             _paste(sheet, pixels(key_of(example, test)), 8, top, cell)
         else:
             draw.multiline_text((8, top + 4), _wrapped(example["query"]), fill="black", font=font)
-        image = example["image"]
-        _paste(sheet, pixels(test.captions[image][0] if of_pictures else test.images[image]), right, top, cell)
+        _paste(sheet, pixels(_right(example["image"], test)), right, top, cell)
         for left, when in zip(columns, times, strict=True):
             for place, hit in enumerate(example[f"hits_{when}"]):
                 x = left + place * cell
                 _paste(sheet, pixels(key_of(hit, test)), x, top, cell)
-                if hit["image"] == image:
+                if hit["right"]:
                     draw.rectangle((x, top, x + cell - 2, top + cell - 2), outline="green", width=3)
     return sheet
 

@@ -71,7 +71,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
     sections = [Section.model_validate(section) for section in facts.get("sections", [])]
     first = next((section for section in sections if section.name == "headline"), comparison(run.evaluation))
     pixels, kind = material.cache, material.test.kind
-    answers = zip(kind.directions, (kind.tower, kind.caption_tower), strict=True)
+    answers = zip(kind.directions, (kind.tower, kind.caption_tower), strict=not kind.is_single)
 
     @cache
     def small(key: str) -> str:
@@ -97,6 +97,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         further=[section for section in sections if section.name != "headline" and section.rows],
         by_direction=by_direction,
         plots={plot.name: (plot, Markup(plot.svg())) for plot in plots},  # matplotlib escapes texts in SVG
+        curves=[plot.name for plot in plots if plot.name.startswith(("recall_", "similarity_"))],
         chosen=chosen_weights(run) if run.training.chosen else "",
         examples=galleries(material, examples),
         picture=picture,
@@ -132,7 +133,7 @@ def galleries(material: Material, examples: list[dict[str, Any]]) -> list[dict[s
     if material.test.is_graded:
         return []
     asked = material.test.kind.asked
-    [other] = [direction for direction in material.test.kind.directions if direction != asked]
+    others = [direction for direction in material.test.kind.directions if direction != asked]
     found = [{"kind": "Drawn at random", "direction": asked, "examples": _of_kind("random", examples)[:SHOWN]}]
     if material.before is None:
         return found
@@ -141,6 +142,7 @@ def galleries(material: Material, examples: list[dict[str, Any]]) -> list[dict[s
     ]
     backwards = [
         {"kind": kind.capitalize(), "direction": other, "examples": shown[:FEWER]}
+        for other in others
         for kind, shown in pick_changed(other, material.test, material.before, material.after).items()
     ]
     return [*as_asked, *found, *backwards]

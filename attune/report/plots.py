@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from attune.evaluation.measure import Measurement, image_of_text
+from attune.data.pairs import Pairs
+from attune.evaluation.measure import Measurement, alike, image_of_text
 from attune.files import whole_file
 from attune.report.material import Material
 from attune.schemas import RunEvent
@@ -42,6 +43,9 @@ STYLE: dict[Any, Any] = {
 }
 POINTS = 400
 """Of a curve: a run of any length is drawn with no more."""
+
+Rows = tuple[np.ndarray, np.ndarray]
+"""Of pairs: one of each, and the other."""
 
 FURTHEST = 100
 RANDOM_PAIRS = 20_000
@@ -115,7 +119,7 @@ def draw(material: Material) -> list[Plot]:
         plots = [
             *training_curves(material.events),
             *(recall_curve(direction, sides) for direction in material.after.ranks),
-            *([] if material.test.is_graded else similarities(image_of_text(material.test), sides)),
+            *([] if material.test.is_graded else similarities(material.test, sides)),
         ]
         zero_shot = material.facts.get("zero_shot") or {}
         names = [str(row["name"]) for row in zero_shot.get("classes", [])]
@@ -187,8 +191,9 @@ def recall_curve(direction: str, sides: list[Side]) -> Plot:
     """recall@k for every k up to 100, or as many answers as there are."""
     figure, axes = _figure()
     found = sides[0].found
-    to_items = direction == found.kind.directions[0]
-    answers = len(found.images) if to_items else len(found.texts)
+    kind = found.kind
+    of_items = len(found.images) - kind.is_single  # which are no answers to themselves
+    answers = of_items if direction == kind.directions[0] else len(found.texts)
     ks = np.arange(1, min(FURTHEST, answers) + 1)
     said = []
     for side in sides:
@@ -208,16 +213,18 @@ def recall_curve(direction: str, sides: list[Side]) -> Plot:
     return Plot(f"recall_{direction}", title, f"{title}: {'; '.join(said)}.", figure)
 
 
-def similarities(image_of_text: np.ndarray, sides: list[Side], seed: int = 0) -> list[Plot]:
-    """Cosine similarities of captions and their own pictures, and of captions and pictures drawn at random, to one scale."""
+def similarities(test: Pairs, sides: list[Side], seed: int = 0) -> list[Plot]:
+    """Cosine similarities of captions and their own pictures, and of captions and pictures drawn at random, to one scale.
+
+    Of single items, those of two with one label, and of two with different ones.
+    """
     rng = np.random.default_rng(seed)
-    text = rng.integers(len(image_of_text), size=RANDOM_PAIRS)
-    image = rng.integers(len(sides[0].found.images), size=RANDOM_PAIRS)
-    apart = image_of_text[text] != image
+    pairs, drawn = _single_pairs(test, rng) if test.kind.is_single else _caption_pairs(test, rng)
     scores = []
     for found in (side.found for side in sides):
-        true = np.einsum("nd,nd->n", found.texts, found.images[image_of_text])  # n: pairs, d: dimensions
-        other = np.einsum("nd,nd->n", found.texts[text[apart]], found.images[image[apart]])
+        queries = found.images if test.kind.is_single else found.texts
+        # n: pairs, d: dimensions
+        true, other = (np.einsum("nd,nd->n", queries[one], found.images[another]) for one, another in (pairs, drawn))
         scores.append((true[np.isfinite(true)], other[np.isfinite(other)]))
     everything = np.concatenate([part for pair in scores for part in pair])
     low, high = (everything.min(), everything.max()) if len(everything) else (-1.0, 1.0)
@@ -241,6 +248,23 @@ def similarities(image_of_text: np.ndarray, sides: list[Side], seed: int = 0) ->
         title = f"Similarity of true and random pairs, {side.label}"
         plots.append(Plot(f"similarity_{side.name}", title, f"{title}: {'; '.join(said)}.", figure))
     return plots
+
+
+def _caption_pairs(test: Pairs, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Rows of captions and pictures: all that belong together, and some drawn at random that do not."""
+    owner = image_of_text(test)
+    text, image = rng.integers(len(owner), size=RANDOM_PAIRS), rng.integers(len(test), size=RANDOM_PAIRS)
+    apart = owner[text] != image
+    return (np.arange(len(owner)), owner), (text[apart], image[apart])
+
+
+def _single_pairs(test: Pairs, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """Rows of two items each: some of one label, and some of different ones, drawn at random."""
+    found, labels = alike(test), np.asarray(test.labels)
+    chosen = rng.permutation(len(found.query))[:RANDOM_PAIRS]
+    one, other = rng.integers(len(test), size=(2, RANDOM_PAIRS))
+    apart = labels[one] != labels[other]
+    return (found.query[chosen], found.answer[chosen]), (one[apart], other[apart])
 
 
 def confusion(names: list[str], counts: np.ndarray) -> Plot:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
-from attune.kinds import IMAGE, TEXT, Kind
+from attune.kinds import IMAGE, Kind
 from attune.losses.contrastive import Loss
 from attune.models.clip import evaluating
 from attune.optimizers import OPTIMIZERS
@@ -61,10 +61,10 @@ def check_feasible(
         raise DataError(
             f"The {len(groups)} training {kind.items} are of {len(set(groups))} group: {kind.items} of one group are never "
             f"told apart, so there is nothing to learn. Give different groups, or none, to {kind.items} that "
-            f"{'mean' if kind is TEXT else 'show'} different things"
+            f"{'mean' if kind.of_texts else 'show'} different things"
         )
     distinct = {text for texts in captions for text in texts}
-    if len(distinct) < 2:
+    if len(distinct) < 2 and not kind.is_single:
         raise DataError(
             f"All {len(groups)} training {kind.items} have the same {kind.caption}, {min(distinct, default='')!r}: there "
             f"is nothing to learn. Check the column that the {kind.captions} come from"

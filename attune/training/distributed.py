@@ -158,7 +158,7 @@ def gather(embeddings: Tensor, counts: list[int]) -> Tensor:
             f"counts = {counts} does not fit {len(embeddings)} rows in process {world.rank} of {world.size}: give the "
             "number of rows of every process"
         )
-    if world.size == 1:
+    if world.size == 1 or not sum(counts):
         return embeddings
     if embeddings.dtype in (torch.float16, torch.bfloat16):
         embeddings = embeddings.float()

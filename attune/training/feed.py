@@ -14,7 +14,7 @@ from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.kinds import MATCH, TEXT
+from attune.kinds import MATCH
 from attune.losses.table import needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
@@ -32,8 +32,9 @@ class Batch:
         images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim); of pairs of texts
             the tokens of those in the pictures' place, int64 (share of n, length).
         texts: captions and negatives of this process's pictures, tokens int64 (share of m, context_length), or embeddings
-            (share of m, dim); of pairs of pictures the matches, uint8 (share of m, 3, height, width).
-        positives: bool (n, m), True where caption j is of picture i; None if both come one by one.
+            (share of m, dim); of pairs of pictures the matches, uint8 (share of m, 3, height, width); of single items none,
+            float32 (0, dim).
+        positives: bool (n, m), True where caption j is of picture i; None if both come one by one, and of single items.
         ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
         classes: number of each picture's class, int64 (n,); None if the loss has no use for them.
         scores: of each picture's own captions, float32 (n, m), NaN elsewhere; None if the data has none.
@@ -92,10 +93,11 @@ class Feed:
         self.image_table: Tensor | None = None
         self.text_table: Tensor | None = None
         self.look_alikes: np.ndarray | None = None
-        self.classes = _numbered(pairs.labels) if needs_classes(recipe.loss, recipe.loss_options) else None
+        of_classes = pairs.kind.is_single or needs_classes(recipe.loss, recipe.loss_options)
+        self.classes = _numbered(pairs.labels) if of_classes else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
         self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind is MATCH else None
-        self._queries = tokenised(clip.tokenizer, pairs.queries) if pairs.kind is TEXT else None
+        self._queries = tokenised(clip.tokenizer, pairs.queries) if pairs.kind.of_texts else None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of an epoch, from 1."""
@@ -137,7 +139,7 @@ class Feed:
         # Captions are in the order of their pictures, so a process's captions are a stretch as well.
         bounds = [np.searchsorted(sample.owners, (part.start, part.stop)) for part in slices]
         mine, (first, last) = slices[self.world.rank], bounds[self.world.rank]
-        one_each = len(sample.owners) == len(rows) and sample.wrong is None
+        one_each = len(sample.owners) in (len(rows), 0) and sample.wrong is None
         positives = None if one_each else sample.positives(len(rows))
         scores = sample.scored(len(rows))
         ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
@@ -164,6 +166,8 @@ class Feed:
 
     def _texts(self, tokens: Tensor, numbers: np.ndarray) -> Tensor:
         """Tokens of captions or their embeddings, or pixels of the matches in their place."""
+        if self.pairs.kind.is_single:
+            return torch.empty(0, self.clip.config["embed_dim"])
         if self._match_rows is not None:
             return self._pixels(self._match_rows[numbers])
         return trim(tokens, self.clip.model) if self.text_table is None else self.text_table[torch.from_numpy(numbers)]

@@ -52,7 +52,8 @@ def fit(job: Job) -> None:
         check_data(job)
         estimate_run(job)
         start = measure_candidate(job, Candidate(0, "start", 0.0))
-        if start is not None and job.settings.check_pairs and not job.parts.train.is_graded:
+        train = job.parts.train
+        if start is not None and job.settings.check_pairs and not (train.is_graded or train.kind.is_single):
             check_pairs(job, start)
         if knows_nothing(job) and not job.guards.scratch:
             job.guards.expect_nothing_of_the_start()
@@ -151,7 +152,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
                     value.copy_(unchanged[name])
         position.step += 1
         if job.world.is_main:
-            job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts), scale)
+            job.progress.step(number + 1, position.epoch, loss, learning_rate, sum(batch.text_counts) or len(batch), scale)
         if any_of(job.stop(), job.world):
             save(job, within_epoch=True)
             raise TrainingStopped(
@@ -253,9 +254,12 @@ def _said(measurement: Measurement) -> str:
     name, value = worth(measurement.metrics)
     if name == "spearman":
         return f"spearman {value:.4f}, pearson {measurement.metrics['pearson']:.4f}"
-    first, second = (measurement.metrics[f"{direction}_recall@5"] for direction in measurement.kind.directions)
-    arrows = measurement.kind.arrows
-    return f"mean recall {value:.4f}, {arrows[0]} recall@5 {first:.4f}, {arrows[1]} {second:.4f}"
+    kind = measurement.kind
+    first, *other = (
+        f"{arrow} {measurement.metrics[f'{direction}_recall@5']:.4f}"
+        for arrow, direction in zip(kind.arrows, kind.directions, strict=True)
+    )
+    return ", ".join((f"mean recall {value:.4f}", first.replace(" ", " recall@5 "), *other))
 
 
 def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:

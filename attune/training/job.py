@@ -138,14 +138,15 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
     cache = pixels_of(clip, parts.train)
 
-    recipe = choose_recipe(settings, clip.model, len(parts.train), len(set(parts.train.groups)), parts.train.is_graded)
+    recipe = choose_recipe(settings, clip.model, parts.train)
     towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
     if settings.model_options.gradient_checkpointing:
         checkpoint_gradients(clip.model, towers)
     if settings.lora_rank:
         add_lora(clip.model, settings.lora_rank, towers=towers)
     captions = Captions(clip.tokenizer, parts.train)
-    duplicates = _duplicates(parts.train, cache) if settings.mask_duplicates else None
+    masked = settings.mask_duplicates and not parts.train.kind.is_single
+    duplicates = _duplicates(parts.train, cache) if masked else None
     feed = Feed(parts.train, cache, captions, duplicates, _change(settings), settings, recipe, world, clip)
     _embed_once(clip, feed, settings, recipe)
 
@@ -224,7 +225,7 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
         broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
         feed.look_alikes = images if settings.hard_negatives else None
-    of_texts = feed.pairs.kind.caption_tower == "text"
+    of_texts = feed.pairs.kind.caption_tower == "text" and not feed.pairs.kind.is_single
     if of_texts and tower_is_frozen(clip.model, "text") and feed.change is None:
         texts = [*feed.pairs.texts, *feed.pairs.wrong_texts]
         feed.text_table = torch.from_numpy(clip.encode_texts(texts)).to(clip.device)

@@ -17,13 +17,13 @@ from attune.training.position import Candidate
 def figures_of(measurement: Measurement, pairs: Pairs, logit_scale: float, batch_size: int) -> dict[str, float]:
     """What may be monitored of a model: `mean_recall`, `val_loss` and the figures of the measurement.
 
-    Where captions have scores, these are all.
+    Where captions have scores, these are all; single items have no `val_loss`.
     """
     if pairs.is_graded:
         return measurement.metrics
     return {
         "mean_recall": mean_recall(measurement.metrics),
-        "val_loss": val_loss(measurement, pairs, logit_scale, batch_size),
+        **({} if pairs.kind.is_single else {"val_loss": val_loss(measurement, pairs, logit_scale, batch_size)}),
         **measurement.metrics,
     }
 

@@ -54,7 +54,7 @@ class Progress:
             epoch: from 1.
             loss: of the step.
             learning_rate: of the step.
-            pairs: captions in its batch.
+            pairs: captions in its batch, or single items.
             logit_scale: the temperature that the step was taken with.
         """
         self._pairs += pairs

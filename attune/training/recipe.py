@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from attune.data.pairs import Pairs
 from attune.losses.table import LOSSES, kinds_of
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
@@ -94,24 +95,18 @@ class Recipe:
         return self.learning_rate * SHARES[self.scheduler](done, Shape(self.cycles, self.power))
 
 
-def choose_recipe(
-    settings: FinetuningSettings, model: nn.Module, pictures: int, groups: int, graded: bool = False
-) -> Recipe:
+def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs) -> Recipe:
     """Decides what the settings leave open.
 
     Args:
         settings: of the run.
         model: the model to train; its size, and whether it was pre-trained with a sigmoid loss.
-        pictures: to train on.
-        groups: distinct groups among them.
-        graded: whether their captions have scores.
+        train: pairs to learn from.
     """
     scratch = settings.from_scratch
-    sigmoid = getattr(model, "logit_bias", None) is not None
-    usual = "CoSENTLoss" if graded else "SigLIPLoss" if sigmoid else "CLIPLoss"
-    loss = settings.loss if settings.loss != "auto" else usual
-    batch_size = _batch_size(settings, groups)
-    pictures_per_epoch = min(pictures, settings.images_per_epoch or pictures)
+    loss = settings.loss if settings.loss != "auto" else _usual_loss(model, train)
+    batch_size = _batch_size(settings, len(set(train.groups)))
+    pictures_per_epoch = min(len(train), settings.images_per_epoch or len(train))
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
     epochs = settings.epochs if settings.epochs != "auto" else min(MOST_AUTO_EPOCHS, max(5, -(-LEAST_STEPS // steps)))
@@ -124,7 +119,7 @@ def choose_recipe(
     return Recipe(
         loss=loss,
         loss_options=_loss_options(settings, loss, model),
-        sampler=_sampler(settings, loss),
+        sampler=_sampler(settings, loss, train),
         batch_size=batch_size,
         epochs=epochs,
         steps_per_epoch=steps,
@@ -151,9 +146,19 @@ def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[s
     return {"temperature": float(f"{1 / model.logit_scale.exp().item():.4g}"), **settings.loss_options}
 
 
-def _sampler(settings: FinetuningSettings, loss: str) -> str:
+def _usual_loss(model: nn.Module, train: Pairs) -> str:
+    if train.kind.is_single:
+        return "TripletMarginLoss"
+    if train.is_graded:
+        return "CoSENTLoss"
+    return "SigLIPLoss" if getattr(model, "logit_bias", None) is not None else "CLIPLoss"
+
+
+def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:
     if settings.sampler != "auto":
         return settings.sampler
+    if train.kind.is_single:
+        return "class"
     return "class" if any(kind.meets for kind in kinds_of(loss, settings.loss_options)) else "random"
 
 

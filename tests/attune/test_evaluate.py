@@ -155,7 +155,7 @@ def test_held_out_pictures_that_are_nearly_training_pictures_are_reported(folder
 
 def test_the_history_says_what_is_being_measured(folder: RunFolder) -> None:
     assert [event.message for event in folder.events() if event.kind == "evaluation"] == [
-        "measuring the model before training: 36 held-out pictures and 72 captions",
+        "measuring the model before training: 36 held-out pictures with 72 captions",
         "measuring the model after training",
         "looking for held-out pictures among those it learnt from",
         *(
@@ -314,4 +314,4 @@ def test_a_finished_runs_model_is_not_measured_on_what_it_learnt_without_a_word(
     assert 40 < len(facts["leaked"]) < 64  # all but the validation part
     assert run.settings["model"] == "labelled"  # and not the folder where it is
     told = [event.message for event in RunFolder.open("on-its-own").events() if event.kind == "evaluation"]
-    assert told[0] == "measuring labelled: 64 held-out pictures and 128 captions"
+    assert told[0] == "measuring labelled: 64 held-out pictures with 128 captions"

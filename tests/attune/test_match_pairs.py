@@ -98,7 +98,7 @@ def test_figures_are_named_for_pictures_and_matches(tuned: RunFolder) -> None:
     [last] = [line for line in lines if line.startswith("epoch 10:")]
     assert "match->picture recall@5" in last
     assert "picture->match" in last
-    assert "measuring the model before training: 24 held-out pictures and 48 matches" in lines
+    assert "measuring the model before training: 24 held-out pictures with 48 matches" in lines
     assert {name.split("_recall")[0] for name in facts["after"] if "recall@" in name} == directions
     assert set(ranks) == {f"{direction}_{part}" for direction in directions for part in ("before", "after", "picture")}
     assert len(ranks["match_to_picture_after"]) == 2 * len(ranks["picture_to_match_after"]) == 48
@@ -129,7 +129,7 @@ def test_the_report_shows_pictures_on_both_sides(tuned: RunFolder) -> None:
     card = model_card(tuned.load())
     examples = json.loads((tuned.report / "examples.json").read_text())
 
-    assert "24 pictures, 48 matches" in page
+    assert "24 pictures with 48 matches" in page
     assert "Drawn at random, picture to match" in page
     assert "Better, match to picture" in page
     articles = page.split("<article")[1:]
@@ -156,7 +156,7 @@ def test_the_terminal_speaks_of_pictures_and_matches(tuned: RunFolder) -> None:
     run = tuned.load()
     examples = json.loads((tuned.report / "examples.json").read_text())
 
-    assert "tuned: 24 held-out pictures, 48 matches" in printed(metrics_table(run))
+    assert "tuned: 24 held-out pictures with 48 matches" in printed(metrics_table(run))
     assert "✓ a match of the picture" in printed(examples_tables(examples, ("before", "after"), 1, run.evaluation.kind))
     assert "(matches)" in printed(runs_table([run]))
     assert "192" in printed(datasets_table(store.list_datasets()))

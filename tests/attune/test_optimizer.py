@@ -15,6 +15,7 @@ from attune.schemas import FinetuningRun
 from attune.training.continuing import load_optimizer, save_optimizer
 from attune.training.optimizer import check_options, make_optimizer, set_learning_rate
 from attune.training.recipe import choose_recipe
+from tests.attune.test_recipe import of_groups
 
 DECAY = 0.3  # weight decay
 
@@ -22,7 +23,7 @@ DECAY = 0.3  # weight decay
 def optimizer_of(model: nn.Module, **changes: object) -> torch.optim.Optimizer:
     given = {"learning_rate": 0.01, "weight_decay": DECAY, **changes}
     settings = check_settings({"model": "some#model", "train_data": "shapes", **given})
-    return make_optimizer(model, choose_recipe(settings, model, 100, 100), settings.optimizer_options)
+    return make_optimizer(model, choose_recipe(settings, model, of_groups(100, 100)), settings.optimizer_options)
 
 
 def group_of(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, dict[str, object]]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from attune.config import check_settings
+from attune.data.pairs import Pairs
 from attune.settings import SCHEDULERS
 from attune.training.recipe import Recipe, choose_recipe
 from attune.training.schedule import SHARES
@@ -22,7 +23,13 @@ class Sized(nn.Module):
 
 def recipe(network: nn.Module | None = None, pictures: int = 1024, groups: int | None = None, **changes: object) -> Recipe:
     settings = check_settings({"model": "some#model", "train_data": "shapes", **changes})
-    return choose_recipe(settings, network or Sized(), pictures, groups or pictures)
+    return choose_recipe(settings, network or Sized(), of_groups(pictures, groups or pictures))
+
+
+def of_groups(pictures: int, groups: int) -> Pairs:
+    """So many pictures, spread over so many groups."""
+    keys = [str(number) for number in range(pictures)]
+    return Pairs("", keys, [["a text"]] * pictures, [str(number % groups) for number in range(pictures)])
 
 
 @pytest.mark.parametrize(

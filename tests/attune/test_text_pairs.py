@@ -133,7 +133,7 @@ def test_the_report_shows_texts_escaped_in_place_of_pictures(tuned: RunFolder) -
     assert "<b>north</b>" not in page
     assert "<img" not in page
     assert not (tuned.report / "examples.png").exists()
-    assert "25 queries, 50 documents" in page
+    assert "25 queries with 50 documents" in page
     assert "Drawn at random, query to document" in page
     assert page.count("picture") == page.count("zero-shot classification are made for pictures") == 1
     assert "On 25 held-out queries with 50 documents." in card
@@ -151,7 +151,7 @@ def test_the_terminal_speaks_of_queries_and_documents(tuned: RunFolder) -> None:
     run = tuned.load()
     examples = json.loads((tuned.report / "examples.json").read_text())
 
-    assert "tuned: 25 held-out queries, 50 documents" in printed(metrics_table(run))
+    assert "tuned: 25 held-out queries with 50 documents" in printed(metrics_table(run))
     assert "pictures" not in printed(metrics_table(run))
     assert "✓ a document of the query" in printed(examples_tables(examples, ("before", "after"), 1, run.evaluation.kind))
     assert "(texts)" in printed(runs_table([run]))

@@ -102,7 +102,7 @@ def test_a_push_whose_client_is_killed_again_and_again_sends_only_what_is_missin
     output, _ = process.communicate()
 
     assert process.returncode == 0
-    assert f"{name}: 96 pictures, 96 captions, 0 rejected" in output.decode()
+    assert f"{name}: 96 pictures with 96 captions, 0 rejected" in output.decode()
     # A batch counts once; one that was on its way when its client was killed may have come twice.
     assert 96 <= accepted(service) - before <= 96 + 2 * kills
     report = AttuneClient(service.grpc).dataset(name)
@@ -178,7 +178,7 @@ def test_equal_pictures_are_told_of(name: str, service: Service, make_examples: 
 
     output, _ = client_process(service, "push", "--name", name, "--data", parquet).communicate()
 
-    assert f"{name}: 6 pictures, 24 captions, 0 rejected" in output.decode()
+    assert f"{name}: 6 pictures with 24 captions, 0 rejected" in output.decode()
     assert "6 more examples had the picture of another, and became one with it" in output.decode()
     report = AttuneClient(service.http).dataset(name)
     assert (report.images, report.merged, report.rejected) == (6, 6, 0)
@@ -269,7 +269,7 @@ def test_pairs_of_texts_are_pushed_from_a_csv_and_told_of_as_texts(
     [listed] = [one for one in attune.list_datasets() if one.name == name]
     assert (listed.images, listed.texts) == (0, 2)
     process = client_process(service, "push", "--name", name, "--data", path)
-    assert f"{name}: 2 queries, 3 documents, 1 rejected" in process.communicate()[0].decode()
+    assert f"{name}: 2 queries with 3 documents, 1 rejected" in process.communicate()[0].decode()
     with pytest.raises(DataError, match=r"with a picture \(1\) and with a text \(1\)"):
         attune.push(name, [TrainingExample(text="q", captions=["a"]), TrainingExample(image=picture("red"), captions=["b"])])
 
@@ -289,4 +289,4 @@ def test_pairs_of_pictures_are_pushed_from_a_csv_and_told_of_as_matches(
     [listed] = [one for one in attune.list_datasets() if one.name == name]
     assert (listed.images, listed.matches) == (2, 3)
     process = client_process(service, "push", "--name", name, "--data", path)
-    assert f"{name}: 2 pictures, 3 matches, 1 rejected" in process.communicate()[0].decode()
+    assert f"{name}: 2 pictures with 3 matches, 1 rejected" in process.communicate()[0].decode()

@@ -124,7 +124,9 @@ class Guards:
         Raises:
             TrainingError: if either are all alike now, or no numbers; see `check_collapse` and `check_start`.
         """
-        health = {self.kind.items: embedding_health(images), self.kind.captions: embedding_health(texts)}
+        health = {self.kind.items: embedding_health(images)}
+        if len(texts):  # single items have none
+            health[self.kind.captions] = embedding_health(texts)
         if not self._start:
             check_start(health)
             self._start = health

@@ -42,6 +42,7 @@ def slow_values(grades_in_order: list[float], k: int) -> dict[str, float]:
         f"map@{k}": sum(precisions) / min(count, k),
         f"ndcg@{k}": gain / ideal,
         "r_precision": sum(right[:count]) / count,
+        "map@r": sum(sum(right[: place + 1]) / (place + 1) for place in range(count) if right[place]) / count,
         "rank": float(first),
     }
 
@@ -79,6 +80,7 @@ def test_figures_of_a_query_done_by_hand() -> None:
             "map@5": (1 / 1 + 2 / 4) / 2,
             "ndcg@5": (1 + 1 / math.log2(5)) / (1 + 1 / math.log2(3)),
             "r_precision": 1 / 2,
+            "map@r": 1 / 2,  # 1/1 at place 1; the other is not among the first two
             "rank": 1.0,
         }
     )
@@ -163,7 +165,8 @@ def test_one_picture_with_one_text_is_found_by_any_model() -> None:
     found = query_values(placed([[1]], gallery=1))
 
     assert {name: value.item() for name, value in found.items() if "precision@" not in name} == dict.fromkeys(
-        [f"{name}@{k}" for k in (1, 5, 10) for name in ("hit", "recall", "mrr", "map", "ndcg")] + ["r_precision", "rank"],
+        [f"{name}@{k}" for k in (1, 5, 10) for name in ("hit", "recall", "mrr", "map", "ndcg")]
+        + ["r_precision", "map@r", "rank"],
         1.0,
     )
     assert [found[f"precision@{k}"].item() for k in (1, 5, 10)] == [1, 1 / 5, 1 / 10]

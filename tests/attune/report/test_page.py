@@ -231,6 +231,7 @@ def test_sections_slices_wins_and_classes_are_tables(hostile: Look) -> None:
 
 def test_a_single_picture_and_embeddings_that_are_no_numbers_are_reported_too(material: Material, tmp_path: Path) -> None:
     one = material.test.take([0])
+    one = dataclasses.replace(one, captions=[one.captions[0][:1]])
     nothing = np.full((1, 32), np.nan, dtype=np.float32)
     ranks = {direction: np.array([1]) for direction in DIRECTIONS}
     measured = Measurement(retrieval_metrics(ranks), ranks, nothing, nothing)
@@ -239,7 +240,7 @@ def test_a_single_picture_and_embeddings_that_are_no_numbers_are_reported_too(ma
     write_report(tmp_path, dataclasses.replace(material, run=run, test=one, before=None, after=measured))
 
     (example,) = json.loads((tmp_path / "examples.json").read_text())
-    assert example["hits_after"] == [{"image": 0, "caption": one.captions[0][0], "score": None}]
+    assert example["hits_after"] == [{"image": 0, "caption": one.captions[0][0], "right": True, "score": None}]
 
 
 def row(before: float, after: float, low: float | None, high: float | None, images: int = 60) -> EvaluationResult:
@@ -247,6 +248,7 @@ def row(before: float, after: float, low: float | None, high: float | None, imag
     ends = {"difference_low": low, "difference_high": high}
     return EvaluationResult(
         images=images,
+        captions=2 * images,
         before={} if before < 0 else dict.fromkeys(names, before),
         after=dict.fromkeys(names, after),
         **{name: {} if end is None else dict.fromkeys(names, end) for name, end in ends.items()},

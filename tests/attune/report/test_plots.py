@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement, image_of_text
 from attune.metrics import DIRECTIONS
 from attune.report.material import Material
@@ -30,6 +31,12 @@ def side(ranks: list[int], images: np.ndarray | None = None) -> Side:
     return Side(
         "after", "after", AFTER, "-", Measurement({}, dict.fromkeys(DIRECTIONS, np.array(ranks)), pictures, pictures)
     )
+
+
+def pairs(pictures: int) -> Pairs:
+    """So many pictures, with a caption each."""
+    keys = [str(number) for number in range(pictures)]
+    return Pairs("", keys, [[key] for key in keys], keys)
 
 
 def test_where_training_went_back_only_the_last_steps_are_drawn() -> None:
@@ -81,14 +88,14 @@ def test_recall_is_drawn_for_every_k_up_to_the_number_of_answers() -> None:
 
 def test_similarities_are_of_true_pairs_and_of_pairs_that_do_not_belong_together() -> None:
     # The rows of the unit matrix: a pair scores 1 if it belongs together, and 0 if not.
-    (plot,) = similarities(np.arange(4), [side([1, 1, 1, 1])])
+    (plot,) = similarities(pairs(4), [side([1, 1, 1, 1])])
 
     assert "random pairs have a mean of 0.000; true pairs have a mean of 1.000." in plot.text
 
 
 def test_a_single_picture_has_no_random_pairs_and_what_is_no_number_is_left_out() -> None:
-    (alone,) = similarities(np.array([0]), [side([1], np.eye(1, dtype=np.float32))])
-    (nothing,) = similarities(np.array([0]), [side([1], np.full((1, 1), np.nan, dtype=np.float32))])
+    (alone,) = similarities(pairs(1), [side([1], np.eye(1, dtype=np.float32))])
+    (nothing,) = similarities(pairs(1), [side([1], np.full((1, 1), np.nan, dtype=np.float32))])
 
     assert alone.text.endswith("after: true pairs have a mean of 1.000.")
     assert len(nothing.figure.axes[0].patches) == 0
@@ -128,7 +135,7 @@ def test_numbers_below_similarities_do_not_overlap_however_much_alike_embeddings
     turned = np.linspace(0, alike, 4)
     images = np.stack([np.cos(turned), np.sin(turned)], axis=1).astype(np.float32)
 
-    [plot] = similarities(np.arange(4), [side([1, 1, 1, 1], images)])
+    [plot] = similarities(pairs(4), [side([1, 1, 1, 1], images)])
 
     plot.figure.draw_without_rendering()
     ticks = boxes(plot.figure.axes[0].get_xticklabels())
