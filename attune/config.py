@@ -129,16 +129,40 @@ def _data_contradictions(raw: dict[str, Any]) -> list[str]:
             f"eval_data ({raw['eval_data']!r}) and eval_split ({raw['eval_split']!r}) are two answers to one question. "
             "Give eval_data alone to measure on it, or eval_split alone to hold out a part of train_data"
         )
-    if raw.get("retention_data") is not None and raw["retention_data"] in (raw.get("train_data"), raw.get("eval_data")):
+    found += _validation_contradictions(raw)
+    others = [raw.get(name) for name in ("train_data", "eval_data", "val_data")]
+    if raw.get("retention_data") is not None and raw["retention_data"] in others:
         found.append(
-            f"retention_data = {raw['retention_data']!r} is also train_data or eval_data: it is for other data that the "
-            "model must stay good at. Push that as a dataset of its own"
+            f"retention_data = {raw['retention_data']!r} is also train_data, eval_data or val_data: it is for other data "
+            "that the model must stay good at. Push that as a dataset of its own"
         )
-    held_out = [0.0 if raw.get("eval_data") else _number(raw, "eval_split", 0.1), _number(raw, "val_split", 0.1)]
+    held_out = [0.0 if raw.get(f"{part}_data") else _number(raw, f"{part}_split", 0.1) for part in ("eval", "val")]
     if sum(held_out) > 0.9:
         found.append(
             f"eval_split ({held_out[0]:g}) and val_split ({held_out[1]:g}) leave less than a tenth of the data to "
             "train on. Lower one of them"
+        )
+    return found
+
+
+def _validation_contradictions(raw: dict[str, Any]) -> list[str]:
+    data, found = raw.get("val_data"), []
+    if data is None:
+        return []
+    if data == raw.get("train_data"):
+        found.append(
+            f"val_data and train_data are both {data!r}: weights are not chosen by what they learnt from. Push a separate "
+            "dataset, or leave val_data out to set a part of train_data aside"
+        )
+    if data == raw.get("eval_data"):
+        found.append(
+            f"val_data and eval_data are both {data!r}: weights that were chosen on it would be measured on it. Push "
+            "separate datasets, or leave val_data out to set a part of train_data aside"
+        )
+    if raw.get("val_split") is not None:
+        found.append(
+            f"val_data ({data!r}) and val_split ({raw['val_split']!r}) are two answers to one question. Give val_data alone "
+            "to choose the weights on it, or val_split alone to set a part of train_data aside"
         )
     return found
 

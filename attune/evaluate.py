@@ -57,7 +57,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     """
     run = folder.load()
     settings = check_settings(run.settings)
-    parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
+    parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, run.val_fingerprint)
     graded = parts.test.is_graded
     classes, prompts = find_classes(parts, settings.seed), templates(settings.prompt_templates)
     kind = parts.test.kind
@@ -163,8 +163,8 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
     runs = {folder.reference: folder for model in models for folder in ancestors(model)}
     kind = parts.test.kind
     learnt = ((name, _learnt_from(folder)) for name, folder in runs.items())
-    earlier = {name: pairs for name, pairs in learnt if len(pairs) and pairs.kind is kind}
-    seen = [*([parts.train] if len(parts.train) else []), *earlier.values()]
+    earlier = {name: pairs for name, pairs in learnt if len(pairs) and pairs.kind.tower == kind.tower}
+    seen = [pairs.seen_as(kind) for pairs in (parts.train, *earlier.values()) if len(pairs)]
     if not seen:
         return Leaks(exact=[], near=[], captions=0)
     if kind.of_texts:
@@ -191,7 +191,8 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
 def _learnt_from(folder: RunFolder) -> Pairs:
     """The training part of a finished run; empty if it trained nothing."""
     run = folder.load()
-    return load_parts(check_settings(run.settings), run.train_fingerprint, run.eval_fingerprint).train
+    settings = check_settings(run.settings)
+    return load_parts(settings, run.train_fingerprint, run.eval_fingerprint, val_fingerprint=run.val_fingerprint).train
 
 
 def _sections(

@@ -172,11 +172,11 @@ def memory_of(device: str, control_group: Path = Path("/sys/fs/cgroup")) -> int:
 
 def _datasets(run: FinetuningRun, settings: FinetuningSettings) -> list[tuple[str, int]]:
     """Fingerprint and number of pictures of each dataset the run uses: as it was validated, else as the names are now."""
-    known = {run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, *run.callback_fingerprints.values()}
-    known.discard("")
+    known = run.data_fingerprints
     if not known:
         callbacks = [name for callback in settings.evaluations for name in (callback.query_data, callback.index_data)]
-        names = {settings.train_data, settings.eval_data, settings.retention_data, *callbacks} - {None}
+        parts = (settings.train_data, settings.eval_data, settings.val_data, settings.retention_data)
+        names = {*parts, *callbacks} - {None}
         known = {store.describe(str(name)).fingerprint for name in names}
     return [(fingerprint, _pictures(fingerprint)) for fingerprint in sorted(known)]
 

@@ -241,6 +241,7 @@ class FinetuningRun(Document):
     stage_started: dict[str, str] = Field(default_factory=dict, description="ISO 8601, UTC, by stage: its last start.")
     train_fingerprint: str = Field(default="", description="Content of `train_data` when the run was validated.")
     eval_fingerprint: str = Field(default="", description="Content of `eval_data`; empty if a split is held out.")
+    val_fingerprint: str = Field(default="", description="Content of `val_data`; empty if a split is set aside.")
     retention_fingerprint: str = Field(default="", description="Content of `retention_data`; empty if there is none.")
     callback_fingerprints: dict[str, str] = Field(
         default_factory=dict, description="Content of each dataset that `callbacks` name."
@@ -249,6 +250,12 @@ class FinetuningRun(Document):
     training: TrainingResult = Field(default_factory=TrainingResult)
     evaluation: EvaluationResult = Field(default_factory=EvaluationResult)
     artifact: Artifact = Field(default_factory=Artifact)
+
+    @property
+    def data_fingerprints(self) -> set[str]:
+        """Contents of all datasets that the run uses, as far as it was validated."""
+        own = (self.train_fingerprint, self.eval_fingerprint, self.val_fingerprint, self.retention_fingerprint)
+        return {*own, *self.callback_fingerprints.values()} - {""}
 
     @property
     def reference(self) -> str:

@@ -121,6 +121,10 @@ class FinetuningSettings(BaseModel):
         default=None,
         description="Name of a pushed dataset on which before and after are measured; without it, `eval_split` is used.",
     )
+    val_data: str | None = Field(
+        default=None,
+        description="Name of a pushed dataset on which the weights are chosen; without it, `val_split` is used.",
+    )
     baseline: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,
         description="Another model, named as `model` is, to compare with in a run without `train_data`; a run that trains "
@@ -143,7 +147,7 @@ class FinetuningSettings(BaseModel):
         default=0.1,
         gt=0,
         lt=1,
-        description="Fraction (0-1) of the training data's groups set aside to choose the weights.",
+        description="Fraction (0-1) of the training data's groups set aside to choose the weights, if no `val_data`.",
     )
     retention_data: str | None = Field(
         default=None,
@@ -350,7 +354,7 @@ class FinetuningSettings(BaseModel):
     def _known_scheduler(cls, value: str) -> str:
         return one_of(value, SCHEDULERS)
 
-    @field_validator("train_data", "eval_data", "retention_data")
+    @field_validator("train_data", "eval_data", "val_data", "retention_data")
     @classmethod
     def _valid_name(cls, value: str | None) -> str | None:
         return value if value is None else check_name(value)

@@ -44,6 +44,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     complete = settings.model_dump(mode="json", include=None if settings.trains else set(EVALUATION))
     if settings.eval_data:
         complete.pop("eval_split", None)
+    if settings.val_data:
+        complete.pop("val_split", None)
     if settings.callbacks_of(EarlyStopping):
         complete.pop("early_stopping_patience", None)
     for model in (settings.model, settings.baseline):
@@ -60,14 +62,17 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         complete |= {"model": earlier.reference, "model_artifact": earlier.reference}
     check_loggers(settings)
     templates(settings.prompt_templates, request_roots())
-    train, evaluation, retention = map(_fingerprint, (settings.train_data, settings.eval_data, settings.retention_data))
-    parts = load_parts(settings, train, evaluation, retention)
+    train, evaluation, retention, validation = map(
+        _fingerprint, (settings.train_data, settings.eval_data, settings.retention_data, settings.val_data)
+    )
+    parts = load_parts(settings, train, evaluation, retention, validation)
     named = {name for callback in settings.evaluations for name in (callback.query_data, callback.searched)}
     watched = {name: _fingerprint(name) for name in sorted(named)}
     looked_at = {name: load_pairs(fingerprint) for name, fingerprint in watched.items()}
     check_kinds(parts, settings, {name: pairs.kind for name, pairs in looked_at.items()})
     for model in filter(None, (settings.model, settings.baseline)):
-        _check_towers(model, parts.test.kind)
+        for kind in dict.fromkeys((parts.test.kind, parts.train.kind)):
+            _check_towers(model, kind)
     check_lists(parts, settings, looked_at)
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
@@ -79,6 +84,7 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         "settings": complete,
         "train_fingerprint": train,
         "eval_fingerprint": evaluation,
+        "val_fingerprint": validation,
         "retention_fingerprint": retention,
         "callback_fingerprints": watched,
     }

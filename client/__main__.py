@@ -115,6 +115,7 @@ def fit(
     data: Annotated[Path | None, typer.Option(help="Data to push first, as `push --data`, under the run's name.")] = None,
     train_data: Annotated[str | None, typer.Option(help="Or the name of a dataset that is pushed already.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Name of a pushed dataset to measure on.")] = None,
+    val_data: Annotated[str | None, typer.Option(help="Name of a pushed dataset to choose the weights on.")] = None,
     model_artifact: Annotated[str | None, typer.Option(help="Instead of --model: a finished run to train on from.")] = None,
     name: NewRunName = None,
     experiment: Experiment = "default",
@@ -132,7 +133,7 @@ def fit(
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "loss": loss}
     given |= {"model_artifact": model_artifact, **_parse_settings(settings or [], AttuneClient.fit)}
     client = AttuneClient(url)
-    run = client.fit(model, source, eval_data, name, experiment, description, **given)
+    run = client.fit(model, source, eval_data, name, experiment, description, val_data=val_data, **given)
     if data:
         _show_dataset(client.dataset(run.config["train_data"]))
     _say(f"run {run.reference} submitted")

@@ -149,6 +149,7 @@ class AttuneClient:
         description: str = "",
         wait: bool = False,
         callbacks: Sequence[EvaluationCallback | Callback | dict[str, Any]] | None = None,
+        val_data: "str | Path | Iterable[TrainingExample] | None" = None,
         **settings: Any,
     ) -> Run:
         """Starts a fine-tuning run on the service, and returns at once.
@@ -165,6 +166,8 @@ class AttuneClient:
             wait: returns only when the run is finished.
             callbacks: what is done besides, such as `client.EvaluationCallback`, `client.EarlyStopping` or
                 `client.MLflowLogger`; see `docs/training.md`.
+            val_data: as `eval_data`, to choose the weights on, pushed under `run_name` and `-val`; by default a part of the
+                training data is set aside.
             settings: any other of `attune.settings.FinetuningSettings`; None means its default.
 
         Raises:
@@ -177,6 +180,7 @@ class AttuneClient:
             "model": model,
             "train_data": pushes.name(train_data),
             "eval_data": pushes.name(eval_data, "-eval"),
+            "val_data": pushes.name(val_data, "-val"),
             "callbacks": pushes.callbacks(callbacks),
         }
         return self._start({**given, **settings}, pushes, description, wait)

@@ -104,6 +104,17 @@ class Pairs:
             _taken(self.margins, rows),
         )
 
+    def seen_as(self, kind: Kind) -> "Pairs":
+        """The same items as data of another kind that the same tower embeds: with no captions, and matches as items.
+
+        To look for them among what was learnt; data of that kind stays as it is.
+        """
+        if self.kind is kind:
+            return self
+        matches = self.texts if self.kind is MATCH else []
+        images = list(dict.fromkeys([*self.images, *matches]))
+        return Pairs(self.fingerprint, images, [[] for _ in images], images, kind=kind)
+
 
 def _taken(column: list[T], rows: Sequence[int] | np.ndarray) -> list[T]:
     """The values of these rows, if there are any at all."""

@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from attune.callback_settings import Monitoring
-from attune.characters import shortened
+from attune.data.overlap import refuse_overlap
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
 from attune.kinds import IMAGE, KINDS, MATCH, TEXT, Kind
 from attune.losses.table import LOSSES, kinds_of, names_of
 from attune.settings import FinetuningSettings
-
-SHOWN = 5
-"""Shared pictures or groups that are named."""
 
 _HOLDS = {IMAGE: "pictures with captions", TEXT: "pairs of texts", MATCH: "pairs of pictures"}
 
@@ -38,7 +35,11 @@ class Parts:
 
 
 def load_parts(
-    settings: FinetuningSettings, train_fingerprint: str, eval_fingerprint: str = "", retention_fingerprint: str = ""
+    settings: FinetuningSettings,
+    train_fingerprint: str,
+    eval_fingerprint: str = "",
+    retention_fingerprint: str = "",
+    val_fingerprint: str = "",
 ) -> Parts:
     """Splits a run's data, the same way every time.
 
@@ -47,23 +48,29 @@ def load_parts(
         train_fingerprint: content of `train_data`, or empty: then all of `eval_data` is the test part.
         eval_fingerprint: content of `eval_data`, or empty.
         retention_fingerprint: content of `retention_data`, or empty.
+        val_fingerprint: content of `val_data`, or empty.
 
     Raises:
-        DataError: if a part would be too small, or pictures or groups of the test part are in the training data.
+        DataError: if a part would be too small, or pictures or groups of one are in another.
     """
     if not settings.trains:
-        test = _load_test(eval_fingerprint, settings)
-        return Parts(test.take([]), test.take([]), test)
+        whole = _load_measured("eval_data", eval_fingerprint, settings)
+        return Parts(whole.take([]), whole.take([]), whole)
     pairs = load_pairs(train_fingerprint)
-    if eval_fingerprint:
-        test = _load_test(eval_fingerprint, settings)
-        _refuse_leak(pairs, test, settings)
-    else:
+    given = {"train_data": pairs}
+    for name, fingerprint in (("eval_data", eval_fingerprint), ("val_data", val_fingerprint)):
+        if fingerprint:
+            given[name] = _load_measured(name, fingerprint, settings)
+    refuse_overlap(given, {name: getattr(settings, name) for name in given})
+    test, validation = given.get("eval_data"), given.get("val_data")
+    if test is None:
         rest, held_out = _split(pairs, settings.eval_split, settings, seed=settings.seed)
         pairs, test = pairs.take(rest), pairs.take(held_out)
-    train, validation = _split(pairs, settings.val_split, settings, seed=settings.seed + 1)
+    if validation is None:
+        rest, held_out = _split(pairs, settings.val_split, settings, seed=settings.seed + 1)
+        pairs, validation = pairs.take(rest), pairs.take(held_out)
     retention = load_pairs(retention_fingerprint) if retention_fingerprint else None
-    return Parts(pairs.take(train), pairs.take(validation), test, retention)
+    return Parts(pairs, validation, test, retention)
 
 
 def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
@@ -87,13 +94,15 @@ def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
 def check_lists(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Pairs]) -> None:
     """Passes if what the data has besides pairs, scores, negatives or margins, is what the loss takes and figures come from.
 
+    What is trained on may have scores and what is measured on none, or the other way round.
+
     Args:
         parts: of the run's data.
         settings: of the run.
         watched: by name, each dataset that callbacks look at.
 
     Raises:
-        DataError: if some of the data has scores and other data has none, or the loss takes what the data has not.
+        DataError: if some of what is measured on has scores and some has none, or the loss takes what the data has not.
         SettingsError: if the loss, or a figure that is monitored, is not for the data that there is.
     """
     _check_grades(parts, settings, watched)
@@ -103,20 +112,19 @@ def check_lists(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
 
 def _check_grades(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Pairs]) -> None:
     graded = parts.test.is_graded
-    data: dict[str | None, Pairs] = {settings.eval_data or settings.train_data: parts.test}
-    data.update(watched)
-    data |= {settings.train_data: parts.train} if settings.trains else {}
-    data |= {settings.retention_data: parts.retention} if parts.retention is not None else {}
+    data = _measured(parts, settings)
     with_scores, without = ([repr(name) for name, pairs in data.items() if pairs.is_graded is has] for has in (True, False))
     if with_scores and without:
         raise DataError(
             f"The captions of {', '.join(with_scores)} have scores and those of {', '.join(without)} have none: the ones "
             "are judged by correlation with the scores, the others by retrieval. Give data of one kind, and a run to each"
+            f"{_or_both({name: pairs.is_graded for name, pairs in data.items()}, settings)}"
         )
-    if graded and watched:
+    scored = ", ".join(repr(name) for name, pairs in watched.items() if pairs.is_graded)
+    if scored:
         raise SettingsError(
-            f"callbacks: the captions of {', '.join(map(repr, watched))} have scores and are no right answers, so queries "
-            "have none to find. Leave the evaluation callback out"
+            f"callbacks: the captions of {scored} have scores and are no right answers, so queries have none to find. Leave "
+            "the evaluation callback out"
         )
     of_scores = ("spearman", "pearson")
     for callback in settings.callbacks_of(Monitoring):
@@ -130,7 +138,7 @@ def _check_grades(parts: Parts, settings: FinetuningSettings, watched: Mapping[s
                 f"callbacks: monitor = {callback.monitor!r} is a figure of captions with scores, and these have none"
             )
     for pairs, what in ((parts.test, "held-out"), (parts.validation, "validation"), (parts.train, "training")):
-        if graded and len(pairs) and len({score for scores in pairs.scores for score in scores}) < 2:
+        if pairs.is_graded and len(pairs) and len({score for scores in pairs.scores for score in scores}) < 2:
             raise DataError(
                 f"All {what} captions have the score {pairs.scores[0][0]:g}: there is no order to learn, or to compare "
                 "with. Push data with different scores"
@@ -170,7 +178,9 @@ def _check_loss(train: Pairs, settings: FinetuningSettings) -> None:
 
 
 def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Kind]) -> None:
-    """Passes if all data of a run is of one kind, and no setting asks for what there is not with it.
+    """Passes if figures come from data of one kind, and no setting asks for what there is not with it.
+
+    What is trained on may be of another kind if the same tower embeds its items.
 
     Args:
         parts: of the run's data.
@@ -178,22 +188,24 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
         watched: by name, the kind of each dataset that callbacks look at.
 
     Raises:
-        DataError: if there are several kinds.
+        DataError: if there are several kinds, or another tower would be trained than is measured.
         SettingsError: with every setting that is for pictures or for captions alone, of a run without them.
     """
-    kind = parts.test.kind
-    data: dict[str | None, Kind] = {settings.eval_data or settings.train_data: kind}
-    data.update(watched)
-    if settings.trains:
-        data[settings.train_data] = parts.train.kind
-    if parts.retention is not None:
-        data[settings.retention_data] = parts.retention.kind
+    kind, learnt = parts.test.kind, parts.train.kind
+    data = {name: pairs.kind for name, pairs in _measured(parts, settings).items()} | dict(watched)
     names = {one: ", ".join(repr(name) for name, other in data.items() if other is one) for one in KINDS}
     first, *others = [f"{named} holds {_HOLDS[one]}" for one, named in names.items() if named]
     if others:
+        one_tower = len({other.tower for other in data.values()}) == 1
         raise DataError(
-            f"All data of a run is of one kind, but {', '.join([first, *others[:-1]])} and {others[-1]}. Give data of one "
-            "kind, and a run to each"
+            f"All data that a run is measured on is of one kind, but {', '.join([first, *others[:-1]])} and {others[-1]}. "
+            f"Give data of one kind, and a run to each{_or_both(data, settings) if one_tower else ''}"
+        )
+    if learnt.tower != kind.tower:
+        raise DataError(
+            f"{settings.train_data!r} holds {_HOLDS[learnt]} and {first}: the {learnt.tower} tower would learn from "
+            f"{learnt.items} and the {kind.tower} tower be measured on {kind.items}. Train on data whose items the same "
+            "tower embeds"
         )
     for callback in settings.callbacks_of(Monitoring):
         for other in KINDS:
@@ -202,19 +214,45 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
                     f"callbacks: monitor = {callback.monitor!r} is a figure of data that holds {_HOLDS[other]}, and this "
                     f"holds {_HOLDS[kind]}. Its figures begin with {' and '.join(kind.directions)}"
                 )
-    problems = [f"\n- {problem}. Leave it out" for problem, there in _not_for(kind, settings).items() if there]
-    if problems:
-        raise SettingsError(
-            f"The settings cannot be used with {_HOLDS[kind]}, as {names[kind]} has them:{''.join(problems)}"
-        )
+    names[learnt] = names[learnt] or repr(settings.train_data)
+    wrong: dict[Kind, list[str]] = {kind: [], learnt: []}
+    for one, found in ((kind, _not_measured(kind, settings)), (learnt, _not_learnt(learnt, settings))):
+        wrong[one] += [f"\n- {problem}. Leave it out" for problem, there in found.items() if there]
+    said = [
+        f"The settings cannot be used with {_HOLDS[one]}, as {names[one]} has them:{''.join(dict.fromkeys(problems))}"
+        for one, problems in wrong.items()
+        if problems
+    ]
+    if said:
+        raise SettingsError("\n".join(said))
 
 
-def _not_for(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
-    """By what is wrong with it, whether a setting is given that data of a kind has no use for."""
+def _measured(parts: Parts, settings: FinetuningSettings) -> dict[str, Pairs]:
+    """By name, the data that figures come from; a part that is split off the training data has the name of that."""
+    parts_by_name = (
+        (settings.eval_data or settings.train_data, parts.test),
+        (settings.val_data or settings.train_data, parts.validation if settings.trains else None),
+        (settings.retention_data, parts.retention),
+    )
+    return {name: pairs for name, pairs in parts_by_name if name is not None and pairs is not None}
+
+
+def _or_both(measured: Mapping[str, object], settings: FinetuningSettings) -> str:
+    """What else helps if the training data alone is unlike the others of those measured on, as the end of a message."""
+    others = {what for name, what in measured.items() if name != settings.train_data}
+    if settings.train_data not in measured or len(others) > 1:
+        return ""
+    return (
+        "; or give both eval_data and val_data: what is trained on may be of another kind if no part of it is measured on, "
+        f"as one of {settings.train_data!r} would be"
+    )
+
+
+def _not_measured(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
+    """By what is wrong with it, whether a setting is given that does nothing where data of a kind is measured on."""
     if kind is IMAGE:
         return {}
-    options = settings.model_options
-    found = {
+    return _locked(kind, settings) | {
         f"prompt_templates = {settings.prompt_templates!r} are for pictures with captions": (
             settings.prompt_templates != "openai"
         ),
@@ -222,27 +260,38 @@ def _not_for(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
             callback.model or callback.index_model for callback in settings.evaluations
         ),
     }
+
+
+def _not_learnt(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
+    """The same of a setting that does nothing where data of a kind is trained on."""
+    options = settings.model_options
+    if kind is IMAGE:
+        return {}
     if kind is TEXT:
-        return found | {
-            "lock_text is true: the text tower embeds both sides, so nothing would be left to train": settings.lock_text,
+        return _locked(kind, settings) | {
             f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
             f"model_options.image_size = {options.image_size}": options.image_size is not None,
         }
-    return found | {
-        "lock_image is true: the image tower embeds both sides, so nothing would be left to train": settings.lock_image,
+    return _locked(kind, settings) | {
         f"word_dropout = {settings.word_dropout:g} changes captions": settings.word_dropout > 0,
         f"caption_mixing = {settings.caption_mixing:g} changes captions": settings.caption_mixing > 0,
         f"model_options.context_length = {options.context_length}": options.context_length is not None,
     }
 
 
-def _load_test(fingerprint: str, settings: FinetuningSettings) -> Pairs:
-    test = load_pairs(fingerprint)
-    if len(test) < 2:
+def _locked(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
+    """The same of locking the one tower that embeds data of a kind."""
+    what = f"lock_{kind.tower} is true: the {kind.tower} tower embeds both sides, so nothing would be left to train"
+    return {what: bool(getattr(settings, f"lock_{kind.tower}"))}
+
+
+def _load_measured(setting: str, fingerprint: str, settings: FinetuningSettings) -> Pairs:
+    pairs = load_pairs(fingerprint)
+    if len(pairs) < 2:
         raise DataError(
-            f"eval_data {settings.eval_data!r} has {len(test)} {test.kind.item}; at least 2 are needed to rank any"
+            f"{setting} {getattr(settings, setting)!r} has {len(pairs)} {pairs.kind.item}; at least 2 are needed to rank any"
         )
-    return test
+    return pairs
 
 
 def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -250,20 +299,3 @@ def _split(pairs: Pairs, fraction: float, settings: FinetuningSettings, seed: in
         return split_by_group(pairs.groups, fraction, seed, pairs.kind.items)
     except DataError as error:
         raise DataError(f"Dataset {settings.train_data!r} is too small. {error}") from error
-
-
-def _refuse_leak(train: Pairs, test: Pairs, settings: FinetuningSettings) -> None:
-    images, groups = set(train.images), set(train.groups)
-    shared: dict[str, str] = {}
-    for image, group, name in zip(test.images, test.groups, test.names, strict=True):
-        if image in images:
-            shared[image] = f"{test.kind.item} {image[:12]} ({shortened(name, 60)!r})"
-        elif group in groups:
-            shared[group] = f"group {shortened(group, 60)!r}"
-    if shared:
-        named = ", ".join(list(shared.values())[:SHOWN])
-        more = f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else ""
-        raise DataError(
-            f"eval_data {settings.eval_data!r} and train_data {settings.train_data!r} share {len(shared)} {test.kind.items} "
-            f"or groups: {named}{more}. A model would be measured on what it learnt. Remove them from one of the two"
-        )

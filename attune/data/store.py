@@ -174,7 +174,7 @@ def _datasets_of(run: FinetuningRun) -> set[str]:
     """Names of the datasets that a run's settings name."""
     callbacks = run.settings.get("callbacks")
     parts = [run.settings, *(callbacks if isinstance(callbacks, list) else [])]
-    fields = ("train_data", "eval_data", "retention_data", "query_data", "index_data")
+    fields = ("train_data", "eval_data", "val_data", "retention_data", "query_data", "index_data")
     return {str(part[field]) for part in parts if isinstance(part, dict) for field in fields if part.get(field)}
 
 

@@ -67,12 +67,13 @@ def export(folder: RunFolder) -> Artifact:
         "settings": run.settings,
         "train_fingerprint": run.train_fingerprint,
         "eval_fingerprint": run.eval_fingerprint,
+        "val_fingerprint": run.val_fingerprint,
         "environment": read_json(folder.path / "environment.json"),
     }
     write_text(draft / "settings.json", json.dumps(origin, indent=2) + "\n")
     write_text(draft / "README.md", model_card(run, clip.config))
 
-    test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint).test
+    test = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, val_fingerprint=run.val_fingerprint).test
     test = test.take(range(min(PROBES, len(test))))
     cache = pixels_of(clip, test)
     pixels = cache.pixels[cache.rows(test.images)] if cache is not None else None

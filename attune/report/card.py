@@ -224,9 +224,10 @@ def _training(run: FinetuningRun) -> str:
     training = run.training
     settings = {key: value for key, value in run.settings.items() if value is not None}
     chosen_by = "Spearman's correlation" if "spearman" in run.evaluation.after else "recall"
+    chosen_on = f"`{run.settings['val_data']}`" if run.settings.get("val_data") else "the validation part"
     return f"""## Made with
 
-Chosen by {chosen_by} on the validation part: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
+Chosen by {chosen_by} on {chosen_on}: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
 on {training.device}, {training.precision}.
 
 ```json

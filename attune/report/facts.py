@@ -12,7 +12,7 @@ from attune.report.material import Material
 from attune.schemas import FinetuningRun
 
 OPTIONS = {
-    "fit": ("model", "train_data", "eval_data", "epochs", "batch_size", "learning_rate", "loss"),
+    "fit": ("model", "train_data", "eval_data", "val_data", "epochs", "batch_size", "learning_rate", "loss"),
     "evaluate": ("model", "eval_data", "baseline"),
 }
 """Settings that a command of `python -m client` has an option for; the others go through `--set`."""
@@ -60,6 +60,7 @@ def fingerprints(material: Material) -> dict[str, str]:
         f"held-out {result.kind.items} and {result.kind.captions or 'labels'}": result.split_fingerprint,
         "training data": run.train_fingerprint,
         "evaluation data": run.eval_fingerprint,
+        "validation data": run.val_fingerprint,
         "retention data": run.retention_fingerprint,
         "preprocessing": result.fingerprints.get("preprocessing", ""),
         f"weights, {material.sides[0]}": result.fingerprints.get("before", ""),

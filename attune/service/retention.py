@@ -135,9 +135,7 @@ def _references() -> tuple[set[str], set[str], set[str]]:
     for path in run_paths():
         with suppress(RunNotFound):
             run = RunFolder(path).load()
-            (ended if run.state in END_STATES else at_work).update(
-                (run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, *run.callback_fingerprints.values())
-            )
+            (ended if run.state in END_STATES else at_work).update(run.data_fingerprints)
     return named, at_work, ended
 
 

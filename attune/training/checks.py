@@ -82,13 +82,13 @@ def check_pairs(job: Job, measurement: Measurement) -> None:
 
     Args:
         job: the run, at its start.
-        measurement: of the validation part.
+        measurement: of the validation part; what is looked at if that is a part of the training data, and large enough.
 
     Raises:
         DataError: if the captions fit their pictures no better than other pictures.
     """
     pairs = job.parts.validation
-    if len(pairs) < ENOUGH_PICTURES:  # too few to tell: some training pictures come along
+    if job.settings.val_data or len(pairs) < ENOUGH_PICTURES:  # other data, or too few to tell
         rows = np.random.default_rng(job.settings.seed).permutation(len(job.parts.train))[: 2 * ENOUGH_PICTURES]
         pairs = job.parts.train.take(np.sort(rows))
         measurement = measure(job.clip, pairs, job.cache)

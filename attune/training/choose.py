@@ -92,7 +92,7 @@ def choose(job: Job) -> Choice:
 
 def measured(job: Job, weights: dict[str, Tensor]) -> Candidate:
     """These weights, which lie between others, on the validation part."""
-    measurement = _measure(job, weights, job.parts.validation, job.cache)
+    measurement = _measure(job, weights, job.parts.validation, job.validation_cache)
     candidate = Candidate(job.position.epoch - 1, "interpolated", worth(measurement.metrics)[1])
     scale = job.clip.model.logit_scale.exp().item()
     note(candidate, figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size), job.settings)

@@ -219,7 +219,7 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
     scale = job.clip.model.logit_scale.exp().item()
     if job.world.is_main:
         with job.progress.clock("validation"):
-            measurement = measure(job.clip, job.parts.validation, job.cache)
+            measurement = measure(job.clip, job.parts.validation, job.validation_cache)
         candidate.mean_recall = judged(job, candidate, measurement)
         figures = figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size)
         if candidate.kind == "weights":

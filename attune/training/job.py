@@ -48,6 +48,8 @@ class Job:
 
     Attributes:
         cache: pixels of the training data; None of texts.
+        validation_cache: those of the validation part.
+        retention_cache: those of the retention data, if there is any.
         watches: what callbacks look at; only the main process does.
         history: the run's, to which only the main process writes.
         stop: tells whether training was asked to stop.
@@ -59,6 +61,7 @@ class Job:
     clip: Clip
     parts: Parts
     cache: PixelCache | None
+    validation_cache: PixelCache | None
     retention_cache: PixelCache | None
     feed: Feed
     towers: Towers
@@ -135,7 +138,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     if "image" in clip.towers:
         clip.model.visual.to(memory_format=torch.channels_last)
     choose_trainable(clip.model, settings.lock_image, settings.lock_text, settings.train_last_blocks)
-    parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint)
+    parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, run.val_fingerprint)
     cache = pixels_of(clip, parts.train)
 
     recipe = choose_recipe(settings, clip.model, parts.train)
@@ -160,6 +163,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         clip=clip,
         parts=parts,
         cache=cache,
+        validation_cache=pixels_of(clip, parts.validation),
         retention_cache=pixels_of(clip, retention) if retention else None,
         feed=feed,
         towers=Towers(clip, recipe.augmentation, precision, settings.compile),
@@ -168,7 +172,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         loss_optimizer=make_loss_optimizer(criterion, settings),
         average=WeightAverage(clip.model, recipe.ema_decay) if recipe.ema_decay else None,
         guards=Guards(
-            log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch, parts.train.kind
+            log, recipe.warmup_steps, clip.model.logit_scale.exp().item(), settings.from_scratch, parts.validation.kind
         ),
         checkpoints=Checkpoints(folder),
         watches=load_watches(settings, run.callback_fingerprints, clip) if world.is_main else [],

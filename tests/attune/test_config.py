@@ -180,6 +180,7 @@ def test_an_unknown_setting_that_is_like_none_is_answered_with_the_list() -> Non
         ("early_stopping_patience", -1),
         ("retention_max_drop", -0.1),
         ("retention_data", "no/slash"),
+        ("val_data", "no/slash"),
         ("seed", -1),
         ("seed", 2**31),
         ("train_data", ""),
@@ -214,8 +215,11 @@ CONTRADICTIONS = [
         "nothing is trained without train_data: leave out val_split, retention_data, epochs, or give train_data",
     ),
     ({"baseline": "starter"}, "baseline = 'starter' is for runs that train nothing"),
-    ({"retention_data": "shapes"}, "retention_data = 'shapes' is also train_data or eval_data"),
-    ({"retention_data": "other", "eval_data": "other"}, "retention_data = 'other' is also train_data or eval_data"),
+    ({"retention_data": "shapes"}, "retention_data = 'shapes' is also train_data, eval_data or val_data"),
+    (
+        {"retention_data": "other", "eval_data": "other"},
+        "retention_data = 'other' is also train_data, eval_data or val_data",
+    ),
     ({"lock_image": True, "lock_text": True}, "lock_image and lock_text are both true: there is nothing to train"),
     (
         {"lock_image": True, "lock_text": True, "lora_rank": 4},
@@ -229,6 +233,14 @@ CONTRADICTIONS = [
     ({"devices": "cuda:0,1", "processes": 3}, "processes (3) is more than the 2 of devices = 'cuda:0,1'"),
     ({"devices": "cuda:1,1"}, "devices = 'cuda:1,1' names a GPU twice"),
     ({"processes": 8, "batch_size": 4}, "processes (8) is more than batch_size (4)"),
+    ({"retention_data": "other", "val_data": "other"}, "retention_data = 'other' is also train_data, eval_data or val_data"),
+    ({"val_data": "shapes"}, "val_data and train_data are both 'shapes': weights are not chosen by what they learnt from"),
+    ({"val_data": "other", "eval_data": "other"}, "val_data and eval_data are both 'other': weights that were chosen on it"),
+    ({"val_data": "other", "val_split": 0.1}, "val_data ('other') and val_split (0.1) are two answers to one question"),
+    (
+        {"train_data": None, "eval_data": "other", "val_data": "third"},
+        "nothing is trained without train_data: leave out val_data, or give train_data",
+    ),
 ]
 
 
@@ -246,6 +258,8 @@ def test_settings_that_clash_are_refused_with_their_names(changes: dict[str, obj
     "changes",
     [
         {"retention_data": "other", "eval_data": "third"},
+        {"retention_data": "other", "eval_data": "third", "val_data": "fourth"},
+        {"val_data": "other", "eval_split": 0.85},
         {"train_data": None, "eval_data": "other"},
         {"train_data": None, "eval_data": "other", "baseline": "ViT-B-32#openai", "devices": "cpu", "seed": 3},
         {"lock_image": True, "lora_rank": 4},

@@ -240,7 +240,7 @@ def test_the_tiny_models_measurement_has_every_figure_that_can_be_monitored(mode
     of_pictures = {name for name in MONITORS if kind_of_names([name]) is IMAGE} - {"spearman", "pearson"}
     assert of_pictures - {"train_loss"} == set(event.values) - {"epoch", "loss", "logit_scale"}
     job = prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
-    first = measure(job.clip, job.parts.validation, job.cache)
+    first = measure(job.clip, job.parts.validation, job.validation_cache)
     scale = job.clip.model.logit_scale.exp().item()
     assert of_kind(folder, "validation")[0].values["val_loss"] == pytest.approx(
         val_loss(first, job.parts.validation, scale, job.recipe.batch_size), abs=1e-6

@@ -253,6 +253,43 @@ def test_a_dataset_to_measure_on_is_taken_whole(attune_home: Path, make_examples
     assert parts.test.fingerprint == other
 
 
+def test_a_dataset_to_choose_by_is_taken_whole_and_leaves_all_but_the_test_part_to_train_on(
+    attune_home: Path, make_examples: Make, push: Push
+) -> None:
+    examples = make_examples(50)
+    train, dev, other = (
+        push(name, some).fingerprint
+        for name, some in (("shapes", examples[:30]), ("dev", examples[30:42]), ("other", examples[42:]))
+    )
+
+    split = load_parts(settings(val_data="dev", eval_split=0.2), train, val_fingerprint=dev)
+    given = load_parts(settings(val_data="dev", eval_data="other"), train, other, val_fingerprint=dev)
+
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [24, 12, 6]
+    assert not {*split.train.images} & {*split.test.images}
+    assert [len(part) for part in (given.train, given.validation, given.test)] == [30, 12, 8]
+    assert (given.validation.fingerprint, given.test.fingerprint) == (dev, other)
+
+
+@pytest.mark.parametrize(
+    ("shared", "said"),
+    [
+        ("shapes", "val_data 'dev' and train_data 'shapes' share 1 pictures or groups: .* chosen by what they learnt"),
+        ("other", "val_data 'dev' and eval_data 'other' share 1 .* measured on what they were chosen by. Remove them"),
+    ],
+)
+def test_refuses_to_choose_by_what_was_learnt_or_is_measured_on(
+    attune_home: Path, make_examples: Make, push: Push, shared: str, said: str
+) -> None:
+    examples = make_examples(24)
+    data = {"shapes": examples[:12], "other": examples[12:18], "dev": examples[18:]}
+    data["dev"] = [*data["dev"], data[shared][3]]
+    train, other, dev = (push(name, some).fingerprint for name, some in data.items())
+
+    with pytest.raises(DataError, match=said):
+        load_parts(settings(val_data="dev", eval_data="other"), train, other, val_fingerprint=dev)
+
+
 @pytest.mark.parametrize("what", ["picture", "group"])
 def test_refuses_to_measure_on_what_was_learnt(attune_home: Path, make_examples: Make, push: Push, what: str) -> None:
     examples = make_examples(20)
@@ -291,8 +328,9 @@ def test_a_dataset_of_one_pair_is_refused(attune_home: Path, make_examples: Make
         load_parts(settings(), one)
 
     ten = push("others", make_examples(11)[1:]).fingerprint
-    with pytest.raises(DataError, match="eval_data 'shapes' has 1 picture; at least 2"):
-        load_parts(check_settings({"model": "starter", "train_data": "others", "eval_data": "shapes"}), ten, one)
+    for setting, fingerprints in (("eval_data", {"eval_fingerprint": one}), ("val_data", {"val_fingerprint": one})):
+        with pytest.raises(DataError, match=f"{setting} 'shapes' has 1 picture; at least 2"):
+            load_parts(settings(train_data="others", **{setting: "shapes"}), ten, **fingerprints)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -235,6 +235,7 @@ def test_an_upload_cannot_be_outside_of_the_uploads(attune: AttuneClient, make_e
         (lambda client: client.search(5), DataError, "The query is 5: give a text"),
         (lambda client: client.fit("starter", 3), SettingsError, "train_data = 3"),
         (lambda client: client.fit("starter", "x", eval_data={"a": 1}), SettingsError, "eval_data = {'a': 1}"),
+        (lambda client: client.fit("starter", "x", val_data={"a": 1}), SettingsError, "val_data = {'a': 1}"),
         (lambda client: client.fit("starter", "x", run_name=5), SettingsError, "run_name = 5 is not a valid name"),
         (lambda client: client.fit("starter", "x", description=5), SettingsError, "description = 5: give a text"),
         (lambda client: client.fit(), SettingsError, "model is missing"),

@@ -98,6 +98,7 @@ settings = st.fixed_dictionaries(
             "model": texts,
             "train_data": st.just("shapes") | texts,
             "eval_data": texts,
+            "val_data": texts,
             "baseline": texts,
             "prompt_templates": texts,
             "retention_data": texts,

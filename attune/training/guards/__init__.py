@@ -43,7 +43,7 @@ class Guards:
         start_scale: the exponentiated logit_scale of the starting model, at least 1.
         scratch: whether the weights start random: learning may then begin late, the scale may move, and embeddings may
             be all alike on the way.
-        kind: what is learnt from, for messages.
+        kind: what the validation part holds, for messages.
     """
 
     def __init__(

@@ -316,7 +316,8 @@ def test_a_figure_of_a_model_alone_is_told_with_its_interval() -> None:
 
 def test_the_command_gives_the_settings_of_the_run_again() -> None:
     chosen = {
-        "model": "my models/clip", "train_data": "a-b", "eval_data": "c", "epochs": 3, "learning_rate": 1e-4, "seed": 7,
+        "model": "my models/clip", "train_data": "a-b", "eval_data": "c", "val_data": "d", "epochs": 3,
+        "learning_rate": 1e-4, "seed": 7,
         "lock_text": True, "augmentation": "none", "retention_data": "12", "hard_negatives": 0.5,
     }  # fmt: skip
     run = FinetuningRun(settings=json.loads(FinetuningSettings(**chosen).model_dump_json()))
@@ -330,6 +331,7 @@ def test_the_command_gives_the_settings_of_the_run_again() -> None:
         "--model": "my models/clip",
         "--train-data": "a-b",
         "--eval-data": "c",
+        "--val-data": "d",
         "--epochs": "3",
         "--learning-rate": "0.0001",
     }

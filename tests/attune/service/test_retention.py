@@ -203,7 +203,7 @@ def datasets(
         age(content, 2 * HOUR)
         if kind != "name":
             (attune_home / "datasets" / f"{kind}.json").unlink()
-    make_run("working", "TRAINING", retention_fingerprint=found["at_work"])
+    make_run("working", "TRAINING", val_fingerprint=found["at_work"])
     make_run("done", "FINISHED", callback_fingerprints={"shapes": found["ended"]})
     return found
 
