@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.library_loss import LibraryLoss
 
 
@@ -13,16 +14,14 @@ class ClassLoss(LibraryLoss):
     such as a direction for each class, they are trained with the model's, and are of no use without the loss.
     """
 
-    def compare(
-        self, images: Tensor, texts: Tensor, owners: Tensor, ignored: Tensor | None, classes: Tensor | None
-    ) -> Tensor:
+    def compare(self, batch: EmbeddedBatch) -> Tensor:
         """See `LibraryLoss`. Look-alikes of a class belong together, and those of two do not: `ignored` is not used.
 
         Raises:
             ValueError: if there are no classes.
         """
-        del ignored
-        if classes is None:
+        if batch.classes is None:
             raise ValueError(f"{type(self.loss).__name__} takes pictures with classes")
-        found: Tensor = self.loss(torch.cat([images, texts]), torch.cat([classes, classes[owners]]))
+        items, classes = torch.cat([batch.images, batch.texts]), torch.cat([batch.classes, batch.classes[batch.owners()]])
+        found: Tensor = self.loss(items, classes)
         return found

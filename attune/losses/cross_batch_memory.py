@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from attune.losses.library_loss import owners_of
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.metric_learning import MetricLoss
 
 
@@ -32,41 +32,18 @@ class CrossBatchMemory(nn.Module):
             self.register_buffer(f"{kind}_labels", torch.zeros(memory_size, dtype=torch.int64))
             self.register_buffer(f"{kind}_count", torch.zeros((), dtype=torch.int64))
 
-    def forward(
-        self,
-        images: Tensor,
-        texts: Tensor,
-        logit_scale: Tensor,
-        logit_bias: Tensor | None = None,
-        positives: Tensor | None = None,
-        ignored: Tensor | None = None,
-        classes: Tensor | None = None,
-        scores: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """See `attune.losses.contrastive.clip_loss`; float32 throughout. In training mode the batch is kept afterwards.
-
-        Args:
-            images: see `clip_loss`, as all others that are not named here.
-            texts: see `clip_loss`.
-            logit_scale: not used.
-            logit_bias: not used.
-            positives: see `clip_loss`.
-            ignored: see `clip_loss`.
-            classes: not used.
-            scores: not used.
-            rows: int64 (pictures,), numbers of the pictures that are theirs in every batch; by default their places.
-        """
-        del logit_scale, logit_bias, classes, scores
-        owners = owners_of(images, texts, positives)
-        captions = owners < len(images)
-        labels = torch.arange(len(images), device=images.device) if rows is None else rows
-        # A negative that comes with the data belongs to no picture, now or ever.
-        text_labels = torch.cat([labels, labels.new_full((len(texts),), -1)])[owners]
-        with torch.autocast(images.device.type, enabled=False):
-            images, texts = images.float(), texts.float()
-            to_text = self._one_way(images, labels, texts, text_labels, ignored, "texts")
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """The loss of a batch, float32 throughout; `rows` are by default the places. In training it is kept afterwards."""
+        with torch.autocast(batch.images.device.type, enabled=False):
+            batch = batch.in_float32()
+            images, texts, ignored = batch.images, batch.texts, batch.ignored
+            owners = batch.owners()
+            captions = owners < len(images)
+            labels = torch.arange(len(images), device=images.device) if batch.rows is None else batch.rows
+            # A negative that comes with the data belongs to no picture, now or ever.
+            text_labels = torch.cat([labels, labels.new_full((len(texts),), -1)])[owners]
             backwards = None if ignored is None else ignored.T[captions]
+            to_text = self._one_way(images, labels, texts, text_labels, ignored, "texts")
             to_image = self._one_way(texts[captions], text_labels[captions], images, labels, backwards, "images")
         found = (to_text + to_image) / 2
         if self.training and found.isfinite():  # a step that is skipped must leave nothing behind that is no number

@@ -1,65 +1,66 @@
-"""What all losses of pytorch-metric-learning share here: the batch they are given, made into what they take."""
+"""What all losses of pytorch-metric-learning share here: how they and their miners are asked."""
 
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
 
+from attune.losses.batch import EmbeddedBatch
+from attune.losses.table import Kind
+
+Picked = tuple[Tensor, ...]
+"""Pairs as (anchors, positives, anchors, negatives), or triplets as (anchors, positives, negatives): rows and columns."""
+
 
 class LibraryLoss(nn.Module, ABC):
-    """A loss of the library over pictures and captions; it has no use for the model's temperature, and trains none.
+    """A loss of the library; it has no use for the model's temperature, and trains none.
 
     Args:
         loss: of the library.
+        kind: what is known of it.
+        miner: chooses pairs or triplets, for losses that pick; without one, all of the batch count.
     """
 
-    def __init__(self, loss: nn.Module) -> None:
+    def __init__(self, loss: nn.Module, kind: Kind, miner: nn.Module | None = None) -> None:
         super().__init__()
         self.loss = loss
+        self.kind = kind
+        self.miner = miner if kind.picks else None
 
-    def forward(
-        self,
-        images: Tensor,
-        texts: Tensor,
-        logit_scale: Tensor,
-        logit_bias: Tensor | None = None,
-        positives: Tensor | None = None,
-        ignored: Tensor | None = None,
-        classes: Tensor | None = None,
-        scores: Tensor | None = None,
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """See `attune.losses.contrastive.clip_loss`; float32 throughout, as mining needs it.
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """The loss of a batch; float32 throughout, as mining needs it.
 
         Raises:
             ValueError: what `compare` cannot use.
         """
-        del logit_scale, logit_bias, scores, rows
-        owners = owners_of(images, texts, positives)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.compare(images.float(), texts.float(), owners, ignored, classes)
+        with torch.autocast(batch.images.device.type, enabled=False):
+            return self.compare(batch.in_float32())
 
     @abstractmethod
-    def compare(
-        self, images: Tensor, texts: Tensor, owners: Tensor, ignored: Tensor | None, classes: Tensor | None
+    def compare(self, batch: EmbeddedBatch) -> Tensor:
+        """The loss of a batch in float32."""
+
+    def one_way(
+        self, queries: Tensor, labels: Tensor, answers: Tensor, answer_labels: Tensor, ignored: Tensor | None = None
     ) -> Tensor:
-        """The loss of a batch.
+        """The loss of queries (n, dim) among answers (m, dim), right where labels are equal; `ignored` is bool (n, m)."""
+        picked: Picked | None = None
+        if self.miner is not None:
+            picked = _without(ignored, self.miner(queries.detach(), labels, answers.detach(), answer_labels))
+        elif self.kind.picks and ignored is not None:
+            same = labels[:, None] == answer_labels
+            picked = (*same.nonzero(as_tuple=True), *(~same & ~ignored).nonzero(as_tuple=True))
+        found: Tensor = self.loss(queries, labels, picked, ref_emb=answers, ref_labels=answer_labels)
+        return found
 
-        Args:
-            images: unit-length embeddings, float32 (pictures, dim).
-            texts: unit-length embeddings, float32 (captions, dim).
-            owners: int64 (captions,), the picture of each caption; see `owners_of`.
-            ignored: bool (pictures, captions), pairs that are no fair negatives.
-            classes: int64 (pictures,), from 0.
-        """
 
-
-def owners_of(images: Tensor, texts: Tensor, positives: Tensor | None) -> Tensor:
-    """The picture of each caption by its place in the batch, int64 (captions,).
-
-    A text that belongs to none has a number of its own, from the number of pictures on.
-    """
-    if positives is None:
-        return torch.arange(len(images), device=images.device)
-    places = torch.arange(len(images), len(images) + len(texts), device=images.device)
-    return torch.where(positives.any(0), positives.int().argmax(0), places)
+def _without(ignored: Tensor | None, picked: Picked) -> Picked:
+    """What a miner chose, without the negatives that are none."""
+    if ignored is None:
+        return picked
+    if len(picked) == 3:
+        fair = ~ignored[picked[0], picked[2]]
+        return tuple(part[fair] for part in picked)
+    anchors, right, others, wrong = picked
+    fair = ~ignored[others, wrong]
+    return anchors, right, others[fair], wrong[fair]

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from attune.choices import check_option
 from attune.errors import SettingsError
+from attune.losses.batch import Loss
 from attune.losses.class_loss import ClassLoss
-from attune.losses.contrastive import CONTRASTIVE, Loss
+from attune.losses.contrastive import CONTRASTIVE
 from attune.losses.cross_batch_memory import CrossBatchMemory
 from attune.losses.graded import GRADED
 from attune.losses.metric_learning import MetricLoss
@@ -72,7 +73,7 @@ def make_loss(
 
     if kind.classes:
         counts = {"num_classes": scope.classes, "embedding_size": scope.dimension, "descriptors_dim": scope.dimension}
-        return ClassLoss(make_part("loss_options", name, options, counts))
+        return ClassLoss(make_part("loss_options", name, options, counts), kind)
     loss = make_part("loss_options", name, options)
     return MetricLoss(loss, kind, None if miner is None else make_part("miner_options", miner, miner_options or {}))
 

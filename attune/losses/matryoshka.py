@@ -1,12 +1,10 @@
 """A loss of whole embeddings and of their beginnings."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attune.losses.contrastive import Loss
+from attune.losses.batch import EmbeddedBatch, Loss
 
 
 class MatryoshkaLoss(nn.Module):
@@ -26,15 +24,7 @@ class MatryoshkaLoss(nn.Module):
         self.with_state = nn.ModuleList([loss for loss in losses if isinstance(loss, nn.Module)])
         self.dims = dims
 
-    def forward(self, images: Tensor, texts: Tensor, *batch: Any) -> Tensor:
-        """See `attune.losses.contrastive.clip_loss`."""
-        found = [
-            loss(shortened(images, dim), shortened(texts, dim), *batch)
-            for loss, dim in zip(self.losses, self.dims, strict=True)
-        ]
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """The loss of a batch."""
+        found = [loss(batch.shortened(dim)) for loss, dim in zip(self.losses, self.dims, strict=True)]
         return sum(found[1:], found[0]) / len(found)
-
-
-def shortened(embeddings: Tensor, dim: int) -> Tensor:
-    """The first `dim` numbers of embeddings (rows, dim or more), of unit length in float32; whole ones as they are."""
-    return embeddings if embeddings.shape[1] == dim else F.normalize(embeddings[:, :dim].float(), dim=-1)

@@ -1,11 +1,10 @@
 """Several losses as one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
-from attune.losses.contrastive import Loss
+from attune.losses.batch import EmbeddedBatch, Loss
 
 
 class SumOfLosses(nn.Module):
@@ -22,7 +21,7 @@ class SumOfLosses(nn.Module):
         self.with_state = nn.ModuleList([loss for loss in losses if isinstance(loss, nn.Module)])
         self.weights = weights
 
-    def forward(self, *batch: Any) -> Tensor:
-        """See `attune.losses.contrastive.clip_loss`."""
-        first, *others = (weight * loss(*batch) for weight, loss in zip(self.weights, self.losses, strict=True))
+    def forward(self, batch: EmbeddedBatch) -> Tensor:
+        """The loss of a batch."""
+        first, *others = (weight * loss(batch) for weight, loss in zip(self.weights, self.losses, strict=True))
         return sum(others, first)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.kinds import IMAGE, Kind
-from attune.losses.contrastive import Loss
+from attune.losses.batch import Loss
 from attune.models.clip import evaluating
 from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree

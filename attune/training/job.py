@@ -16,7 +16,7 @@ from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_items, pixels_of
 from attune.kinds import MATCH
-from attune.losses.contrastive import Loss
+from attune.losses.batch import EmbeddedBatch, Loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
 from attune.models.checkpointing import checkpoint_gradients
@@ -109,15 +109,17 @@ class Job:
         """
         model = self.clip.model
         return self.criterion(
-            gather(images, batch.image_counts),
-            gather(texts, batch.text_counts),
-            model.logit_scale.exp(),
-            getattr(model, "logit_bias", None),
-            batch.positives,
-            batch.ignored,
-            batch.classes,
-            batch.scores,
-            torch.from_numpy(batch.rows).to(images.device),
+            EmbeddedBatch(
+                images=gather(images, batch.image_counts),
+                texts=gather(texts, batch.text_counts),
+                logit_scale=model.logit_scale.exp(),
+                logit_bias=getattr(model, "logit_bias", None),
+                positives=batch.positives,
+                ignored=batch.ignored,
+                classes=batch.classes,
+                scores=batch.scores,
+                rows=torch.from_numpy(batch.rows).to(images.device),
+            )
         )
 
 

@@ -8,6 +8,7 @@ import torch
 from attune.callback_settings import BestModelCheckpoint, EarlyStopping
 from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement, image_of_text
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.metrics import mean_recall
 from attune.settings import FinetuningSettings
@@ -44,7 +45,8 @@ def val_loss(measurement: Measurement, pairs: Pairs, logit_scale: float, batch_s
     for rows in torch.arange(len(images)).tensor_split(count):
         mine = (owner >= rows[0]) & (owner <= rows[-1])
         positives = rows[:, None] == owner[mine][None, :]
-        total += clip_loss(images[rows], texts[mine], torch.tensor(logit_scale), positives=positives).item() * len(rows)
+        batch = EmbeddedBatch(images[rows], texts[mine], torch.tensor(logit_scale), positives=positives)
+        total += clip_loss(batch).item() * len(rows)
     return total / len(images)
 
 

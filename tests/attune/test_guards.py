@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from attune.errors import TrainingError
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.models.clip import load_clip
 from attune.training.guards import (
@@ -239,7 +240,7 @@ def test_a_model_collapses_under_an_enormous_rate_and_not_under_a_sound_one(
     for _ in range(3):
         optimizer.zero_grad()
         images, texts = clip.model.encode_image(inputs, normalize=True), clip.model.encode_text(tokens, normalize=True)
-        clip_loss(images, texts, clip.model.logit_scale.exp()).backward()
+        clip_loss(EmbeddedBatch(images, texts, clip.model.logit_scale.exp())).backward()
         optimizer.step()
 
     if not collapses:
@@ -310,7 +311,7 @@ def learn(
     for step in range(1, steps + 1):
         order = torch.randperm(64, generator=generator) if shuffle else torch.arange(64)
         images, texts = F.normalize(pictures @ towers[0], dim=-1), F.normalize(captions[order] @ towers[1], dim=-1)
-        loss = clip_loss(images, texts, log_scale.exp() if step > late else log_scale.exp() * 0)
+        loss = clip_loss(EmbeddedBatch(images, texts, log_scale.exp() if step > late else log_scale.exp() * 0))
         optimizer.zero_grad()
         loss.backward()
         if step > late:
@@ -371,7 +372,7 @@ def test_a_loss_above_chance_is_waited_for_and_one_below_ends_the_watch() -> Non
 def test_chance_is_the_loss_of_a_model_that_tells_nothing_apart(images: int, texts: int) -> None:
     positives = torch.arange(texts)[None, :] % images == torch.arange(images)[:, None]
     alike = [F.normalize(torch.ones(count, 4), dim=-1) for count in (images, texts)]
-    loss = clip_loss(*alike, torch.tensor(50.0), positives=positives)
+    loss = clip_loss(EmbeddedBatch(*alike, torch.tensor(50.0), positives=positives))
     assert chance_loss(images, texts) == pytest.approx(loss.item(), abs=1e-5)
 
 

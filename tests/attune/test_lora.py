@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attune.errors import SettingsError
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.models.lora import add_lora, merge_lora, merged_state
 from attune.models.trainable import choose_trainable, train_mode
@@ -55,7 +56,7 @@ def fit(model: nn.Module, steps: int = 8) -> list[float]:
     losses = []
     for _ in range(steps):
         images, texts = model.encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True)
-        loss = clip_loss(images, texts, model.logit_scale.exp())
+        loss = clip_loss(EmbeddedBatch(images, texts, model.logit_scale.exp()))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

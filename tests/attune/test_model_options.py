@@ -12,6 +12,7 @@ import torch
 
 from attune.config import check_settings
 from attune.errors import ModelError, SettingsError, TrainingStopped
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
@@ -126,7 +127,7 @@ def two_steps(clip: Clip) -> list[float]:
             towers.encode_texts,
             images,
             tokens,
-            lambda one, other: clip_loss(one, other, clip.model.logit_scale.exp()),
+            lambda one, other: clip_loss(EmbeddedBatch(one, other, clip.model.logit_scale.exp())),
             model=clip.model,
         )
         gradients = [each.grad for each in clip.model.parameters() if each.grad is not None]
@@ -291,7 +292,7 @@ def gradients(clip: Clip) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tens
         towers.encode_texts,
         images,
         clip.tokenizer(TEXTS),
-        lambda one, other: clip_loss(one, other, clip.model.logit_scale.exp()),
+        lambda one, other: clip_loss(EmbeddedBatch(one, other, clip.model.logit_scale.exp())),
         model=clip.model,
     )
     found = {name: each.grad for name, each in clip.model.named_parameters() if each.grad is not None}
@@ -436,10 +437,10 @@ def test_the_loss_is_the_mean_over_the_whole_and_its_beginnings(name: str, optio
         torch.manual_seed(0)
         return [make_loss(name, options, scope=Scope(3, dim)) for dim in dims]
 
-    found = MatryoshkaLoss(made(), dims)(images, texts, *rest)
+    found = MatryoshkaLoss(made(), dims)(EmbeddedBatch(images, texts, *rest))
 
     alone = [
-        loss(*(each[:, :dim] / each[:, :dim].norm(dim=1, keepdim=True) for each in (images, texts)), *rest)
+        loss(EmbeddedBatch(*(each[:, :dim] / each[:, :dim].norm(dim=1, keepdim=True) for each in (images, texts)), *rest))
         for loss, dim in zip(made(), dims, strict=True)
     ]
     assert found.item() == pytest.approx(sum(each.item() for each in alone) / 3, rel=1e-5)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attune.data.augment import augment
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.training.step import backward
 
@@ -274,7 +275,7 @@ def test_bf16_under_autocast_gives_nearly_the_same_gradients() -> None:
 
     def loss_of(images: Tensor, texts: Tensor) -> Tensor:
         assert not torch.is_autocast_enabled("cpu")
-        return clip_loss(images, texts, model.logit_scale.exp())
+        return clip_loss(EmbeddedBatch(images, texts, model.logit_scale.exp()))
 
     def lower(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return torch.autocast("cpu", torch.bfloat16)(encode)

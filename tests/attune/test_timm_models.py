@@ -21,6 +21,7 @@ from attune.data.images import decode
 from attune.data.pixels import to_pixels
 from attune.errors import ModelError, SearchError, SettingsError
 from attune.export.artifact import largest_difference
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.models.checkpointing import checkpoint_gradients
 from attune.models.clip import Clip, config_of, load_clip, load_folder
@@ -471,7 +472,7 @@ def trained(clip: Clip, steps: int = 2, micro_batch_size: int | None = None) -> 
             towers.encode_images,
             images[:6],
             images[6:],
-            lambda one, other: clip_loss(one, other, clip.model.logit_scale.exp()),
+            lambda one, other: clip_loss(EmbeddedBatch(one, other, clip.model.logit_scale.exp())),
             micro_batch_size,
             clip.model,
         )

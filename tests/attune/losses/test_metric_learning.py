@@ -10,7 +10,8 @@ from torch import nn
 
 from attune.config import check_settings
 from attune.errors import SettingsError
-from attune.losses.contrastive import Loss, clip_loss
+from attune.losses.batch import EmbeddedBatch, Loss
+from attune.losses.contrastive import clip_loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.table import (
     ALIASES,
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserW
 SCALE, BIAS = torch.tensor(10.0), torch.tensor(-10.0)
 
 
-def batch(pictures: int = 12, captions: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def embeddings(pictures: int = 12, captions: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     images, texts = (nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=-1) for n in (pictures, captions))
     return images.requires_grad_(), texts.requires_grad_()
@@ -74,7 +75,9 @@ def test_every_loss_brings_pairs_together(name: str, captions: int) -> None:
 
     def step() -> float:
         optimizer.zero_grad()
-        found = loss(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, BIAS, positives)
+        found = loss(
+            EmbeddedBatch(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, BIAS, positives)
+        )
         found.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         return found.item()
@@ -116,7 +119,7 @@ def test_every_loss_over_classes_brings_classes_together(name: str, captions: in
         optimizer.zero_grad()
         order = torch.randperm(12)  # some look at the first items of each class alone
         images, captions_of = (nn.functional.normalize(each, dim=-1) for each in (pictures[order], texts))
-        found = loss(images, captions_of, SCALE, BIAS, owners == order[:, None], None, classes[order])
+        found = loss(EmbeddedBatch(images, captions_of, SCALE, BIAS, owners == order[:, None], None, classes[order]))
         found.backward()
         optimizer.step()
         assert found.isfinite()
@@ -135,21 +138,21 @@ def test_the_weights_of_a_loss_are_kept_and_put_back(name: str) -> None:
     other.load_state_dict(first.state_dict())
 
     torch.manual_seed(1)
-    found = first(*batch(), SCALE, BIAS, None, None, classes)
+    found = first(EmbeddedBatch(*embeddings(), SCALE, BIAS, None, None, classes))
     torch.manual_seed(1)
-    assert other(*batch(), SCALE, BIAS, None, None, classes).item() == found.item()
+    assert other(EmbeddedBatch(*embeddings(), SCALE, BIAS, None, None, classes)).item() == found.item()
 
 
 @pytest.mark.parametrize("miner", MINERS)
 @pytest.mark.parametrize("name", PICKERS)
 def test_every_miner_serves_every_loss_that_picks(name: str, miner: str) -> None:
-    images, texts = batch()
+    images, texts = embeddings()
     ignored = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.1
     torch.manual_seed(0)
 
     for _ in range(2):
         loss = make_loss(name, OPTIONS.get(name, {}), miner, {}, Scope(2, 8))
-        value = loss(images, texts, SCALE, None, None, ignored)
+        value = loss(EmbeddedBatch(images, texts, SCALE, None, None, ignored))
         value.backward()  # type: ignore[no-untyped-call]
 
     for leaf in (images, texts):
@@ -159,10 +162,10 @@ def test_every_miner_serves_every_loss_that_picks(name: str, miner: str) -> None
 
 @pytest.mark.parametrize("miner", MINERS)
 def test_every_miner_finds_something_in_a_batch(miner: str) -> None:
-    images, texts = batch()
+    images, texts = embeddings()
     torch.manual_seed(0)
 
-    make_loss("ContrastiveLoss", {}, miner, {})(images, texts, SCALE).backward()  # type: ignore[no-untyped-call]
+    make_loss("ContrastiveLoss", {}, miner, {})(EmbeddedBatch(images, texts, SCALE)).backward()  # type: ignore[no-untyped-call]
 
     assert images.grad is not None
     assert images.grad.abs().max() > 0
@@ -171,21 +174,21 @@ def test_every_miner_finds_something_in_a_batch(miner: str) -> None:
 @pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss"])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_temperature_losses_are_clips_where_each_picture_has_one_caption(name: str, masked: bool) -> None:
-    images, texts = batch()
+    images, texts = embeddings()
     ignored = torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.3 if masked else None
 
-    found = make_loss(name, {"temperature": 0.1})(images, texts, torch.tensor(1.0), None, None, ignored)
+    found = make_loss(name, {"temperature": 0.1})(EmbeddedBatch(images, texts, torch.tensor(1.0), None, None, ignored))
 
-    torch.testing.assert_close(found, clip_loss(images, texts, SCALE, ignored=ignored))
+    torch.testing.assert_close(found, clip_loss(EmbeddedBatch(images, texts, SCALE, ignored=ignored)))
 
 
 def test_supervised_contrast_is_clips_with_several_captions() -> None:
-    images, texts = batch(5, 11)
+    images, texts = embeddings(5, 11)
     positives = torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4]) == torch.arange(5)[:, None]
 
-    found = make_loss("SupConLoss", {"temperature": 0.1})(images, texts, SCALE, None, positives)
+    found = make_loss("SupConLoss", {"temperature": 0.1})(EmbeddedBatch(images, texts, SCALE, None, positives))
 
-    torch.testing.assert_close(found, clip_loss(images, texts, SCALE, positives=positives))
+    torch.testing.assert_close(found, clip_loss(EmbeddedBatch(images, texts, SCALE, positives=positives)))
 
 
 def triplets_by_hand(images: torch.Tensor, texts: torch.Tensor, ignored: torch.Tensor, margin: float) -> float:
@@ -204,13 +207,13 @@ def triplets_by_hand(images: torch.Tensor, texts: torch.Tensor, ignored: torch.T
 
 @pytest.mark.parametrize("miner", [None, "TripletMarginMiner"])
 def test_triplets_leave_out_what_is_no_negative(miner: str | None) -> None:
-    images, texts = (each.detach() for each in batch(6, 6))
+    images, texts = (each.detach() for each in embeddings(6, 6))
     ignored = torch.zeros(6, 6, dtype=torch.bool)
     ignored[0, 3] = ignored[3, 0] = ignored[2, 5] = ignored[1, 4] = True
     options = {"margin": 0.3}
 
     found = make_loss("TripletMarginLoss", options, miner, options if miner else None)(
-        images, texts, SCALE, None, None, ignored
+        EmbeddedBatch(images, texts, SCALE, None, None, ignored)
     )
 
     assert found.item() == pytest.approx(triplets_by_hand(images, texts, ignored, 0.3), abs=1e-5)
@@ -218,7 +221,7 @@ def test_triplets_leave_out_what_is_no_negative(miner: str | None) -> None:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_is_computed_in_float32(name: str) -> None:
-    images, texts = (each.detach().bfloat16() for each in batch())
+    images, texts = (each.detach().bfloat16() for each in embeddings())
     loss: Loss = make_loss(name, OPTIONS.get(name, {}), scope=Scope(3, 8))
 
     classes = torch.arange(12) // 4
@@ -234,44 +237,49 @@ def test_half_precision_is_computed_in_float32(name: str) -> None:
         scores[0, ::3] = -0.5
 
     with torch.autocast("cpu", torch.bfloat16):
-        found = loss(images, texts, SCALE, BIAS, positives, None, classes, scores)
+        found = loss(EmbeddedBatch(images, texts, SCALE, BIAS, positives, None, classes, scores))
 
-    torch.testing.assert_close(found, same(images.float(), texts.float(), SCALE, BIAS, positives, None, classes, scores))
+    torch.testing.assert_close(
+        found, same(EmbeddedBatch(images.float(), texts.float(), SCALE, BIAS, positives, None, classes, scores))
+    )
     assert found.isfinite()
 
 
 def test_a_running_histogram_goes_on_where_it_was() -> None:
-    first, second = batch(seed=1), batch(seed=2)
+    first, second = embeddings(seed=1), embeddings(seed=2)
     unbroken, before, resumed = (make_loss("DynamicSoftMarginLoss", {}) for _ in range(3))
     assert isinstance(before, nn.Module)
     assert isinstance(resumed, nn.Module)
 
-    unbroken(*first, SCALE)
-    before(*first, SCALE)
+    unbroken(EmbeddedBatch(*first, SCALE))
+    before(EmbeddedBatch(*first, SCALE))
     resumed.load_state_dict(before.state_dict())
 
-    assert resumed(*second, SCALE).item() == unbroken(*second, SCALE).item()
-    assert resumed(*second, SCALE).item() != make_loss("DynamicSoftMarginLoss", {})(*second, SCALE).item()
+    assert resumed(EmbeddedBatch(*second, SCALE)).item() == unbroken(EmbeddedBatch(*second, SCALE)).item()
+    assert (
+        resumed(EmbeddedBatch(*second, SCALE)).item()
+        != make_loss("DynamicSoftMarginLoss", {})(EmbeddedBatch(*second, SCALE)).item()
+    )
 
 
 def test_the_running_histogram_takes_the_worst_of_pairs() -> None:
     images = torch.eye(2)
 
-    found = make_loss("DynamicSoftMarginLoss", {})(images, -images.flip(0) - images * 0.99, SCALE)
+    found = make_loss("DynamicSoftMarginLoss", {})(EmbeddedBatch(images, -images.flip(0) - images * 0.99, SCALE))
 
     assert found.isfinite()
 
 
 def test_several_losses_are_their_weighted_sum() -> None:
-    images, texts = batch()
+    images, texts = embeddings()
     miner = ("TripletMarginMiner", {"margin": 0.3})
     options = {"losses": ["CLIPLoss", {"name": "TripletMarginLoss", "margin": 0.3}], "weights": [1, 0.5]}
 
-    both = make_loss("MultipleLosses", options, *miner)(images, texts, SCALE)
+    both = make_loss("MultipleLosses", options, *miner)(EmbeddedBatch(images, texts, SCALE))
 
     one, other = (
-        clip_loss(images, texts, SCALE),
-        make_loss("TripletMarginLoss", {"margin": 0.3}, *miner)(images, texts, SCALE),
+        clip_loss(EmbeddedBatch(images, texts, SCALE)),
+        make_loss("TripletMarginLoss", {"margin": 0.3}, *miner)(EmbeddedBatch(images, texts, SCALE)),
     )
     torch.testing.assert_close(both, one + 0.5 * other)
 
@@ -282,10 +290,12 @@ def test_several_losses_keep_the_state_of_each() -> None:
     assert isinstance(before, nn.Module)
     assert isinstance(after, nn.Module)
 
-    before(*batch(seed=1), SCALE)
+    before(EmbeddedBatch(*embeddings(seed=1), SCALE))
     after.load_state_dict(before.state_dict())
 
-    assert after(*batch(seed=2), SCALE).item() == before(*batch(seed=2), SCALE).item()
+    assert (
+        after(EmbeddedBatch(*embeddings(seed=2), SCALE)).item() == before(EmbeddedBatch(*embeddings(seed=2), SCALE)).item()
+    )
 
 
 def test_parts_have_options_of_their_own() -> None:
@@ -302,7 +312,7 @@ def test_parts_have_options_of_their_own() -> None:
     made: Any = loss.loss
     assert (made.margin, made.distance.p, made.reducer.reducers["loss"].low) == (0.2, 1, 0.1)
     assert type(made.embedding_regularizer).__name__ == "LpRegularizer"
-    assert loss(*batch(), SCALE).isfinite()
+    assert loss(EmbeddedBatch(*embeddings(), SCALE)).isfinite()
 
 
 @pytest.mark.parametrize(
@@ -389,7 +399,7 @@ def test_options_may_be_as_deep_as_losses_have_parts() -> None:
 
     settings = check_settings({"model": "starter", "train_data": "data", "loss": "MultipleLosses", "loss_options": options})
 
-    assert make_loss(settings.loss, settings.loss_options)(*batch(), SCALE).isfinite()
+    assert make_loss(settings.loss, settings.loss_options)(EmbeddedBatch(*embeddings(), SCALE)).isfinite()
 
 
 @pytest.mark.parametrize("name", NEGATIVES)
@@ -405,7 +415,9 @@ def test_every_loss_pushes_negatives_away_that_come_with_the_data(name: str) -> 
 
     for _ in range(150):
         optimizer.zero_grad()
-        found = loss(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, BIAS, positives)
+        found = loss(
+            EmbeddedBatch(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, BIAS, positives)
+        )
         found.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         assert found.isfinite()
@@ -415,12 +427,12 @@ def test_every_loss_pushes_negatives_away_that_come_with_the_data(name: str) -> 
 
 
 def test_a_negative_is_no_query_of_a_metric_loss() -> None:
-    images, texts = (each.detach() for each in batch(3, 5))
+    images, texts = (each.detach() for each in embeddings(3, 5))
     owners = torch.tensor([0, -1, 1, 2, -1])
     positives = owners == torch.arange(3)[:, None]
     captions = positives.any(0)
 
-    found = make_loss("ContrastiveLoss", {"neg_margin": 3})(images, texts, SCALE, None, positives)
+    found = make_loss("ContrastiveLoss", {"neg_margin": 3})(EmbeddedBatch(images, texts, SCALE, None, positives))
 
     distances = torch.cdist(images, texts)
     right, wrong = distances[positives].mean(), 3 - distances[~positives]
@@ -431,8 +443,8 @@ def test_a_negative_is_no_query_of_a_metric_loss() -> None:
 def steps(loss: Loss, numbers: range, rows: range = range(12)) -> list[float]:
     found = []
     for number in numbers:
-        images, texts = batch(seed=number)
-        found.append(loss(images, texts, SCALE, rows=torch.tensor(rows) + 12 * number).item())
+        images, texts = embeddings(seed=number)
+        found.append(loss(EmbeddedBatch(images, texts, SCALE, rows=torch.tensor(rows) + 12 * number)).item())
     return found
 
 
@@ -440,10 +452,10 @@ def test_a_memory_looks_at_the_other_kinds_embeddings_of_batches_before() -> Non
     """Contrast over distances: three steps, the third with 24 pictures and texts of before, by hand."""
     memory = make_loss("CrossBatchMemory", {"loss": {"name": "ContrastiveLoss", "neg_margin": 3}}, scope=Scope(2, 8))
     steps(memory, range(2))
-    old_images, old_texts = (torch.cat(each).detach() for each in zip(*(batch(seed=n) for n in range(2)), strict=True))
-    images, texts = batch(seed=2)
+    old_images, old_texts = (torch.cat(each).detach() for each in zip(*(embeddings(seed=n) for n in range(2)), strict=True))
+    images, texts = embeddings(seed=2)
 
-    found = memory(images, texts, SCALE, rows=torch.arange(24, 36))
+    found = memory(EmbeddedBatch(images, texts, SCALE, rows=torch.arange(24, 36)))
 
     expected = []
     for queries, answers in ((images, torch.cat([texts, old_texts])), (texts, torch.cat([images, old_images]))):
@@ -457,11 +469,11 @@ def test_a_memory_knows_a_picture_that_comes_again() -> None:
     """Second time around its own texts of before are right answers: nothing is left to push away that was not."""
     options = {"loss": {"name": "ContrastiveLoss", "pos_margin": 0, "neg_margin": 0}}  # right answers alone cost anything
     memory = make_loss("CrossBatchMemory", options, scope=Scope(2, 8))
-    images, texts = batch()
-    other = batch(seed=1)[1]
+    images, texts = embeddings()
+    other = embeddings(seed=1)[1]
 
-    memory(images, other, SCALE, rows=torch.arange(12))
-    found = memory(images, texts, SCALE, rows=torch.arange(12))
+    memory(EmbeddedBatch(images, other, SCALE, rows=torch.arange(12)))
+    found = memory(EmbeddedBatch(images, texts, SCALE, rows=torch.arange(12)))
 
     to_text = torch.cat([(images - texts).norm(dim=1), (images - other).norm(dim=1)]).mean()
     to_image = (images - texts).norm(dim=1).mean()  # both times the pictures are the same
@@ -486,25 +498,25 @@ def test_a_memory_forgets_the_oldest_and_goes_on_where_it_was() -> None:
 def test_a_memory_keeps_nothing_of_batches_that_are_looked_at_only_or_are_no_numbers() -> None:
     memory = make_loss("CrossBatchMemory", {"loss": "TripletMarginLoss"}, scope=Scope(2, 8))
     assert isinstance(memory, nn.Module)
-    images, texts = batch()
+    images, texts = embeddings()
 
-    memory.eval()(images, texts, SCALE)
-    memory.train()(images * math.nan, texts, SCALE)
+    memory.eval()(EmbeddedBatch(images, texts, SCALE))
+    memory.train()(EmbeddedBatch(images * math.nan, texts, SCALE))
 
     assert memory.state_dict()["images_count"] == memory.state_dict()["texts_count"] == 0
 
 
 def test_a_memory_leaves_out_look_alikes_of_the_batch_and_takes_negatives_of_the_data() -> None:
-    images, texts = (each.detach() for each in batch(3, 5))
+    images, texts = (each.detach() for each in embeddings(3, 5))
     positives = torch.tensor([0, -1, 1, 2, -1]) == torch.arange(3)[:, None]
     ignored = torch.zeros(3, 5, dtype=torch.bool)
     ignored[0, 2] = True
     inner = {"name": "ContrastiveLoss", "neg_margin": 3}
     memory = make_loss("CrossBatchMemory", {"loss": inner}, scope=Scope(2, 8))
 
-    first = memory(images, texts, SCALE, None, positives, ignored)
-    plain = make_loss("ContrastiveLoss", {"neg_margin": 3})(images, texts, SCALE, None, positives, ignored)
-    second = memory(images, texts, SCALE, None, positives, ignored)
+    first = memory(EmbeddedBatch(images, texts, SCALE, None, positives, ignored))
+    plain = make_loss("ContrastiveLoss", {"neg_margin": 3})(EmbeddedBatch(images, texts, SCALE, None, positives, ignored))
+    second = memory(EmbeddedBatch(images, texts, SCALE, None, positives, ignored))
 
     torch.testing.assert_close(first, plain)
     assert second.isfinite()

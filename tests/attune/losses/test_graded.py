@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.graded import cosent_loss, cosine_similarity_loss, margin_mse_loss
 from attune.losses.make import make_loss
 from attune.losses.table import LOSSES
@@ -24,23 +25,23 @@ SCORES = torch.tensor([[0.8, 0.2, NAN], [NAN, NAN, 0.5]])
 
 
 def test_cosines_are_to_be_the_scores() -> None:
-    found = cosine_similarity_loss(IMAGES, TEXTS, SCALE, scores=SCORES)
+    found = cosine_similarity_loss(EmbeddedBatch(IMAGES, TEXTS, SCALE, scores=SCORES))
 
     assert found.item() == pytest.approx((0.3**2 + 0.8**2 + 0) / 3, abs=1e-6)
 
 
 def test_a_higher_score_is_to_be_nearer() -> None:
-    found = cosent_loss(IMAGES, TEXTS, SCALE, scores=SCORES, scale=2.0)
+    found = cosent_loss(EmbeddedBatch(IMAGES, TEXTS, SCALE, scores=SCORES), scale=2.0)
 
     # Scores 0.2 < 0.5 < 0.8 of cosines 1, 0.5 and 0.5: by 2 * 0.5, 2 * 0.5 and 2 * 0 too near.
     assert found.item() == pytest.approx(math.log(1 + math.exp(1) + math.exp(1) + 1), rel=1e-6)
 
 
 def test_only_the_order_of_scores_counts_and_equal_ones_say_nothing() -> None:
-    found = cosent_loss(IMAGES, TEXTS, SCALE, scores=SCORES)
-    same = cosent_loss(IMAGES, TEXTS, SCALE, scores=torch.where(SCORES.isnan(), NAN, 1.0))
+    found = cosent_loss(EmbeddedBatch(IMAGES, TEXTS, SCALE, scores=SCORES))
+    same = cosent_loss(EmbeddedBatch(IMAGES, TEXTS, SCALE, scores=torch.where(SCORES.isnan(), NAN, 1.0)))
 
-    assert cosent_loss(IMAGES, TEXTS, SCALE, scores=100 * SCORES**3).item() == found.item()
+    assert cosent_loss(EmbeddedBatch(IMAGES, TEXTS, SCALE, scores=100 * SCORES**3)).item() == found.item()
     assert same.item() == 0
 
 
@@ -50,8 +51,8 @@ def test_margins_are_to_be_the_teachers() -> None:
     positives = torch.tensor([[True, True, False, False, False], [False, False, False, True, False]])
     scores = torch.tensor([[0, 0, -0.7, NAN, NAN], [NAN, NAN, NAN, 0, -1.0]])
 
-    found = margin_mse_loss(queries, texts, SCALE, None, positives, scores=scores)
-    doubled = margin_mse_loss(queries, texts, SCALE, None, positives, scores=2 * scores, scale=2.0)
+    found = margin_mse_loss(EmbeddedBatch(queries, texts, SCALE, None, positives, scores=scores))
+    doubled = margin_mse_loss(EmbeddedBatch(queries, texts, SCALE, None, positives, scores=2 * scores), scale=2.0)
 
     assert found.item() == pytest.approx(((1 - 0.7) ** 2 + (0.5 - 0.7) ** 2 + (1.5 - 1) ** 2) / 3, rel=1e-5)
     assert doubled.item() == pytest.approx(4 * found.item(), rel=1e-5)
@@ -69,7 +70,11 @@ def test_every_loss_over_scores_brings_pairs_into_their_order(name: str, caption
 
     for _ in range(200):
         optimizer.zero_grad()
-        found = loss(*(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, None, own, scores=scores)
+        found = loss(
+            EmbeddedBatch(
+                *(nn.functional.normalize(each, dim=-1) for each in (pictures, texts)), SCALE, None, own, scores=scores
+            )
+        )
         found.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         assert found.isfinite()
@@ -81,4 +86,4 @@ def test_every_loss_over_scores_brings_pairs_into_their_order(name: str, caption
 @pytest.mark.parametrize("name", [name for name, kind in LOSSES.items() if kind.data])
 def test_scores_are_missed_where_there_are_none(name: str) -> None:
     with pytest.raises(ValueError, match="takes p"):
-        make_loss(name, {})(IMAGES, IMAGES, SCALE)
+        make_loss(name, {})(EmbeddedBatch(IMAGES, IMAGES, SCALE))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import CONTRASTIVE, clip_loss, ranking_loss, siglip_loss
 from attune.losses.make import OURS
 from attune.losses.table import LOSSES
@@ -45,7 +46,7 @@ def test_equals_open_clips_loss(batch: int, dim: int, scale: float) -> None:
 
     expected = ClipLoss()(images, texts, torch.tensor(scale))
 
-    torch.testing.assert_close(clip_loss(images, texts, torch.tensor(scale)), expected)
+    torch.testing.assert_close(clip_loss(EmbeddedBatch(images, texts, torch.tensor(scale))), expected)
 
 
 @pytest.mark.parametrize("batch", [2, 16])
@@ -56,7 +57,7 @@ def test_equals_open_clips_sigmoid_loss(batch: int, scale: float, bias: float) -
 
     expected = SigLipLoss()(images, texts, torch.tensor(scale), torch.tensor(bias))
 
-    torch.testing.assert_close(siglip_loss(images, texts, torch.tensor(scale), torch.tensor(bias)), expected)
+    torch.testing.assert_close(siglip_loss(EmbeddedBatch(images, texts, torch.tensor(scale), torch.tensor(bias))), expected)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -65,7 +66,7 @@ def test_several_captions_a_picture_are_all_right_answers(seed: int, with_ignore
     images, texts, positives, ignored = uneven_batch(seed)
     scale = torch.tensor(7.0)
 
-    loss = clip_loss(images, texts, scale, positives=positives, ignored=ignored if with_ignored else None)
+    loss = clip_loss(EmbeddedBatch(images, texts, scale, positives=positives, ignored=ignored if with_ignored else None))
 
     logits = 7 * images.double() @ texts.double().T
     counted = positives | ~ignored if with_ignored else torch.ones_like(positives)
@@ -80,7 +81,7 @@ def test_the_sigmoid_loss_asks_of_each_pair_alone(seed: int, with_ignored: bool)
     images, texts, positives, ignored = uneven_batch(seed)
     scale, bias = torch.tensor(7.0), torch.tensor(-3.0)
 
-    loss = siglip_loss(images, texts, scale, bias, positives, ignored if with_ignored else None)
+    loss = siglip_loss(EmbeddedBatch(images, texts, scale, bias, positives, ignored if with_ignored else None))
 
     total = 0.0
     for i in range(4):
@@ -95,7 +96,7 @@ def test_two_captions_of_one_picture_by_hand() -> None:
     images = torch.tensor([[1.0, 0.0]])
     texts = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
 
-    loss = clip_loss(images, texts, torch.tensor(1.0), positives=torch.tensor([[True, True]]))
+    loss = clip_loss(EmbeddedBatch(images, texts, torch.tensor(1.0), positives=torch.tensor([[True, True]])))
 
     # logits [1, 0]. Image to text: mean of -1 + ln(e + 1) and -0 + ln(e + 1). Text to image: one picture, so 0.
     assert loss.item() == pytest.approx((math.log(math.e + 1) - 0.5) / 2, abs=1e-6)
@@ -107,7 +108,7 @@ def test_a_picture_that_is_left_with_nothing_but_its_own_caption_learns_nothing_
     scale, bias = torch.tensor(100.0, requires_grad=True), torch.tensor(-10.0, requires_grad=True)
     ignored = torch.ones(5, 5, dtype=torch.bool)  # its own caption too, which must not count
 
-    loss = CONTRASTIVE[name](images, texts, scale, bias, None, ignored)
+    loss = CONTRASTIVE[name](EmbeddedBatch(images, texts, scale, bias, None, ignored))
     loss.backward()
 
     own = (images * texts).sum(1).detach()
@@ -126,7 +127,7 @@ def test_smoothing_is_that_of_torch(smoothing: float) -> None:
     images, texts = embeddings(6, 4, seed=5)
     logits, target = 9 * images @ texts.T, torch.arange(6)
 
-    loss = clip_loss(images, texts, torch.tensor(9.0), label_smoothing=smoothing)
+    loss = clip_loss(EmbeddedBatch(images, texts, torch.tensor(9.0)), label_smoothing=smoothing)
 
     expected = [torch.nn.functional.cross_entropy(each, target, label_smoothing=smoothing) for each in (logits, logits.T)]
     torch.testing.assert_close(loss, sum(expected) / 2)
@@ -137,28 +138,28 @@ def test_smoothing_leaves_ignored_pairs_alone() -> None:
     ignored = torch.zeros(4, 4, dtype=torch.bool)
     ignored[:3, 3] = ignored[3, :3] = True  # the last pair and the others do not meet
 
-    loss = clip_loss(images, texts, torch.tensor(9.0), ignored=ignored, label_smoothing=0.2)
+    loss = clip_loss(EmbeddedBatch(images, texts, torch.tensor(9.0), ignored=ignored), label_smoothing=0.2)
 
-    three = clip_loss(images[:3], texts[:3], torch.tensor(9.0), label_smoothing=0.2)
+    three = clip_loss(EmbeddedBatch(images[:3], texts[:3], torch.tensor(9.0)), label_smoothing=0.2)
     torch.testing.assert_close(loss, three * 3 / 4)  # the last pair's own loss is 0
 
 
 def test_captions_without_a_word_on_whose_they_are_are_refused() -> None:
     images, texts, _, _ = uneven_batch(0)
     with pytest.raises(ValueError, match="4 pictures and 7 captions: which belong together"):
-        clip_loss(images, texts, torch.tensor(1.0))
+        clip_loss(EmbeddedBatch(images, texts, torch.tensor(1.0)))
 
 
 def test_the_sigmoid_loss_refuses_a_model_without_a_bias() -> None:
     with pytest.raises(ValueError, match="logit_bias, and this model has none. Use CLIPLoss"):
-        siglip_loss(*embeddings(2, 2, seed=0), torch.tensor(1.0))
+        siglip_loss(EmbeddedBatch(*embeddings(2, 2, seed=0), torch.tensor(1.0)))
 
 
 def test_equals_a_hand_computed_value() -> None:
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     texts = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
 
-    loss = clip_loss(images, texts, torch.tensor(2.0))
+    loss = clip_loss(EmbeddedBatch(images, texts, torch.tensor(2.0)))
 
     # logits = 2 x images @ texts.T = [[2, 1.2], [0, 1.6]]
     # image to text, by rows:    -2 + ln(e^2 + e^1.2), -1.6 + ln(e^0 + e^1.6)
@@ -173,7 +174,7 @@ def test_equals_a_hand_computed_value() -> None:
 def test_is_the_logarithm_of_the_batch_if_nothing_is_told_apart(batch: int) -> None:
     same = torch.nn.functional.normalize(torch.ones(batch, 8), dim=-1)
 
-    assert clip_loss(same, same, torch.tensor(50.0)).item() == pytest.approx(math.log(batch), abs=1e-5)
+    assert clip_loss(EmbeddedBatch(same, same, torch.tensor(50.0))).item() == pytest.approx(math.log(batch), abs=1e-5)
 
 
 def test_does_not_care_which_tower_is_which_nor_in_which_order_pairs_come() -> None:
@@ -181,10 +182,10 @@ def test_does_not_care_which_tower_is_which_nor_in_which_order_pairs_come() -> N
     order = torch.randperm(9, generator=torch.Generator().manual_seed(2))
     scale = torch.tensor(10.0)
 
-    loss = clip_loss(images, texts, scale)
+    loss = clip_loss(EmbeddedBatch(images, texts, scale))
 
-    torch.testing.assert_close(clip_loss(texts, images, scale), loss)
-    torch.testing.assert_close(clip_loss(images[order], texts[order], scale), loss)
+    torch.testing.assert_close(clip_loss(EmbeddedBatch(texts, images, scale)), loss)
+    torch.testing.assert_close(clip_loss(EmbeddedBatch(images[order], texts[order], scale)), loss)
 
 
 @pytest.mark.parametrize("name", CONTRASTIVE)
@@ -195,10 +196,12 @@ def test_computes_in_float32_whatever_comes_in(name: str, autocast: bool) -> Non
     scale, bias = torch.tensor(99.5, dtype=torch.bfloat16), torch.tensor(-10.0, dtype=torch.bfloat16)
 
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        loss = CONTRASTIVE[name](*half, scale, bias)
+        loss = CONTRASTIVE[name](EmbeddedBatch(*half, scale, bias))
 
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, CONTRASTIVE[name](half[0].float(), half[1].float(), scale.float(), bias.float()))
+    torch.testing.assert_close(
+        loss, CONTRASTIVE[name](EmbeddedBatch(half[0].float(), half[1].float(), scale.float(), bias.float()))
+    )
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -212,7 +215,7 @@ def test_ranking_is_clips_softmax_from_pictures_alone_or_both_ways(symmetric: bo
         wanted = (wanted + softmax_by_hand(logits.T.tolist(), positives.T.tolist(), counted.T.tolist())) / 2
 
     found = ranking_loss(
-        images, texts, torch.tensor(1.0), positives=positives, ignored=ignored, scale=7.0, symmetric=symmetric
+        EmbeddedBatch(images, texts, torch.tensor(1.0), positives=positives, ignored=ignored), scale=7.0, symmetric=symmetric
     )
 
     assert found.item() == pytest.approx(wanted, rel=1e-5)
@@ -221,7 +224,7 @@ def test_ranking_is_clips_softmax_from_pictures_alone_or_both_ways(symmetric: bo
 def test_a_model_that_tells_nothing_apart_ranks_at_chance() -> None:
     images = torch.ones(4, 3) / math.sqrt(3)
 
-    assert ranking_loss(images, images, torch.tensor(1.0)).item() == pytest.approx(math.log(4))
+    assert ranking_loss(EmbeddedBatch(images, images, torch.tensor(1.0))).item() == pytest.approx(math.log(4))
 
 
 def with_negatives(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -240,14 +243,14 @@ def test_a_text_of_no_picture_is_a_wrong_answer_and_looks_for_nothing() -> None:
     captions = [0, 2, 3]
     to_image = softmax_by_hand([columns[j] for j in captions], positives.T[captions].tolist(), [[True] * 3] * 3)
 
-    found = clip_loss(images, texts, torch.tensor(10.0), positives=positives)
+    found = clip_loss(EmbeddedBatch(images, texts, torch.tensor(10.0), positives=positives))
 
     assert found.item() == pytest.approx((to_text + to_image) / 2, rel=1e-5)
 
 
 def test_smoothing_takes_nothing_from_texts_of_no_picture() -> None:
     images, texts, positives = with_negatives()
-    found = clip_loss(images, texts, torch.tensor(10.0), positives=positives, label_smoothing=0.2)
+    found = clip_loss(EmbeddedBatch(images, texts, torch.tensor(10.0), positives=positives), label_smoothing=0.2)
     captions = positives.any(0)
     to_image = torch.nn.functional.cross_entropy((10.0 * texts @ images.T)[captions], torch.arange(3), label_smoothing=0.2)
     to_text = torch.nn.functional.cross_entropy(10.0 * images @ texts.T, torch.tensor([0, 2, 3]), label_smoothing=0.2)
