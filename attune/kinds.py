@@ -24,6 +24,7 @@ class Kind(NamedTuple):
         asked: the direction that people ask in, whose examples are shown first.
         tower: of the model, that embeds the items.
         caption_tower: that embeds the captions; of single items the same.
+        data: of this kind, in words.
     """
 
     item: str
@@ -34,6 +35,7 @@ class Kind(NamedTuple):
     asked: str
     tower: Tower
     caption_tower: Tower
+    data: str
 
     @property
     def of_texts(self) -> bool:
@@ -68,7 +70,15 @@ class Kind(NamedTuple):
 
 
 IMAGE = Kind(
-    "picture", "pictures", "caption", "captions", ("text_to_image", "image_to_text"), "text_to_image", "image", "text"
+    "picture",
+    "pictures",
+    "caption",
+    "captions",
+    ("text_to_image", "image_to_text"),
+    "text_to_image",
+    "image",
+    "text",
+    "pictures with captions",
 )
 TEXT = Kind(
     "query",
@@ -79,6 +89,7 @@ TEXT = Kind(
     "query_to_document",
     "text",
     "text",
+    "pairs of texts",
 )
 MATCH = Kind(
     "picture",
@@ -89,9 +100,12 @@ MATCH = Kind(
     "picture_to_match",
     "image",
     "image",
+    "pairs of pictures",
 )
-SINGLE_IMAGE = Kind("picture", "pictures", "", "", ("picture_to_picture",), "picture_to_picture", "image", "image")
-SINGLE_TEXT = Kind("text", "texts", "", "", ("text_to_text",), "text_to_text", "text", "text")
+SINGLE_IMAGE = Kind(
+    "picture", "pictures", "", "", ("picture_to_picture",), "picture_to_picture", "image", "image", "single pictures"
+)
+SINGLE_TEXT = Kind("text", "texts", "", "", ("text_to_text",), "text_to_text", "text", "text", "single texts")
 KINDS = (IMAGE, TEXT, MATCH, SINGLE_IMAGE, SINGLE_TEXT)
 ALL_DIRECTIONS = tuple(direction for kind in KINDS for direction in kind.directions)
 """Of all kinds."""

@@ -8,6 +8,7 @@ from attune.data import store
 from attune.data.pairs import load_pairs
 from attune.data.parts import check_kinds, check_labels, check_lists, load_parts
 from attune.errors import SettingsError
+from attune.evaluation.measure import check_alike
 from attune.evaluation.zero_shot import templates
 from attune.kinds import Kind
 from attune.losses.make import make_loss
@@ -74,6 +75,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         for kind in dict.fromkeys((parts.test.kind, parts.train.kind)):
             _check_towers(model, kind)
     check_lists(parts, settings, looked_at)
+    for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
+        check_alike(part)
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
     for callback in settings.evaluations:
@@ -105,9 +108,8 @@ def _check_towers(model: str, kind: Kind) -> None:
     towers = find_model(locate(model)).towers
     if {kind.tower, kind.caption_tower} - {*towers}:
         raise SettingsError(
-            f"model = {model!r} embeds {' and '.join(towers)}s alone, and the data holds {kind.items} with {kind.captions}. "
-            "Choose a CLIP for pictures with captions (`client models --task text-to-image`), or push pairs of what it "
-            "embeds"
+            f"model = {model!r} embeds {' and '.join(towers)}s alone, and the data holds {kind.data}. Choose a CLIP for "
+            "pictures with captions (`client models --task text-to-image`), or push data of what it embeds"
         )
 
 

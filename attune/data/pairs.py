@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from math import nan
 from typing import TypeVar
 
@@ -105,12 +106,16 @@ class Pairs:
         )
 
     def seen_as(self, kind: Kind) -> "Pairs":
-        """The same items as data of another kind that the same tower embeds: with no captions, and matches as items.
+        """The same items as data of another kind that the same tower embeds: with no captions, which are items if it does.
 
         To look for them among what was learnt; data of that kind stays as it is.
         """
         if self.kind is kind:
             return self
+        if kind.of_texts:
+            texts = list(dict.fromkeys([*self.queries, *self.texts]))
+            keys = [sha256(text.encode()).hexdigest() for text in texts]
+            return Pairs(self.fingerprint, keys, [[] for _ in keys], keys, kind=kind, queries=texts)
         matches = self.texts if self.kind is MATCH else []
         images = list(dict.fromkeys([*self.images, *matches]))
         return Pairs(self.fingerprint, images, [[] for _ in images], images, kind=kind)

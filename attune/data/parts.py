@@ -10,11 +10,9 @@ from attune.data.overlap import refuse_overlap
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
-from attune.kinds import IMAGE, KINDS, MATCH, TEXT, Kind
+from attune.kinds import IMAGE, KINDS, Kind
 from attune.losses.table import LOSSES, kinds_of, names_of
 from attune.settings import FinetuningSettings
-
-_HOLDS = {IMAGE: "pictures with captions", TEXT: "pairs of texts", MATCH: "pairs of pictures"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +192,7 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
     kind, learnt = parts.test.kind, parts.train.kind
     data = {name: pairs.kind for name, pairs in _measured(parts, settings).items()} | dict(watched)
     names = {one: ", ".join(repr(name) for name, other in data.items() if other is one) for one in KINDS}
-    first, *others = [f"{named} holds {_HOLDS[one]}" for one, named in names.items() if named]
+    first, *others = [f"{named} holds {one.data}" for one, named in names.items() if named]
     if others:
         one_tower = len({other.tower for other in data.values()}) == 1
         raise DataError(
@@ -203,7 +201,7 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
         )
     if learnt.tower != kind.tower:
         raise DataError(
-            f"{settings.train_data!r} holds {_HOLDS[learnt]} and {first}: the {learnt.tower} tower would learn from "
+            f"{settings.train_data!r} holds {learnt.data} and {first}: the {learnt.tower} tower would learn from "
             f"{learnt.items} and the {kind.tower} tower be measured on {kind.items}. Train on data whose items the same "
             "tower embeds"
         )
@@ -211,15 +209,15 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
         for other in KINDS:
             if other is not kind and callback.monitor.startswith(other.directions):
                 raise SettingsError(
-                    f"callbacks: monitor = {callback.monitor!r} is a figure of data that holds {_HOLDS[other]}, and this "
-                    f"holds {_HOLDS[kind]}. Its figures begin with {' and '.join(kind.directions)}"
+                    f"callbacks: monitor = {callback.monitor!r} is a figure of data that holds {other.data}, and this "
+                    f"holds {kind.data}. Its figures begin with {' and '.join(kind.directions)}"
                 )
     names[learnt] = names[learnt] or repr(settings.train_data)
     wrong: dict[Kind, list[str]] = {kind: [], learnt: []}
     for one, found in ((kind, _not_measured(kind, settings)), (learnt, _not_learnt(learnt, settings))):
         wrong[one] += [f"\n- {problem}. Leave it out" for problem, there in found.items() if there]
     said = [
-        f"The settings cannot be used with {_HOLDS[one]}, as {names[one]} has them:{''.join(dict.fromkeys(problems))}"
+        f"The settings cannot be used with {one.data}, as {names[one]} has them:{''.join(dict.fromkeys(problems))}"
         for one, problems in wrong.items()
         if problems
     ]
@@ -256,7 +254,7 @@ def _not_measured(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
         f"prompt_templates = {settings.prompt_templates!r} are for pictures with captions": (
             settings.prompt_templates != "openai"
         ),
-        f"callbacks name a model or an index_model, and here {kind.items} look among {kind.captions}": any(
+        f"callbacks name a model or an index_model, and here {kind.items} look among {kind.captions or 'each other'}": any(
             callback.model or callback.index_model for callback in settings.evaluations
         ),
     }
@@ -267,7 +265,7 @@ def _not_learnt(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
     options = settings.model_options
     if kind is IMAGE:
         return {}
-    if kind is TEXT:
+    if kind.of_texts:
         return _locked(kind, settings) | {
             f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
             f"model_options.image_size = {options.image_size}": options.image_size is not None,
@@ -281,7 +279,7 @@ def _not_learnt(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
 
 def _locked(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
     """The same of locking the one tower that embeds data of a kind."""
-    what = f"lock_{kind.tower} is true: the {kind.tower} tower embeds both sides, so nothing would be left to train"
+    what = f"lock_{kind.tower} is true: the {kind.tower} tower embeds all of it, so nothing would be left to train"
     return {what: bool(getattr(settings, f"lock_{kind.tower}"))}
 
 

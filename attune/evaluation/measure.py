@@ -76,8 +76,20 @@ def alike(pairs: Pairs) -> Relevance:
     """Of single items, those with the label of another are right answers to it.
 
     Raises:
+        DataError: as `check_alike`.
+    """
+    check_alike(pairs)
+    return from_labels(pairs.labels, pairs.labels, exclude_self=True)
+
+
+def check_alike(pairs: Pairs) -> None:
+    """Passes if data can be measured on: of single items, those of a label must be able to find each other.
+
+    Raises:
         DataError: if no two share a label, or there are more than `MOST_ALIKE` pairs of them.
     """
+    if not pairs.kind.is_single:
+        return
     counts = np.unique([label for label in pairs.labels if label], return_counts=True)[1].astype(np.int64)
     if (number := int((counts * (counts - 1)).sum())) > MOST_ALIKE:
         raise DataError(
@@ -87,9 +99,9 @@ def alike(pairs: Pairs) -> Relevance:
     if not number:
         raise DataError(
             f"No two of the {len(pairs)} {pairs.kind.items} to measure on have the same label, so none has a right answer "
-            "among the others. Hold out more, or give data whose labels come more than once as eval_data and val_data"
+            "among the others. Hold out more, or give data whose labels come more than once, or data that has captions, as "
+            "eval_data and val_data"
         )
-    return from_labels(pairs.labels, pairs.labels, exclude_self=True)
 
 
 def pixels_of(clip: Clip, pairs: Pairs) -> PixelCache | None:

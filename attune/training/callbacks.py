@@ -171,7 +171,9 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
 
 def _encoders(callback: EvaluationCallback, pairs: Pairs) -> tuple[Encoder, Encoder]:
     """What embeds queries and index; of pairs of texts or of pictures, items look among what belongs to them."""
-    return callback.encoders if pairs.kind is IMAGE else ("clip-vision", "clip-text")
+    if pairs.kind is IMAGE:
+        return callback.encoders
+    return "clip-vision", "clip-vision" if pairs.kind.is_single else "clip-text"
 
 
 def watch(job: "Job", epoch: int) -> None:
