@@ -181,12 +181,15 @@ def test_pairs_of_pictures_are_learnt_from_and_known_again_among_captioned_ones(
 
 
 def test_shuffled_training_pairs_are_refused_whatever_the_weights_are_chosen_on(tuned: RunFolder, push: Push) -> None:
-    examples = questions(52, documents=1)
+    pairs = questions(documents=1)
+    push("many", pairs[50:])  # enough to tell by, but these are right
+    push("others", [one.model_copy(update={"text": one.text.replace("where", "who")}) for one in pairs[:4]])
+    examples = pairs[:50]
     captions = [example.captions for example in examples]
     for example, wrong in zip(examples, captions[1:] + captions[:1], strict=True):
         example.captions = wrong
     push("shifted", examples)
-    begun("shuffled", "tuned", **{**JUDGED, "train_data": "shifted"}, epochs=1)
+    begun("shuffled", "tuned", train_data="shifted", val_data="many", eval_data="others", epochs=1)
 
     with pytest.raises(DataError, match="no better than shuffled ones"):
         run_stage("train", "shuffled")
