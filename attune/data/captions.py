@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attune.data.pairs import Pairs
+from attune.models.tokens import Tokens
 
 Change = Callable[[Sequence[str], Sequence[Sequence[str]], np.random.Generator], list[str]]
 """Captions, for each all captions of its picture, and a source of chance in; as many captions out."""
@@ -20,7 +21,7 @@ class Sample:
     """The captions of a batch of pictures, picture by picture, and their negatives if the data has any.
 
     Attributes:
-        tokens: int64 (captions, context_length); of matches, which are pictures, (captions, 0).
+        tokens: int64 (captions, length), see `attune.models.tokens`; of matches, which are pictures, (captions, 0).
         owners: int64 (captions,); which picture each belongs to, by its place in the batch.
         numbers: int64 (captions,); which caption each is, counted over all captions of all pictures, and then over all
             negatives.
@@ -54,13 +55,13 @@ class Captions:
     """All captions of some pictures as tokens.
 
     Args:
-        tokenizer: list of texts in, integer tensor (texts, context_length) out.
+        tokenizer: see `attune.models.tokens.Tokens`.
         pairs: the pictures with their captions, at least one each; or single ones, which have none.
 
     Attributes:
         counts: int64 (pictures,); captions of each picture.
         first: int64 (pictures,); the number of each picture's first caption.
-        tokens: int32 (captions and negatives, context_length), or (captions, 0) of matches.
+        tokens: of all captions and then all negatives; None of matches.
     """
 
     def __init__(self, tokenizer: Any, pairs: Pairs) -> None:
@@ -70,11 +71,8 @@ class Captions:
         self.first = np.cumsum(self.counts) - self.counts
         self._negatives = np.asarray([len(texts) for texts in pairs.negatives], dtype=np.int64)
         self._scores = _scores(pairs)
-        self.tokens = (
-            tokenised(tokenizer, [*pairs.texts, *pairs.wrong_texts])
-            if pairs.kind.caption_tower == "text" and not pairs.kind.is_single
-            else torch.empty(len(pairs.texts), 0, dtype=torch.int32)
-        )
+        of_texts = pairs.kind.caption_tower == "text" and not pairs.kind.is_single
+        self.tokens = Tokens(tokenizer, [*pairs.texts, *pairs.wrong_texts]) if of_texts else None
 
     def sample(
         self, rows: np.ndarray, turn: int | Literal["all"], rng: np.random.Generator, change: Change | None = None
@@ -93,30 +91,39 @@ class Captions:
             and `numbers` [2, 3, 4, 0, 1].
         """
         owners, numbers = _drawn(self.counts, rows, turn)
-        tokens = self.tokens[torch.from_numpy(numbers)].long()
-        if change is not None:
-            self._change(tokens, rows[owners], numbers, rng, change)
-        if not len(self._negatives):
-            return Sample(tokens, owners, numbers, scores=None if self._scores is None else self._scores[numbers])
-        others, further = _drawn(self._negatives, rows, turn)
-        further += self.counts.sum()
-        order = np.argsort(np.concatenate([owners, others]), kind="stable")  # picture by picture
-        tokens = torch.cat([tokens, self.tokens[torch.from_numpy(further)].long()])[torch.from_numpy(order)]
-        owners, numbers = np.concatenate([owners, others])[order], np.concatenate([numbers, further])[order]
-        wrong = numbers >= self.counts.sum()
+        wrong = None
+        if len(self._negatives):
+            others, further = _drawn(self._negatives, rows, turn)
+            further += self.counts.sum()
+            order = np.argsort(np.concatenate([owners, others]), kind="stable")  # picture by picture
+            owners, numbers = np.concatenate([owners, others])[order], np.concatenate([numbers, further])[order]
+            wrong = numbers >= self.counts.sum()
+        tokens = self._tokens(rows[owners], numbers, wrong, rng, change)
         return Sample(tokens, owners, numbers, wrong, None if self._scores is None else self._scores[numbers])
 
-    def _change(
-        self, tokens: Tensor, pictures: np.ndarray, numbers: np.ndarray, rng: np.random.Generator, change: Change
-    ) -> None:
-        """Writes the tokens of those captions that `change` says differently over their old ones."""
-        siblings = [self._texts[picture] for picture in pictures]
-        places = numbers - self.first[pictures]
+    def _tokens(
+        self,
+        pictures: np.ndarray,
+        numbers: np.ndarray,
+        wrong: np.ndarray | None,
+        rng: np.random.Generator,
+        change: Change | None,
+    ) -> Tensor:
+        """Tokens of captions and negatives; of those captions that `change` says differently, as it says them."""
+        if self.tokens is None:
+            return torch.empty(len(numbers), 0, dtype=torch.int64)
+        tokens = self.tokens[numbers]
+        if change is None:
+            return tokens
+        own = np.arange(len(numbers)) if wrong is None else np.flatnonzero(~wrong)
+        siblings = [self._texts[picture] for picture in pictures[own]]
+        places = numbers[own] - self.first[pictures[own]]
         texts = [captions[place] for captions, place in zip(siblings, places, strict=True)]
         changed = change(texts, siblings, rng)
-        differ = [number for number, (old, new) in enumerate(zip(texts, changed, strict=True)) if old != new]
-        if differ:
-            tokens[differ] = self._tokenizer([changed[number] for number in differ]).long()
+        differ = {place: new for place, old, new in zip(own.tolist(), texts, changed, strict=True) if old != new}
+        if not differ:
+            return tokens
+        return self.tokens.replace(tokens, [*differ], self._tokenizer([*differ.values()]).long())
 
 
 def _drawn(counts: np.ndarray, rows: np.ndarray, turn: int | Literal["all"]) -> tuple[np.ndarray, np.ndarray]:
@@ -141,8 +148,3 @@ def _scores(pairs: Pairs) -> np.ndarray | None:
         captions = np.zeros(len(pairs.texts), dtype=np.float32)
         return np.concatenate([captions, -np.asarray(list(chain(*pairs.margins)), dtype=np.float32)])
     return np.asarray(list(chain(*pairs.scores)), dtype=np.float32) if pairs.scores else None
-
-
-def tokenised(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """Tokens of texts, int32 (texts, context_length): half of what the tokenizer gives, for as long as they are kept."""
-    return torch.cat([tokenizer(list(texts[start : start + 4096])).int() for start in range(0, len(texts), 4096)])

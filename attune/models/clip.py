@@ -29,6 +29,7 @@ from attune.models.text import encode_text, trim
 from attune.models.timm_folder import read_folder, write_folder
 from attune.models.timm_models import config_of as timm_config_of
 from attune.models.timm_models import load_image_encoder, preprocess_of, timm_transforms
+from attune.models.tokens import Tokens
 from attune.models.weights import check_archives, forbid_unpickling, load_weights, save_weights
 from attune.settings import ModelOptions
 
@@ -44,7 +45,8 @@ class Clip:
     Attributes:
         name: as the user gave it.
         model: an open_clip `CLIP` or `CustomTextCLIP`; an `ImageEncoder` or a `SentenceEncoder`, which have one tower.
-        tokenizer: list of texts in, int64 tensor (texts, context_length) out; None without a text tower.
+        tokenizer: list of texts in, int64 tensor (texts, context_length) out, or up to the longest, see
+            `attune.models.tokens`; None without a text tower.
         config: open_clip's `model_cfg`, or that of `attune.models.timm_models` or `.sentence`; builds the same again.
         preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode; of timm's models, crop mode;
             empty without an image tower.
@@ -102,15 +104,14 @@ class Clip:
         """
         if self.tokenizer is None:
             raise ModelError(f"The model {self.name!r} embeds pictures and no texts: it has no text tower")
-        tokens = self.tokenizer(list(texts))
+        tokens = Tokens(self.tokenizer, texts)
         # Each once: in batches of different length those of equal texts would differ by a rounding.
-        distinct, rows = torch.unique(tokens, dim=0, return_inverse=True)
+        distinct, places = tokens.distinct()
         found = []
         with evaluating(self.model):
-            for start in range(0, len(distinct), batch_size):
-                batch = trim(distinct[start : start + batch_size], self.model).to(self.device)
-                found.append(encode_text(self.model, batch).float().cpu())
-        return torch.cat(found)[rows].numpy()
+            for batch in tokens.batches(distinct, batch_size):
+                found.append(encode_text(self.model, trim(batch, self.model).to(self.device)).float().cpu())
+        return torch.cat(found)[torch.from_numpy(places)].numpy()
 
     def save_weights(self, path: Path, dtype: torch.dtype | None = None) -> None:
         """All weights and buffers as safetensors; floating point ones as `dtype` if given."""

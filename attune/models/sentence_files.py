@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from attune.models.sentence import (
     ENCODERS,
@@ -29,26 +30,34 @@ SENTENCE_WEIGHTS = "model.safetensors"
 
 
 class SentenceTokenizer:
-    """Texts in, int64 tokens (texts, context_length) out, filled up at the end.
+    """Texts in, int64 tokens out, filled up at the end to the longest of them.
 
     Args:
         tokenizer: of transformers.
         config: see `attune.models.sentence`.
+
+    Attributes:
+        pad_id: the token that fills up.
     """
 
     def __init__(self, tokenizer: Any, config: dict[str, Any]) -> None:
         self._tokenizer = tokenizer
         self._tokenizer.padding_side = "right"
         self._config = config
+        self.pad_id: int = config["transformer"]["pad_token_id"]
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """The tokens of each text, the prompt before it, up to `context_length`."""
+        """The tokens of each text, see `ragged`: (texts, length of the longest)."""
+        rows = [torch.tensor(tokens) for tokens in self.ragged(texts)]
+        return pad_sequence(rows, batch_first=True, padding_value=self.pad_id)
+
+    def ragged(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, the prompt before it, one at least and `context_length` at most."""
         said = [self._config["prompt"] + text for text in texts]
         said = [text.lower() for text in said] if self._config["lower_case"] else said
         length = self._config["context_length"]
-        found = self._tokenizer(said, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-        tokens: Tensor = found["input_ids"]
-        return tokens
+        found = self._tokenizer(said, truncation=True, max_length=length, return_attention_mask=False)["input_ids"]
+        return [tokens or [self.pad_id] for tokens in found]
 
     def save_pretrained(self, folder: str) -> None:
         """Writes it into a folder, as transformers does."""

@@ -27,7 +27,7 @@ def trim(tokens: Tensor, model: nn.Module) -> Tensor:
     A `SentenceEncoder` leaves padding out by itself.
 
     Args:
-        tokens: int64 (texts, context_length), best while still on the processor: on an accelerator, this waits for it.
+        tokens: int64 (texts, length), best while still on the processor: on an accelerator, this waits for it.
         model: an open_clip model or a `SentenceEncoder`.
 
     Returns:

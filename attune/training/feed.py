@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attune.data.batches import epoch_batches, hard_batches
-from attune.data.captions import Captions, Change, tokenised
+from attune.data.captions import Captions, Change
 from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
@@ -18,6 +18,7 @@ from attune.kinds import MATCH
 from attune.losses.table import needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
+from attune.models.tokens import Tokens
 from attune.settings import FinetuningSettings
 from attune.training.distributed import World, share
 from attune.training.recipe import Recipe
@@ -31,7 +32,7 @@ class Batch:
         rows: training rows of all pictures, int64 (n,).
         images: of this process, uint8 (share of n, 3, height, width), or embeddings (share of n, dim); of pairs of texts
             the tokens of those in the pictures' place, int64 (share of n, length).
-        texts: captions and negatives of this process's pictures, tokens int64 (share of m, context_length), or embeddings
+        texts: captions and negatives of this process's pictures, tokens int64 (share of m, length), or embeddings
             (share of m, dim); of pairs of pictures the matches, uint8 (share of m, 3, height, width); of single items none,
             float32 (0, dim).
         positives: bool (n, m), True where caption j is of picture i; None if both come one by one, and of single items.
@@ -97,7 +98,7 @@ class Feed:
         self.classes = _numbered(pairs.labels) if of_classes else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
         self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind is MATCH else None
-        self._queries = tokenised(clip.tokenizer, pairs.queries) if pairs.kind.of_texts else None
+        self._queries = Tokens(clip.tokenizer, pairs.queries) if pairs.kind.of_texts else None
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """The rows of each batch of an epoch, from 1."""
@@ -160,7 +161,7 @@ class Feed:
         if self.image_table is not None:
             return self.image_table[torch.from_numpy(rows)]
         if self._queries is not None:
-            return trim(self._queries[torch.from_numpy(rows)].long(), self.clip.model)
+            return trim(self._queries[rows], self.clip.model)
         assert self._rows is not None  # there are pictures
         return self._pixels(self._rows[rows])
 

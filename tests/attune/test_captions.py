@@ -50,7 +50,6 @@ def test_a_models_own_tokens_come_out(tiny_model: Path) -> None:
 
     sample = captions.sample(np.array([1, 0]), "all", np.random.default_rng(0))
 
-    assert captions.tokens.dtype == torch.int32
     assert sample.tokens.dtype == torch.int64
     assert torch.equal(sample.tokens, clip.tokenizer(["a cat", "one cat", "a dog"]))
 
@@ -105,4 +104,5 @@ def test_more_captions_than_one_chunk_are_all_tokenised() -> None:
 
     captions = Captions(words_to_tokens, Pairs("", names, texts, names))
 
-    assert captions.tokens[:, 0].tolist() == list(range(9000))
+    sample = captions.sample(np.arange(4500), "all", np.random.default_rng(0))
+    assert sample.tokens[:, 0].tolist() == list(range(9000))

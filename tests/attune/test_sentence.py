@@ -75,9 +75,9 @@ def test_weights_that_torch_wrote_are_read_as_well(tmp_path: Path, folder: Path,
 @pytest.mark.parametrize("pooler", POOLERS)
 def test_texts_that_are_cut_to_the_longest_teach_the_same(folder: Path, pooler: str) -> None:
     clip = load_clip(str(folder), options=ModelOptions(pooler=pooler))
-    tokens = clip.tokenizer(TEXTS[:4] * 4)
+    tokens = F.pad(clip.tokenizer(TEXTS[:4] * 4), (0, 10))
     cut = trim(tokens, clip.model)
-    assert cut.shape[1] < tokens.shape[1] == 32
+    assert cut.shape[1] == tokens.shape[1] - 10
     gradients = []
     for encode, given in ((encode_text, tokens), (encode_text, cut), (encode_by_length, tokens)):
         clip.model.zero_grad()
