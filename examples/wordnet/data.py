@@ -26,12 +26,29 @@ def definitions() -> list[TrainingExample]:
     return found
 
 
+def actions() -> list[TrainingExample]:
+    """Sentences that show a verb at work, labelled with what it is about: `motion`, `weather`; those of a meaning are a group."""
+    seen: set[str] = set()
+    found = []
+    for row in _synsets():
+        category = row["category"]
+        for text in row["sentences"] if category.startswith("verb.") else ():
+            if text.lower() not in seen:
+                seen.add(text.lower())
+                found.append(TrainingExample(text=text, label=category.removeprefix("verb."), group=row["definition"]))
+    return found
+
+
 def split(examples: list[TrainingExample], held_out: int) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """Examples to train on, and so many to measure on: those whose texts have the smallest hashes."""
-    order = sorted(examples, key=lambda example: hashlib.sha256(example.text.encode()).digest())
-    chosen = {example.text for example in order[:held_out]}
-    train = [example for example in examples if example.text not in chosen]
-    return train, [example for example in examples if example.text in chosen]
+    """Examples to train on, and about so many to measure on: those whose groups, or texts, have the smallest hashes."""
+    order = sorted(examples, key=lambda example: hashlib.sha256(_group(example).encode()).digest())
+    chosen = {_group(example) for example in order[:held_out]}
+    train = [example for example in examples if _group(example) not in chosen]
+    return train, [example for example in examples if _group(example) in chosen]
+
+
+def _group(example: TrainingExample) -> str:
+    return str(example.group or example.text)
 
 
 def _synsets() -> list[dict[str, Any]]:
