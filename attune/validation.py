@@ -6,11 +6,12 @@ from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import check_kinds, check_labels, check_lists, load_parts
+from attune.data.parts import check_kinds, check_labels, check_lists, load_parts, sizes_of
 from attune.errors import SettingsError
 from attune.evaluation.measure import check_alike
 from attune.evaluation.zero_shot import templates
 from attune.kinds import Kind
+from attune.losses.cost import check_cost
 from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
 from attune.models.checkpointing import checkpoint_gradients
@@ -27,6 +28,7 @@ from attune.training.callbacks import belonging
 from attune.training.continuing import origin
 from attune.training.loggers.check import check_loggers
 from attune.training.optimizer import check_options as check_optimizer_options
+from attune.training.recipe import batch_size_of
 
 
 def validate(run: FinetuningRun) -> dict[str, Any]:
@@ -79,6 +81,9 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         check_alike(part)
     if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
         check_labels(parts.train, settings)
+    if settings.trains and settings.loss != "auto":
+        sizes = sizes_of(parts.train, settings, batch_size_of(settings, len(set(parts.train.groups))))
+        check_cost(settings.loss, settings.loss_options, settings.miner, sizes)
     for callback in settings.evaluations:
         belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
     if settings.trains and (tower := parts.train.kind.left_out):

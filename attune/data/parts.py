@@ -1,5 +1,6 @@
 """The three parts of a run's data: what it trains on, what chooses the checkpoint, what before and after are measured on."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
 from attune.kinds import IMAGE, KINDS, Kind
+from attune.losses.cost import Sizes
 from attune.losses.table import LOSSES, kinds_of, names_of
 from attune.settings import FinetuningSettings
 
@@ -87,6 +89,17 @@ def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
         )
     if len(set(train.labels)) < 2:
         raise DataError(f"{what}: all {items} of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed")
+
+
+def sizes_of(train: Pairs, settings: FinetuningSettings, batch_size: int) -> Sizes:
+    """How much of the training data meets in a batch of so many pictures."""
+    each = 1.0
+    if settings.multi_positive:
+        each = (len(train.texts) + len(train.wrong_texts)) / len(train)
+    elif train.negatives:
+        each = 2.0
+    lengths = 1 + len(settings.model_options.matryoshka_dims)
+    return Sizes(batch_size, math.ceil(batch_size * each), max(1, len(set(train.labels))), lengths)
 
 
 def check_lists(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Pairs]) -> None:

@@ -36,6 +36,11 @@ class LibraryLoss(nn.Module, ABC):
         with torch.autocast(batch.images.device.type, enabled=False):
             return self.compare(batch.in_float32())
 
+    @property
+    def takes_all_triplets(self) -> bool:
+        """Whether it is to be given all triplets there are. Left to itself it would look for them among batch x answers²."""
+        return self.kind.triplets and getattr(self.loss, "triplets_per_anchor", "all") == "all"
+
     @abstractmethod
     def compare(self, batch: EmbeddedBatch) -> Tensor:
         """The loss of a batch in float32."""
@@ -47,11 +52,28 @@ class LibraryLoss(nn.Module, ABC):
         picked: Picked | None = None
         if self.miner is not None:
             picked = _without(ignored, self.miner(queries.detach(), labels, answers.detach(), answer_labels))
-        elif self.kind.picks and ignored is not None:
-            same = labels[:, None] == answer_labels
-            picked = (*same.nonzero(as_tuple=True), *(~same & ~ignored).nonzero(as_tuple=True))
+        elif self.takes_all_triplets or (self.kind.picks and ignored is not None):
+            right = labels[:, None] == answer_labels
+            wrong = ~right if ignored is None else ~right & ~ignored
+            pairs = (*right.nonzero(as_tuple=True), *wrong.nonzero(as_tuple=True))
+            picked = all_triplets(right, wrong) if self.kind.triplets else pairs
         found: Tensor = self.loss(queries, labels, picked, ref_emb=answers, ref_labels=answer_labels)
         return found
+
+
+def all_triplets(right: Tensor, wrong: Tensor) -> Picked:
+    """Every right answer of a query with every wrong one: rows, right columns and wrong columns, in order.
+
+    Args:
+        right: bool (queries, answers).
+        wrong: bool (queries, answers).
+
+    Example:
+        Of one query with ``right = [[1, 0, 0]]`` and ``wrong = [[0, 1, 1]]``: ``([0, 0], [0, 0], [1, 2])``.
+    """
+    queries, answers = right.nonzero(as_tuple=True)
+    pair, others = wrong[queries].nonzero(as_tuple=True)
+    return queries[pair], answers[pair], others
 
 
 def _without(ignored: Tensor | None, picked: Picked) -> Picked:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 from attune.choices import check_option
 from attune.errors import SettingsError
 from attune.losses.batch import Loss
-from attune.losses.class_loss import ClassLoss
 from attune.losses.contrastive import CONTRASTIVE
 from attune.losses.cross_batch_memory import CrossBatchMemory
 from attune.losses.graded import GRADED
+from attune.losses.label_loss import LabelLoss
+from attune.losses.library_loss import LibraryLoss
 from attune.losses.metric_learning import MetricLoss
 from attune.losses.sum import SumOfLosses
-from attune.losses.table import LOSSES, REMEMBERING, check_loss
+from attune.losses.table import ALONE, LOSSES, MEMORY_SIZE, REMEMBERING, check_loss
 
 OURS: dict[str, Loss] = {**CONTRASTIVE, **GRADED}
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -24,22 +25,21 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 """What may be said of their options."""
 
-MEMORY_SIZE = 1024
-"""Pictures, and texts, that `CrossBatchMemory` keeps if not told otherwise: its library's own."""
-
 MOST_KEPT = 1_000_000
 
 
 class Scope(NamedTuple):
-    """What a loss with weights or a memory has to know of data and model.
+    """What a loss has to know of data and model.
 
     Attributes:
-        classes: how many there are.
-        dimension: of the embeddings.
+        classes: how many there are, for losses with weights.
+        dimension: of the embeddings, for losses with weights or a memory.
+        alone: whether the data are labelled items of one kind, without captions.
     """
 
     classes: int = 2
     dimension: int = 2
+    alone: bool = False
 
 
 def make_loss(
@@ -49,87 +49,88 @@ def make_loss(
     miner_options: dict[str, Any] | None = None,
     scope: Scope | None = None,
 ) -> Loss:
-    """A loss over pictures and captions.
+    """A loss over pictures and captions, or over labelled items.
 
     Args:
         name: in `attune.losses.table.LOSSES`.
         options: its own, by the names of the library it comes from.
         miner: in `attune.losses.table.MINERS`, for losses that pick.
         miner_options: of the miner.
-        scope: for losses over classes, and for a memory.
+        scope: of the data and the model.
 
     Raises:
-        SettingsError: with the options there are, or with what the library says of their values.
+        SettingsError: with the options there are, with what the library says of their values, or with the losses that are
+            for labelled items alone.
     """
     kind, scope = LOSSES[name], scope or Scope()
-    if name == "MultipleLosses":
-        return _sum(options, miner, miner_options, scope)
-    if name == "CrossBatchMemory":
-        return _memory(options, miner, miner_options, scope)
+    if scope.alone and not kind.alone:
+        raise SettingsError(
+            f"{name} takes pairs, and the data are labelled items without captions. Use one of: {', '.join(ALONE)}"
+        )
     if kind.ours:
         return _ours(name, options)
+
+    make = partial(make_loss, miner=miner, miner_options=miner_options, scope=scope)
+    if name == "MultipleLosses":
+        return _sum(options, make)
+    if name == "CrossBatchMemory":
+        return _memory(options, make, scope)
     # Here, as it takes a second to load, and most runs have no use for it.
     from attune.losses.parts import make_part
 
-    if kind.classes:
-        counts = {"num_classes": scope.classes, "embedding_size": scope.dimension, "descriptors_dim": scope.dimension}
-        return ClassLoss(make_part("loss_options", name, options, counts), kind)
-    loss = make_part("loss_options", name, options)
-    return MetricLoss(loss, kind, None if miner is None else make_part("miner_options", miner, miner_options or {}))
+    counts = {"num_classes": scope.classes, "embedding_size": scope.dimension, "descriptors_dim": scope.dimension}
+    loss = make_part("loss_options", name, options, counts if kind.classes else None)
+    chooses = None if miner is None or not kind.picks else make_part("miner_options", miner, miner_options or {})
+    return (LabelLoss if kind.classes or scope.alone else MetricLoss)(loss, kind, chooses)
 
 
-def _sum(options: dict[str, Any], miner: str | None, miner_options: dict[str, Any] | None, scope: Scope) -> Loss:
-    given = options.get("losses")
-    specs = [{"name": one} if isinstance(one, str) else one for one in given] if isinstance(given, list) else []
-    if (
-        not specs
-        or options.keys() - {"losses", "weights"}
-        or not all(isinstance(one, dict) and "name" in one for one in specs)
-    ):
-        raise SettingsError(
-            f"loss_options = {options!r}: MultipleLosses takes `losses`, a list of names or of names with options such as "
-            "{'name': 'TripletMarginLoss', 'margin': 0.1}, and, if these are not to count alike, `weights`"
-        )
-    weights = options.get("weights") or [1.0] * len(specs)
-    if not isinstance(weights, list) or len(weights) != len(specs) or not all(map(_is_weight, weights)):
-        raise SettingsError(f"loss_options.weights = {weights!r}: give a number above 0 for each of the {len(specs)} losses")
-    made = []
-    for spec in specs:
-        try:
-            name = check_loss(str(spec["name"]))
-        except ValueError as error:
-            raise SettingsError(f"loss_options.losses: {spec['name']!r} {error}") from None
-        if name == "MultipleLosses":
-            raise SettingsError("loss_options.losses: MultipleLosses within MultipleLosses. Name all losses in one list")
-        own = {option: value for option, value in spec.items() if option != "name"}
-        made.append(make_loss(name, own, miner if LOSSES[name].picks else None, miner_options, scope))
-    return SumOfLosses(made, weights)
-
-
-def _memory(options: dict[str, Any], miner: str | None, miner_options: dict[str, Any] | None, scope: Scope) -> Loss:
-    for option in options:
-        check_option("loss_options", "CrossBatchMemory", option, {"loss": "required", "memory_size": MEMORY_SIZE})
-    given, size = options.get("loss"), options.get("memory_size", MEMORY_SIZE)
+def _read(setting: str, given: Any) -> tuple[str, dict[str, Any]]:
+    """The name of a loss among the options of another, and its own options."""
     spec = {"name": given} if isinstance(given, str) else given
     if not isinstance(spec, dict) or "name" not in spec:
         raise SettingsError(
-            f"loss_options.loss = {given!r}: CrossBatchMemory takes a `loss`, a name or a name with options such as "
+            f"{setting} = {given!r}: give the name of a loss, or a name with options such as "
             "{'name': 'TripletMarginLoss', 'margin': 0.1}"
         )
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_KEPT:
-        raise SettingsError(f"loss_options.memory_size = {size!r}: give a whole number from 1 to {MOST_KEPT:,}")
     try:
         name = check_loss(str(spec["name"]))
     except ValueError as error:
-        raise SettingsError(f"loss_options.loss: {spec['name']!r} {error}") from None
+        raise SettingsError(f"{setting}: {spec['name']!r} {error}") from None
+    return name, {option: value for option, value in spec.items() if option != "name"}
+
+
+def _sum(options: dict[str, Any], make: Callable[..., Loss]) -> Loss:
+    for option in options:
+        check_option("loss_options", "MultipleLosses", option, {"losses": "required", "weights": "1 each"})
+    given = options.get("losses")
+    if not isinstance(given, list) or not given:
+        raise SettingsError(
+            f"loss_options.losses = {given!r}: MultipleLosses takes `losses`, a list of names or of names with options, "
+            "and, if these are not to count alike, `weights`"
+        )
+    weights = options.get("weights") or [1.0] * len(given)
+    if not isinstance(weights, list) or len(weights) != len(given) or not all(map(_is_weight, weights)):
+        raise SettingsError(f"loss_options.weights = {weights!r}: give a number above 0 for each of the {len(given)} losses")
+    parts = [_read("loss_options.losses", one) for one in given]
+    if any(name == "MultipleLosses" for name, _ in parts):
+        raise SettingsError("loss_options.losses: MultipleLosses within MultipleLosses. Name all losses in one list")
+    return SumOfLosses([make(name, own) for name, own in parts], weights)
+
+
+def _memory(options: dict[str, Any], make: Callable[..., Loss], scope: Scope) -> Loss:
+    for option in options:
+        check_option("loss_options", "CrossBatchMemory", option, {"loss": "required", "memory_size": MEMORY_SIZE})
+    size = options.get("memory_size", MEMORY_SIZE)
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_KEPT:
+        raise SettingsError(f"loss_options.memory_size = {size!r}: give a whole number from 1 to {MOST_KEPT:,}")
+    name, own = _read("loss_options.loss", options.get("loss"))
     if name not in REMEMBERING:
         raise SettingsError(
             f"loss_options.loss: {name} cannot look at what batches before held. Use one of: {', '.join(REMEMBERING)}"
         )
-    own = {option: value for option, value in spec.items() if option != "name"}
-    inner = make_loss(name, own, miner if LOSSES[name].picks else None, miner_options, scope)
-    assert isinstance(inner, MetricLoss)  # all of `REMEMBERING` are
-    return CrossBatchMemory(inner, size, scope.dimension)
+    inner = make(name, own)
+    assert isinstance(inner, LibraryLoss)  # all of `REMEMBERING` are
+    return CrossBatchMemory(inner, size, scope.dimension, scope.alone)
 
 
 def _is_number(value: Any) -> bool:

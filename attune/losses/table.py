@@ -19,9 +19,11 @@ class Kind(NamedTuple):
         one_each: it takes one caption a picture.
         classes: it compares pictures and captions alike with the classes that the pictures are labelled with.
         meets: of those, one to which classes show only where several items of them meet in a batch.
+        triplets: it compares each right answer with each wrong one.
         temperature: it divides similarities by an option of that name, for which the starting model's own is the default.
         data: what of each pair it takes besides that it belongs together: a `score`, a `margin` to a negative, or nothing.
         negatives: whether negatives that come with the data can be among the texts of its batch.
+        alone: whether it can be used on labelled items of one kind alone, which have no captions.
     """
 
     ours: bool = False
@@ -29,36 +31,38 @@ class Kind(NamedTuple):
     one_each: bool = False
     classes: bool = False
     meets: bool = False
+    triplets: bool = False
     temperature: bool = False
     data: Literal["", "score", "margin"] = ""
     negatives: bool = True
+    alone: bool = True
 
 
 LOSSES = {
-    "CLIPLoss": Kind(ours=True, picks=False),
-    "SigLIPLoss": Kind(ours=True, picks=False),
-    "MultipleNegativesRankingLoss": Kind(ours=True, picks=False),
-    "CoSENTLoss": Kind(ours=True, picks=False, data="score", negatives=False),
-    "CosineSimilarityLoss": Kind(ours=True, picks=False, data="score", negatives=False),
-    "MarginMSELoss": Kind(ours=True, picks=False, data="margin"),
+    "CLIPLoss": Kind(ours=True, picks=False, alone=False),
+    "SigLIPLoss": Kind(ours=True, picks=False, alone=False),
+    "MultipleNegativesRankingLoss": Kind(ours=True, picks=False, alone=False),
+    "CoSENTLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),
+    "CosineSimilarityLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),
+    "MarginMSELoss": Kind(ours=True, picks=False, data="margin", alone=False),
     "AngularLoss": Kind(picks=False),
     "CircleLoss": Kind(),
     "ContrastiveLoss": Kind(),
     "CrossBatchMemory": Kind(),
-    "DynamicSoftMarginLoss": Kind(),
+    "DynamicSoftMarginLoss": Kind(triplets=True),
     "GeneralizedLiftedStructureLoss": Kind(),
     "IntraPairVarianceLoss": Kind(),
     "LiftedStructureLoss": Kind(),
-    "MarginLoss": Kind(),
+    "MarginLoss": Kind(triplets=True),
     "MultiSimilarityLoss": Kind(),
     "MultipleLosses": Kind(),
     "NCALoss": Kind(picks=False),
     "NTXentLoss": Kind(temperature=True),
     "SignalToNoiseRatioContrastiveLoss": Kind(),
     "SupConLoss": Kind(temperature=True),
-    "TripletMarginLoss": Kind(),
+    "TripletMarginLoss": Kind(triplets=True),
     "TupletMarginLoss": Kind(),
-    "VICRegLoss": Kind(picks=False, one_each=True, negatives=False),
+    "VICRegLoss": Kind(picks=False, one_each=True, negatives=False, alone=False),
     **dict.fromkeys(
         (
             "ArcFaceLoss",
@@ -80,12 +84,18 @@ LOSSES = {
     ),
 }
 
+ALONE = tuple(name for name, kind in LOSSES.items() if kind.alone)
+"""Those for labelled items without captions; of `MultipleLosses` and `CrossBatchMemory`, where what they are made of is."""
+
 REMEMBERING = tuple(
     name
     for name, kind in LOSSES.items()
     if not (kind.ours or kind.classes or kind.one_each or name in ("CrossBatchMemory", "MultipleLosses"))
 )
 """Those that `CrossBatchMemory` may be of."""
+
+MEMORY_SIZE = 1024
+"""Pictures, and texts, that it keeps if not told otherwise: its library's own."""
 
 MINERS = (
     "AngularMiner",
@@ -163,6 +173,17 @@ def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
 def needs_classes(loss: str, options: Mapping[str, Any]) -> bool:
     """Whether every picture has to be labelled for a loss."""
     return any(kind.classes for kind in kinds_of(loss, options))
+
+
+def needs_meeting(loss: str, options: Mapping[str, Any], alone: bool = False) -> bool:
+    """Whether a loss learns nothing of batches in which no items of a class meet.
+
+    Args:
+        loss: its name.
+        options: its own.
+        alone: whether the data are labelled items of one kind, without captions.
+    """
+    return any(kind.meets or (alone and not kind.classes) for kind in kinds_of(loss, options))
 
 
 def _known(name: str, known: tuple[str, ...], refused: dict[str, str]) -> str:

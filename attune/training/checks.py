@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attune.data.parts import sizes_of
 from attune.errors import DataError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.kinds import IMAGE, Kind
 from attune.losses.batch import Loss
+from attune.losses.cost import check_cost
 from attune.models.clip import evaluating
 from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree
@@ -106,7 +108,11 @@ def check_pairs(job: Job, measurement: Measurement) -> None:
 
 
 def estimate_run(job: Job) -> None:
-    """Tries a few pairs and says what the run will take; takes smaller pieces if a whole batch would not fit."""
+    """Tries a few pairs and says what the run will take; takes smaller pieces if a whole batch would not fit.
+
+    Raises:
+        SettingsError: if comparing the embeddings of a batch would not fit: pieces do not help with that.
+    """
     recipe, model, position = job.recipe, job.clip.model, job.position
     pictures = -(-recipe.batch_size // job.world.size)
     batch = _batch(job, PROBE_PICTURES)
@@ -116,9 +122,12 @@ def estimate_run(job: Job) -> None:
     per_picture, free = kept / max(1, batch.image_counts[job.world.rank]), ROOM * free_bytes(job.clip.device)
     if job.clip.device.type == "cpu":
         free /= job.world.size  # they share it
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    fitting = max(1, int(free / max(per_picture, 1)) // 2)  # embeddings of a locked tower keep nothing
-    if position.micro_batch_size is None and per_picture * pictures > free:
+    # The main process decides for all, here as below.
+    sizes, room = sizes_of(job.parts.train, job.settings, recipe.batch_size), int(agree(free, job.world))
+    compared = check_cost(recipe.loss, recipe.loss_options, job.settings.miner, sizes, room)
+    left = free - compared
+    fitting = max(1, int(left / max(per_picture, 1)) // 2)  # embeddings of a locked tower keep nothing
+    if position.micro_batch_size is None and per_picture * pictures > left:
         items = job.parts.train.kind.items
         position.micro_batch_size = fitting
         job.log(f"a whole batch would not fit into memory: {position.micro_batch_size} {items} at a time", kind="memory")
@@ -134,10 +143,10 @@ def estimate_run(job: Job) -> None:
     found = estimate(
         recipe.total_steps,
         seconds,
-        sum(parameter.numel() for parameter in model.parameters()),
-        trainable,
+        sum(tensor.numel() for tensor in [*model.parameters(), *job.loss_weights, *job.loss_memory]),
+        sum(weight.numel() for weight in [*model.parameters(), *job.loss_weights] if weight.requires_grad),
         OPTIMIZERS[recipe.optimizer].moments,
-        int(per_picture * piece),
+        int(per_picture * piece) + compared,
         average=job.average is not None,
         available_bytes=int(free),
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from attune.callback_settings import TrainingCheckpoint
 from attune.errors import TrainingError, TrainingStopped
 from attune.evaluation.measure import Measurement, measure
+from attune.losses.cross_batch_memory import remember
 from attune.metrics import worth
 from attune.models.trainable import train_mode
 from attune.models.weights import save_weights
@@ -146,6 +147,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
                     job.clip.model.logit_scale.clamp_(0, math.log(max(MAX_LOGIT_SCALE, job.guards.scale.start_scale)))
                 if job.average is not None:
                     job.average.update(job.clip.model)
+                remember(job.criterion)
                 position.losses.append(loss)
             else:  # the forward pass has put what is no number into the running statistics as well
                 for name, value in running.items():

@@ -95,6 +95,11 @@ class Job:
         """What the loss learns besides the model; empty for most losses."""
         return list(self.criterion.parameters()) if isinstance(self.criterion, torch.nn.Module) else []
 
+    @property
+    def loss_memory(self) -> list[Tensor]:
+        """What the loss keeps of batches before; empty for most losses."""
+        return list(self.criterion.buffers()) if isinstance(self.criterion, torch.nn.Module) else []
+
     def weights(self) -> dict[str, Tensor]:
         """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
         return merged_state(self.clip.model) if self.settings.lora_rank else self.clip.model.state_dict()

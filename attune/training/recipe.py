@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from attune.data.pairs import Pairs
-from attune.losses.table import LOSSES, kinds_of
+from attune.losses.table import LOSSES, needs_meeting
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
 from attune.training.schedule import CYCLES, POWER, SHARES, Shape
@@ -105,7 +105,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs) 
     """
     scratch = settings.from_scratch
     loss = settings.loss if settings.loss != "auto" else _usual_loss(model, train)
-    batch_size = _batch_size(settings, len(set(train.groups)))
+    batch_size = batch_size_of(settings, len(set(train.groups)))
     pictures_per_epoch = min(len(train), settings.images_per_epoch or len(train))
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
@@ -157,12 +157,11 @@ def _usual_loss(model: nn.Module, train: Pairs) -> str:
 def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:
     if settings.sampler != "auto":
         return settings.sampler
-    if train.kind.is_single:
-        return "class"
-    return "class" if any(kind.meets for kind in kinds_of(loss, settings.loss_options)) else "random"
+    return "class" if needs_meeting(loss, settings.loss_options, train.kind.is_single) else "random"
 
 
-def _batch_size(settings: FinetuningSettings, groups: int) -> int:
+def batch_size_of(settings: FinetuningSettings, groups: int) -> int:
+    """Pictures a step, of a number of distinct groups to train on."""
     wanted = settings.batch_size if settings.batch_size != "auto" else min(256, max(16, groups // 4))
     return max(2, min(wanted, groups))
 

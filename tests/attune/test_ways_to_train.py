@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from attune.config import check_settings
-from attune.errors import DataError, TrainingStopped
+from attune.errors import DataError, SettingsError, TrainingStopped
 from attune.losses.table import LOSSES
 from attune.models.clip import WEIGHTS, load_clip
 from attune.models.layers import locate
@@ -266,6 +266,31 @@ def test_a_loss_of_metric_learning_trains_both_towers(pairs: DatasetReport, tiny
     assert {"image", "text"} <= moved
     assert "logit_scale" not in changed(folder)
     assert np.isfinite(losses(folder)).all()
+
+
+def test_what_a_memory_keeps_is_of_the_steps_that_were_taken_and_counts_in_the_estimate(
+    pairs: DatasetReport, tiny_vit: Path
+) -> None:
+    remembering = {"loss": "CrossBatchMemory", "loss_options": {"loss": "SupConLoss", "memory_size": 100_000}}
+    folder = train("remembering", tiny_vit, **remembering, precision="fp32")
+    state = torch.load(folder.checkpoints / "last.pt", weights_only=True)["loss"]
+    plain = train("plain", tiny_vit, loss="SupConLoss", precision="fp32")
+    took = [
+        next(event.values["memory_bytes"] for event in of_kind(each, "check") if "memory_bytes" in event.values)
+        for each in (folder, plain)
+    ]
+
+    assert state["images_count"] == state["texts_count"] == 2 * 35  # nothing of what was tried for the estimate
+    assert took[0] - took[1] > state["images_kept"].nbytes * 2
+
+
+def test_a_loss_that_no_machine_has_room_for_is_refused_before_anything_is_loaded(
+    pairs: DatasetReport, tiny_vit: Path
+) -> None:
+    options = {"loss": "NTXentLoss", "memory_size": 1_000_000}
+
+    with pytest.raises(SettingsError, match=r"items and 16 captions of a batch with each other and the 1,000,000 that are"):
+        start("cubed", tiny_vit, loss="CrossBatchMemory", loss_options=options, miner="TripletMarginMiner")
 
 
 def test_a_metric_losses_batch_may_come_in_pieces(pairs: DatasetReport, tiny_vit: Path) -> None:

@@ -334,7 +334,7 @@ def test_parts_have_options_of_their_own() -> None:
         ("MultipleNegativesRankingLoss", {"symmetric": 1}, "loss_options.symmetric = 1: give true or false"),
         ("MultipleNegativesRankingLoss", {"similarity": "dot"}, "Its options are: scale = 20.0, symmetric = False"),
         ("CoSENTLoss", {"scale": True}, "loss_options.scale = True: give a number above 0"),
-        ("CrossBatchMemory", {}, "loss_options.loss = None: CrossBatchMemory takes a `loss`, a name"),
+        ("CrossBatchMemory", {}, "loss_options.loss = None: give the name of a loss, or a name with options such as"),
         ("CrossBatchMemory", {"loss": {"margin": 1}}, "or a name with options"),
         ("CrossBatchMemory", {"loss": "CLIPLoss"}, "CLIPLoss cannot look at what batches before held. Use one of: Angular"),
         ("CrossBatchMemory", {"loss": "Triplet"}, "loss_options.loss: 'Triplet' is not known"),
@@ -342,6 +342,8 @@ def test_parts_have_options_of_their_own() -> None:
         ("CrossBatchMemory", {"loss": "CircleLoss", "size": 9}, "Its options are: loss = required, memory_size = 1024"),
         ("CrossBatchMemory", {"loss": {"name": "CircleLoss", "n": 1}}, "CircleLoss takes no 'n'"),
         ("MultipleLosses", {}, "takes `losses`, a list of names"),
+        ("MultipleLosses", {"losses": [1]}, "loss_options.losses = 1: give the name of a loss, or a name with options"),
+        ("MultipleLosses", {"losses": ["CLIPLoss"], "weight": 1}, "takes no 'weight' (did you mean 'weights'?)"),
         ("MultipleLosses", {"losses": ["CLIPLoss"], "weights": [1, 2]}, "for each of the 1 losses"),
         ("MultipleLosses", {"losses": ["Triplet"]}, "loss_options.losses: 'Triplet' is not known"),
         ("MultipleLosses", {"losses": ["MultipleLosses"]}, "Name all losses in one list"),
@@ -438,88 +440,3 @@ def test_a_negative_is_no_query_of_a_metric_loss() -> None:
     right, wrong = distances[positives].mean(), 3 - distances[~positives]
     backwards = 3 - distances[:, captions][~positives[:, captions]]
     torch.testing.assert_close(found, right + (wrong.mean() + backwards.mean()) / 2)
-
-
-def steps(loss: Loss, numbers: range, rows: range = range(12)) -> list[float]:
-    found = []
-    for number in numbers:
-        images, texts = embeddings(seed=number)
-        found.append(loss(EmbeddedBatch(images, texts, SCALE, rows=torch.tensor(rows) + 12 * number)).item())
-    return found
-
-
-def test_a_memory_looks_at_the_other_kinds_embeddings_of_batches_before() -> None:
-    """Contrast over distances: three steps, the third with 24 pictures and texts of before, by hand."""
-    memory = make_loss("CrossBatchMemory", {"loss": {"name": "ContrastiveLoss", "neg_margin": 3}}, scope=Scope(2, 8))
-    steps(memory, range(2))
-    old_images, old_texts = (torch.cat(each).detach() for each in zip(*(embeddings(seed=n) for n in range(2)), strict=True))
-    images, texts = embeddings(seed=2)
-
-    found = memory(EmbeddedBatch(images, texts, SCALE, rows=torch.arange(24, 36)))
-
-    expected = []
-    for queries, answers in ((images, torch.cat([texts, old_texts])), (texts, torch.cat([images, old_images]))):
-        distances = torch.cdist(queries, answers)
-        own = torch.arange(36) == torch.arange(12)[:, None]
-        expected.append(distances[own].mean() + (3 - distances[~own]).mean())
-    torch.testing.assert_close(found, sum(expected) / 2)
-
-
-def test_a_memory_knows_a_picture_that_comes_again() -> None:
-    """Second time around its own texts of before are right answers: nothing is left to push away that was not."""
-    options = {"loss": {"name": "ContrastiveLoss", "pos_margin": 0, "neg_margin": 0}}  # right answers alone cost anything
-    memory = make_loss("CrossBatchMemory", options, scope=Scope(2, 8))
-    images, texts = embeddings()
-    other = embeddings(seed=1)[1]
-
-    memory(EmbeddedBatch(images, other, SCALE, rows=torch.arange(12)))
-    found = memory(EmbeddedBatch(images, texts, SCALE, rows=torch.arange(12)))
-
-    to_text = torch.cat([(images - texts).norm(dim=1), (images - other).norm(dim=1)]).mean()
-    to_image = (images - texts).norm(dim=1).mean()  # both times the pictures are the same
-    torch.testing.assert_close(found, (to_text + to_image) / 2)
-
-
-def test_a_memory_forgets_the_oldest_and_goes_on_where_it_was() -> None:
-    options = {"loss": "TripletMarginLoss", "memory_size": 30}
-    unbroken, before, resumed = (make_loss("CrossBatchMemory", options, scope=Scope(2, 8)) for _ in range(3))
-    assert isinstance(before, nn.Module)
-    assert isinstance(resumed, nn.Module)
-
-    whole = steps(unbroken, range(6))
-    steps(before, range(3))
-    resumed.load_state_dict(before.state_dict())
-
-    assert steps(resumed, range(3, 6)) == whole[3:]
-    kept = set(resumed.state_dict()["images_labels"].tolist())
-    assert kept == set(range(42, 72))
-
-
-def test_a_memory_keeps_nothing_of_batches_that_are_looked_at_only_or_are_no_numbers() -> None:
-    memory = make_loss("CrossBatchMemory", {"loss": "TripletMarginLoss"}, scope=Scope(2, 8))
-    assert isinstance(memory, nn.Module)
-    images, texts = embeddings()
-
-    memory.eval()(EmbeddedBatch(images, texts, SCALE))
-    memory.train()(EmbeddedBatch(images * math.nan, texts, SCALE))
-
-    assert memory.state_dict()["images_count"] == memory.state_dict()["texts_count"] == 0
-
-
-def test_a_memory_leaves_out_look_alikes_of_the_batch_and_takes_negatives_of_the_data() -> None:
-    images, texts = (each.detach() for each in embeddings(3, 5))
-    positives = torch.tensor([0, -1, 1, 2, -1]) == torch.arange(3)[:, None]
-    ignored = torch.zeros(3, 5, dtype=torch.bool)
-    ignored[0, 2] = True
-    inner = {"name": "ContrastiveLoss", "neg_margin": 3}
-    memory = make_loss("CrossBatchMemory", {"loss": inner}, scope=Scope(2, 8))
-
-    first = memory(EmbeddedBatch(images, texts, SCALE, None, positives, ignored))
-    plain = make_loss("ContrastiveLoss", {"neg_margin": 3})(EmbeddedBatch(images, texts, SCALE, None, positives, ignored))
-    second = memory(EmbeddedBatch(images, texts, SCALE, None, positives, ignored))
-
-    torch.testing.assert_close(first, plain)
-    assert second.isfinite()
-    assert second.item() != first.item()
-    assert isinstance(memory, nn.Module)
-    assert memory.state_dict()["texts_labels"][:5].tolist() == [0, -1, 1, 2, -1]
