@@ -6,7 +6,7 @@ from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import check_kinds, check_labels, check_lists, load_parts, sizes_of
+from attune.data.parts import check_kinds, check_labels, check_lists, learns_from_labels, load_parts, sizes_of
 from attune.errors import SettingsError
 from attune.evaluation.measure import check_alike
 from attune.evaluation.zero_shot import templates
@@ -79,7 +79,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     check_lists(parts, settings, looked_at)
     for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
         check_alike(part)
-    if settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options):
+    labelled = settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options)
+    if labelled or learns_from_labels(parts.train, settings):
         check_labels(parts.train, settings)
     if settings.trains and settings.loss != "auto":
         sizes = sizes_of(parts.train, settings, batch_size_of(settings, len(set(parts.train.groups))))

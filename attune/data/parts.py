@@ -11,9 +11,9 @@ from attune.data.overlap import refuse_overlap
 from attune.data.pairs import Pairs, load_pairs
 from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
-from attune.kinds import IMAGE, KINDS, Kind
+from attune.kinds import IMAGE, KINDS, SINGLE_TEXT, Kind
 from attune.losses.cost import Sizes
-from attune.losses.table import LOSSES, kinds_of, names_of
+from attune.losses.table import ALONE, LOSSES, kinds_of, names_of
 from attune.settings import FinetuningSettings
 
 
@@ -91,9 +91,15 @@ def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
         raise DataError(f"{what}: all {items} of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed")
 
 
+def learns_from_labels(train: Pairs, settings: FinetuningSettings) -> bool:
+    """Whether items are single ones, which labels tell apart; others are captioned, or learnt from without any label."""
+    kinds = kinds_of(settings.loss, settings.loss_options)  # of `auto` none: labels decide
+    return train.kind.is_single and not any(kind.twice for kind in kinds) and (bool(kinds) or any(train.labels))
+
+
 def sizes_of(train: Pairs, settings: FinetuningSettings, batch_size: int) -> Sizes:
     """How much of the training data meets in a batch of so many pictures."""
-    each = 1.0
+    each = 0.0 if learns_from_labels(train, settings) else 1.0
     if settings.multi_positive:
         each = (len(train.texts) + len(train.wrong_texts)) / len(train)
     elif train.negatives:
@@ -160,6 +166,7 @@ def _check_loss(train: Pairs, settings: FinetuningSettings) -> None:
     kinds, item, items = kinds_of(settings.loss, settings.loss_options), train.kind.item, train.kind.items
     what, data = f"loss = {settings.loss!r}", repr(settings.train_data)
     wanted = {kind.data for kind in kinds}
+    _check_single(train, settings)
     losses = {of: ", ".join(name for name, kind in LOSSES.items() if kind.data == of) for of in ("score", "margin", "")}
     if train.is_graded and wanted - {"score"}:
         raise SettingsError(
@@ -186,6 +193,26 @@ def _check_loss(train: Pairs, settings: FinetuningSettings) -> None:
             f"{what}: {len(outside)} scores of {data} are not from -1 to 1 (such as {outside[0]:g}), as cosines are. "
             "Push them divided by the highest one there can be, or use CoSENTLoss, which takes them as they are"
         )
+
+
+def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
+    """Refuses losses over items and captions where there are no captions, and those over single texts where there are."""
+    kinds, what = kinds_of(settings.loss, settings.loss_options), f"loss = {settings.loss!r}"
+    twice = [name for name, kind in LOSSES.items() if kind.twice]
+    paired = [name for name, kind in LOSSES.items() if not kind.twice]
+    named = f"{settings.train_data!r} holds {train.kind.data}"
+    if any(kind.twice for kind in kinds) and (train.kind is not SINGLE_TEXT or len(kinds) > 1):
+        by_itself = ", and is no part of another loss" if len(kinds) > 1 else ""
+        raise SettingsError(
+            f"{what} takes single texts, whose other embedding is all that belongs to them{by_itself}; {named}. Use one of: "
+            f"{', '.join(ALONE if train.kind.is_single else paired)}"
+        )
+    if train.kind.is_single and not all(kind.alone or kind.twice for kind in kinds):
+        able = ", ".join(ALONE)
+        of_texts = f", or {', '.join(twice)}, which takes no labels" if train.kind.of_texts else ""
+        raise SettingsError(f"{what} compares items with what belongs to them, and {named}. Use one of: {able}{of_texts}")
+    if train.kind.is_single and settings.multi_positive:
+        raise SettingsError(f"multi_positive takes all captions of a {train.kind.item}, and {named}. Leave it out")
 
 
 def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, Kind]) -> None:
@@ -219,6 +246,11 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
             "tower embeds"
         )
     for callback in settings.callbacks_of(Monitoring):
+        if kind.is_single and callback.monitor == "val_loss":
+            raise SettingsError(
+                f"callbacks: monitor = 'val_loss' compares items with their captions, and this holds {kind.data}. Name "
+                f"another figure, such as {kind.asked}_mrr"
+            )
         for other in KINDS:
             if other is not kind and callback.monitor.startswith(other.directions):
                 raise SettingsError(

@@ -55,6 +55,24 @@ def ranking_loss(batch: EmbeddedBatch, *, scale: float = 20.0, symmetric: bool =
     return (to_text + _one_way(logits.T, targets.T, counted.T)) / 2 if symmetric else to_text
 
 
+def simcse_loss(batch: EmbeddedBatch, *, temperature: float = 0.05) -> Tensor:
+    """Each text's other embedding among those of all texts of the batch (Gao et al. 2021, arXiv:2104.08821, equation 4).
+
+    Both come from one tower, which drops out other numbers each time. The default temperature is the paper's.
+
+    Args:
+        batch: with the other embeddings as `texts`, in the same order.
+        temperature: what similarities are divided by, above 0.
+
+    Returns:
+        float32 scalar; ln(texts) if nothing is told apart.
+
+    Raises:
+        ValueError: as `clip_loss`.
+    """
+    return ranking_loss(batch, scale=1 / temperature)
+
+
 def siglip_loss(batch: EmbeddedBatch) -> Tensor:
     """Sigmoid loss of SigLIP (Zhai et al. 2023, arXiv:2303.15343, equation 1): each pair is a yes or no of its own.
 
@@ -94,4 +112,5 @@ CONTRASTIVE: dict[str, Loss] = {
     "CLIPLoss": clip_loss,
     "SigLIPLoss": siglip_loss,
     "MultipleNegativesRankingLoss": ranking_loss,
+    "SimCSELoss": simcse_loss,
 }

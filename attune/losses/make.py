@@ -21,6 +21,7 @@ OURS: dict[str, Loss] = {**CONTRASTIVE, **GRADED}
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "label_smoothing": ("give a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
     "scale": ("give a number above 0", lambda value: _is_number(value) and value > 0),
+    "temperature": ("give a number above 0", lambda value: _is_number(value) and value > 0),
     "symmetric": ("give true or false", lambda value: isinstance(value, bool)),
 }
 """What may be said of their options."""

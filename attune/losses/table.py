@@ -24,6 +24,7 @@ class Kind(NamedTuple):
         data: what of each pair it takes besides that it belongs together: a `score`, a `margin` to a negative, or nothing.
         negatives: whether negatives that come with the data can be among the texts of its batch.
         alone: whether it can be used on labelled items of one kind alone, which have no captions.
+        twice: it takes single texts, each embedded twice: what belongs to a text is its other embedding.
     """
 
     ours: bool = False
@@ -36,12 +37,14 @@ class Kind(NamedTuple):
     data: Literal["", "score", "margin"] = ""
     negatives: bool = True
     alone: bool = True
+    twice: bool = False
 
 
 LOSSES = {
     "CLIPLoss": Kind(ours=True, picks=False, alone=False),
     "SigLIPLoss": Kind(ours=True, picks=False, alone=False),
     "MultipleNegativesRankingLoss": Kind(ours=True, picks=False, alone=False),
+    "SimCSELoss": Kind(ours=True, picks=False, negatives=False, alone=False, twice=True),
     "CoSENTLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),
     "CosineSimilarityLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),
     "MarginMSELoss": Kind(ours=True, picks=False, data="margin", alone=False),
@@ -115,6 +118,7 @@ ALIASES = {
     "MultipleNegativeRankingLoss": "MultipleNegativesRankingLoss",
     "NTXLoss": "NTXentLoss",
     "SigLipLoss": "SigLIPLoss",
+    "SimCSE": "SimCSELoss",
     "TripleMarginLoss": "TripletMarginLoss",
 }
 """Other spellings: Finetuner's documents and classes, open_clip's classes."""

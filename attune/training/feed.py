@@ -15,7 +15,7 @@ from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.kinds import MATCH
-from attune.losses.table import needs_classes
+from attune.losses.table import LOSSES, needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
 from attune.models.tokens import Tokens
@@ -34,7 +34,7 @@ class Batch:
             the tokens of those in the pictures' place, int64 (share of n, length).
         texts: captions and negatives of this process's pictures, tokens int64 (share of m, length), or embeddings
             (share of m, dim); of pairs of pictures the matches, uint8 (share of m, 3, height, width); of single items none,
-            float32 (0, dim).
+            float32 (0, dim), or the same once more for a loss that takes them twice.
         positives: bool (n, m), True where caption j is of picture i; None if both come one by one, and of single items.
         ignored: bool (n, m), True where a pair is no negative though it is not a positive; None if there are none.
         classes: number of each picture's class, int64 (n,); None if the loss has no use for them.
@@ -94,7 +94,8 @@ class Feed:
         self.image_table: Tensor | None = None
         self.text_table: Tensor | None = None
         self.look_alikes: np.ndarray | None = None
-        of_classes = pairs.kind.is_single or needs_classes(recipe.loss, recipe.loss_options)
+        self._twice = LOSSES[recipe.loss].twice
+        of_classes = (pairs.kind.is_single and not self._twice) or needs_classes(recipe.loss, recipe.loss_options)
         self.classes = _numbered(pairs.labels) if of_classes else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
         self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind is MATCH else None
@@ -144,16 +145,19 @@ class Feed:
         positives = None if one_each else sample.positives(len(rows))
         scores = sample.scored(len(rows))
         ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
+        image_counts = [part.stop - part.start for part in slices]
+        images = self._move(self._items(rows[mine]))
+        texts = images if self._twice else self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last]))
         return Batch(
             rows=rows,
-            images=self._move(self._items(rows[mine])),
-            texts=self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last])),
+            images=images,
+            texts=texts,
             positives=None if positives is None else self._move(positives),
             ignored=self._move(ignored) if ignored is not None and ignored.any() else None,
             classes=self._move(torch.from_numpy(self.classes[rows])) if self.classes is not None else None,
             scores=None if scores is None else self._move(scores),
-            image_counts=[part.stop - part.start for part in slices],
-            text_counts=[int(end - begin) for begin, end in bounds],
+            image_counts=image_counts,
+            text_counts=image_counts if self._twice else [int(end - begin) for begin, end in bounds],
         )
 
     def _items(self, rows: np.ndarray) -> Tensor:

@@ -160,7 +160,10 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     feed = Feed(parts.train, cache, captions, duplicates, _change(settings), settings, recipe, world, clip)
     _embed_once(clip, feed, settings, recipe)
 
-    criterion = _criterion(recipe, settings, clip, world, 0 if feed.classes is None else int(feed.classes.max()) + 1)
+    classes = 0 if feed.classes is None else int(feed.classes.max()) + 1
+    criterion = _criterion(
+        recipe, settings, clip, world, classes, alone=feed.classes is not None and parts.train.kind.is_single
+    )
 
     retention = parts.retention
     return Job(
@@ -206,12 +209,12 @@ def _duplicates(train: Pairs, cache: PixelCache | None) -> Duplicates:
     return Duplicates(train.captions, hashes[rows], train.groups, colours[rows], train.images, looks)
 
 
-def _criterion(recipe: Recipe, settings: FinetuningSettings, clip: Clip, world: World, classes: int) -> Loss:
+def _criterion(recipe: Recipe, settings: FinetuningSettings, clip: Clip, world: World, classes: int, alone: bool) -> Loss:
     """The loss; where it has weights of its own, they are the same in all processes."""
     torch.manual_seed(settings.seed)
     width = clip.config["embed_dim"]
     criterion, *shorter = (
-        make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options, Scope(classes, dim))
+        make_loss(recipe.loss, recipe.loss_options, settings.miner, settings.miner_options, Scope(classes, dim, alone))
         for dim in (width, *settings.model_options.matryoshka_dims)
     )
     if shorter:

@@ -148,7 +148,7 @@ def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[s
 
 def _usual_loss(model: nn.Module, train: Pairs) -> str:
     if train.kind.is_single:
-        return "TripletMarginLoss"
+        return "TripletMarginLoss" if any(train.labels) else "SimCSELoss"
     if train.is_graded:
         return "CoSENTLoss"
     return "SigLIPLoss" if getattr(model, "logit_bias", None) is not None else "CLIPLoss"
