@@ -78,20 +78,24 @@ class Watch:
     relevance: Relevance
 
     @property
+    def itself(self) -> bool:
+        """Whether each query is among its answers, where it does not count."""
+        return _is_among_answers(self.callback, self.queries.pairs)
+
+    @property
     def limit(self) -> int:
         """How many of the first answers count: what was asked for, but no more than there are."""
-        return min(self.callback.limit, self.relevance.answers - self.callback.exclude_self)
+        return min(self.callback.limit, self.relevance.answers - self.itself)
 
     def figures(self, queries: np.ndarray, index: np.ndarray) -> dict[str, float]:
         """Finetuner's figures of the first `limit` answers, each the mean over the queries that have a right one."""
-        found = places(queries, index, self.relevance, exclude_self=self.callback.exclude_self)
+        found = places(queries, index, self.relevance, exclude_self=self.itself)
         return {name: float(np.nanmean(values)) for name, values in finetuner(found, self.limit).items()}
 
     def examples(self, queries: np.ndarray, index: np.ndarray) -> list[dict[str, Any]]:
         """Some queries, the same each time, with their first answers."""
         chosen = np.linspace(0, len(queries) - 1, min(EXAMPLES, len(queries))).astype(int)
-        itself = int(self.callback.exclude_self)
-        scores, answers = top_k(queries[chosen], index, min(HITS + itself, len(index)))
+        scores, answers = top_k(queries[chosen], index, min(HITS + self.itself, len(index)))
         names, found = self.index.names, self.queries.names
         return [
             {
@@ -99,7 +103,7 @@ class Watch:
                 "hits": [
                     {"answer": names[answer], "score": round(float(score), 4)}
                     for answer, score in zip(answers[row], scores[row], strict=True)
-                    if not (itself and answer == query)
+                    if not (self.itself and answer == query)
                 ][:HITS],
             }
             for row, query in enumerate(chosen)
@@ -121,7 +125,7 @@ def load_watches(settings: FinetuningSettings, fingerprints: dict[str, str], cli
             Items(encoder, pairs, pixels_of(clip, pairs))
             for pairs, encoder in zip(loaded, _encoders(callback, loaded[0]), strict=True)
         )
-        relevance = from_labels(*belonging(callback, queries.pairs, index.pairs), callback.exclude_self)
+        relevance = from_labels(*belonging(callback, queries.pairs, index.pairs), _is_among_answers(callback, queries.pairs))
         watches.append(Watch(callback, queries, index, relevance))
     return watches
 
@@ -142,19 +146,19 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
         ]
         for pairs, encoder in zip((queries, index), _encoders(callback, queries), strict=True)
     )
-    item = queries.kind.item
-    enough = 2 if callback.exclude_self else 1
+    item, itself = queries.kind.item, _is_among_answers(callback, queries)
+    enough = 2 if itself else 1
     if not set(asked) & {name for name, count in Counter(there).items() if count >= enough}:
         raise DataError(
             f"callbacks: no query of {callback.query_data!r} has a right answer in "
             f"{callback.searched!r} (the same {'label' if labelled else item}"
-            f"{', besides itself' if callback.exclude_self else ''}). Give every {item} of both a label, or use data that "
+            f"{', besides itself' if itself else ''}). Give every {item} of both a label, or use data that "
             f"holds the same {queries.kind.items}"
         )
-    if len(there) - callback.exclude_self < 2:
+    if len(there) - itself < 2:
         of_captions, kind = _encoders(callback, index)[1] == "clip-text", index.kind
         one, several = (kind.caption, kind.captions) if of_captions else (kind.item, kind.items)
-        besides = ", besides the query" if callback.exclude_self else ""
+        besides = ", besides the query" if itself else ""
         raise DataError(
             f"callbacks: {callback.searched!r} has one {one} to search{besides}: it comes first whatever the model. Give "
             f"data with more {several}"
@@ -167,6 +171,11 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
             f"{MOST_PAIRS:,} can be ranked after every epoch. Use fewer queries, or a smaller index_data"
         )
     return asked, there
+
+
+def _is_among_answers(callback: EvaluationCallback, queries: Pairs) -> bool:
+    """Whether a query is among what it searches: where it is told so, and where single items search each other."""
+    return callback.exclude_self or (queries.kind.is_single and callback.index_data is None)
 
 
 def _encoders(callback: EvaluationCallback, pairs: Pairs) -> tuple[Encoder, Encoder]:

@@ -245,7 +245,7 @@ def test_what_does_not_go_with_single_items_is_refused(
 
 
 def test_callbacks_look_for_others_of_a_label(tuned: RunFolder, tiny_vit: Path) -> None:
-    watch = {"query_data": "few", "limit": 5, "exclude_self": True}
+    watch = {"query_data": "few", "limit": 5}
     stop = {"kind": "early_stopping", "monitor": "picture_to_picture_recall@1", "patience": 1}
     folder = start("watched", f"{tiny_vit}#scratch", **FEW, callbacks=[watch, stop])
     run_stage("train", "watched")
