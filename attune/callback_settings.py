@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_val
 
 from attune.choices import one_of
 from attune.kinds import ALL_DIRECTIONS
+from attune.kinds import KINDS as DATA_KINDS
 from attune.names import check_name
 
 _KS = (1, 5, 10)  # as in `attune.metrics`, which takes numpy to load
@@ -22,6 +23,7 @@ MONITORS: dict[str, Literal["min", "max"]] = {
     **{f"{direction}_recall@{k}": "max" for direction in ALL_DIRECTIONS for k in _KS},
     **{f"{direction}_mrr": "max" for direction in ALL_DIRECTIONS},
     **{f"{direction}_median_rank": "min" for direction in ALL_DIRECTIONS},
+    **{f"{kind.asked}_map@r": "max" for kind in DATA_KINDS if kind.is_single},
 }
 """Figures that an epoch has, and which of two is the better one."""
 

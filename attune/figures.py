@@ -2,6 +2,10 @@
 
 import math
 
+CHOSEN_BY = {"mean_recall": "recall", "spearman": "spearman", "map@r": "MAP@R"}
+"""Figures that checkpoints are chosen by, of which data has one, and what they are called in short: recall, correlation
+where captions have scores, and of single items mean average precision among as many answers as there are right ones."""
+
 MISSING = "–"
 """What stands for a figure that is not defined, or was not measured."""
 

@@ -13,6 +13,10 @@ DIRECTIONS = IMAGE.directions
 KS = (1, 5, 10)
 
 
+AT_R = "map@r"
+"""Of single items; see `attune.evaluation.retrieval`."""
+
+
 def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Recall@1/5/10, mean reciprocal rank and median rank of both directions.
 
@@ -45,8 +49,15 @@ def query_values(rank: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def worth(metrics: dict[str, float]) -> tuple[str, float]:
-    """What a checkpoint is chosen by, with its name: mean recall, or `spearman` where captions have scores."""
-    return ("spearman", metrics["spearman"]) if "spearman" in metrics else ("mean_recall", mean_recall(metrics))
+    """What a checkpoint is chosen by, with its name in `attune.figures.CHOSEN_BY`.
+
+    Mean recall; `spearman` where captions have scores; of single items `map@r`: with few labels, some of the first ten
+    answers are right whatever the model.
+    """
+    if "spearman" in metrics:
+        return "spearman", metrics["spearman"]
+    kind = kind_of_names(metrics)
+    return (AT_R, metrics[f"{kind.asked}_{AT_R}"]) if kind.is_single else ("mean_recall", mean_recall(metrics))
 
 
 def mean_recall(metrics: dict[str, float]) -> float:

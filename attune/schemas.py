@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from docarray import BaseDoc, DocList
 from pydantic import Field
 
+from attune.figures import CHOSEN_BY
 from attune.kinds import Kind, kind_of
 from attune.names import DEFAULT_EXPERIMENT, reference_of
 
@@ -168,7 +169,7 @@ class TrainingResult(Document):
     start_recall: float = Field(
         default=0.0,
         description="Mean validation recall (both directions, @1/5/10) at the start; where captions have scores, "
-        "Spearman's correlation of similarities with them.",
+        "Spearman's correlation of similarities with them; of single items MAP@R.",
     )
     best_recall: float = Field(default=0.0, description="The same of the chosen checkpoint.")
     device: str = Field(default="", description="Where it ran.")
@@ -233,7 +234,7 @@ class FinetuningRun(Document):
     progress: dict[str, float] = Field(
         default_factory=dict,
         description="The newest numbers of the stage at work: step, steps, seconds_left, pairs_per_second, loss, "
-        "mean_recall or spearman. Not kept, but told.",
+        f"{', '.join(CHOSEN_BY)}. Not kept, but told.",
     )
     created_at: str = Field(default="", description="ISO 8601, UTC.")
     queued_at: str = Field(default="", description="ISO 8601, UTC: when it was submitted, resumed or tried again.")

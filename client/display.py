@@ -8,7 +8,7 @@ from rich.table import Table
 
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
-from attune.figures import figure, p_value, say_size
+from attune.figures import CHOSEN_BY, figure, p_value, say_size
 from attune.kinds import IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
 from client.text import Text
 
@@ -172,8 +172,7 @@ def run_progress(run: "FinetuningRun") -> str:
     numbers = run.progress
     parts = [f"step {numbers['step']:.0f}/{numbers['steps']:.0f}"] if "steps" in numbers else []
     parts += [f"loss {numbers['loss']:.3f}"] if "loss" in numbers else []
-    parts += [f"recall {numbers['mean_recall']:.3f}"] if "mean_recall" in numbers else []
-    parts += [f"spearman {numbers['spearman']:.3f}"] if "spearman" in numbers else []
+    parts += [f"{what} {numbers[name]:.3f}" for name, what in CHOSEN_BY.items() if name in numbers]
     parts += [f"{numbers['pairs_per_second']:.0f} pairs/s"] if "pairs_per_second" in numbers else []
     parts += [f"{numbers['seconds_left']:.0f} s left"] if "seconds_left" in numbers else []
     return ", ".join(parts)

@@ -17,6 +17,8 @@ from rich.progress import (
 from rich.progress import Task as RichTask
 from rich.text import Text
 
+from attune.figures import CHOSEN_BY
+
 if TYPE_CHECKING:
     from attune.schemas import RunEvent
 
@@ -99,10 +101,8 @@ class TrainingBar(Bar):
             loss = f"loss {values['loss']:.3f}" if "loss" in values else ""
             left = f"{values['seconds_left']:.0f} s left" if "seconds_left" in values else ""
             self.set(values.get("step", 0), values["steps"], "  ".join(filter(None, (loss, self._recall, left))))
-        elif event.kind == "validation" and "mean_recall" in values:
-            self._recall = f"recall {values['mean_recall']:.3f}"
-        elif event.kind == "validation" and "spearman" in values:
-            self._recall = f"spearman {values['spearman']:.3f}"
+        elif event.kind == "validation":
+            self._recall = "".join(f"{what} {values[name]:.3f}" for name, what in CHOSEN_BY.items() if name in values)
         elif event.kind == "evaluation":
             self.describe(f"{self._name}: {event.message}")
         elif event.kind == "state":

@@ -246,10 +246,10 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
             "tower embeds"
         )
     for callback in settings.callbacks_of(Monitoring):
-        if kind.is_single and callback.monitor == "val_loss":
+        if kind.is_single and callback.monitor in ("val_loss", "mean_recall"):
             raise SettingsError(
-                f"callbacks: monitor = 'val_loss' compares items with their captions, and this holds {kind.data}. Name "
-                f"another figure, such as {kind.asked}_mrr"
+                f"callbacks: monitor = {callback.monitor!r} is a figure of items with captions, and this holds {kind.data}. "
+                f"Name another one, such as {kind.asked}_map@r"
             )
         for other in KINDS:
             if other is not kind and callback.monitor.startswith(other.directions):

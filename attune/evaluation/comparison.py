@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from attune.metrics import KS
+from attune.metrics import AT_R, KS
 from attune.schemas import EvaluationResult, FinetuningRun
 
 FEWEST = 20
@@ -77,7 +77,8 @@ def comparison(result: EvaluationResult) -> Section:
     Where captions have scores, the correlations with them take the place of retrieval.
     """
     of_what = "of the difference, by paired" if result.before else "by"
-    figures = (*(f"recall@{k}" for k in KS), "mrr", "median_rank")
+    at_r = (AT_R,) if result.kind.is_single else ()
+    figures = (*(f"recall@{k}" for k in KS), "mrr", *at_r, "median_rank")
     graded = "spearman" in result.after
     names = (
         ["spearman", "pearson"]

@@ -11,11 +11,12 @@ from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache, open_pixels
 from attune.errors import DataError
 from attune.evaluation.correlation import correlations, similarities
-from attune.evaluation.places import places
+from attune.evaluation.places import Places, places
 from attune.evaluation.ranking import ranks
 from attune.evaluation.relevance import Relevance, from_labels
+from attune.evaluation.retrieval import query_values
 from attune.kinds import MATCH, Kind, kind_of_names
-from attune.metrics import DIRECTIONS, retrieval_metrics
+from attune.metrics import AT_R, DIRECTIONS, retrieval_metrics
 from attune.models.clip import Clip
 
 MOST_ALIKE = 50_000_000
@@ -53,6 +54,11 @@ def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
     if pairs.is_graded:
         measured = correlations(*similarities(images, texts, pairs)[:2])
         return Measurement({name: float(value) for name, (value,) in measured.items()}, {}, images, texts)
+    if pairs.kind.is_single:
+        found, direction = places(images, images, alike(pairs), exclude_self=True), pairs.kind.asked
+        named = {direction: _best(found)}
+        at_r = {f"{direction}_{AT_R}": float(np.nanmean(query_values(found)[AT_R]))}
+        return Measurement(retrieval_metrics(named) | at_r, named, images, texts)
     named = ranked(images, texts, pairs)
     return Measurement(retrieval_metrics(named), named, images, texts)
 
@@ -66,10 +72,14 @@ def ranked(images: np.ndarray, texts: np.ndarray, pairs: Pairs) -> dict[str, np.
         pairs: what belongs together.
     """
     if pairs.kind.is_single:
-        best = places(images, images, alike(pairs), exclude_self=True).best
-        return {direction: best[rows].astype(np.int64) for direction, rows in queries_of(pairs).items()}
+        return {pairs.kind.asked: _best(places(images, images, alike(pairs), exclude_self=True))}
     found = ranks(images, texts, image_of_text(pairs))
     return {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
+
+
+def _best(found: Places) -> np.ndarray:
+    """The rank of the best right answer of each query that has any."""
+    return found.best[found.right > 0].astype(np.int64)
 
 
 def alike(pairs: Pairs) -> Relevance:

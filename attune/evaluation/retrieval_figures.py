@@ -14,7 +14,7 @@ from attune.evaluation.relevance import from_owner
 from attune.evaluation.retrieval import figures, query_values
 from attune.evaluation.tables import Figures
 from attune.kinds import IMAGE
-from attune.metrics import DIRECTIONS
+from attune.metrics import AT_R, DIRECTIONS
 from attune.metrics import query_values as headline_values
 
 T = TypeVar("T")
@@ -36,6 +36,9 @@ def headline(found: Measurement, pairs: Pairs) -> Figures:
     values = [
         (_named(direction, headline_values(found.ranks[direction])), rows) for direction, rows in queries_of(pairs).items()
     ]
+    if pairs.kind.is_single:
+        [(direction, placed)] = _placed(found, pairs, "cpu")
+        values[0][0][f"{direction}_{AT_R}"] = query_values(placed)[AT_R][placed.right > 0]
     return Figures("headline", "Retrieval", "As CLIP papers define it.", values)
 
 

@@ -223,7 +223,8 @@ def _figures(run: FinetuningRun) -> str:
 def _training(run: FinetuningRun) -> str:
     training = run.training
     settings = {key: value for key, value in run.settings.items() if value is not None}
-    chosen_by = "Spearman's correlation" if "spearman" in run.evaluation.after else "recall"
+    single = run.evaluation.kind.is_single
+    chosen_by = "Spearman's correlation" if "spearman" in run.evaluation.after else "MAP@R" if single else "recall"
     chosen_on = f"`{run.settings['val_data']}`" if run.settings.get("val_data") else "the validation part"
     return f"""## Made with
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement, alike, image_of_text
+from attune.figures import CHOSEN_BY
 from attune.files import whole_file
 from attune.report.material import Material
 from attune.schemas import RunEvent
@@ -138,6 +139,7 @@ def training_curves(events: list[RunEvent]) -> list[Plot]:
         ("learning_rate", "Learning rate", steps, "step"),
         ("mean_recall", "Validation recall", epochs, "epoch"),
         ("spearman", "Validation correlation", epochs, "epoch"),
+        ("map@r", "Validation MAP@R", epochs, "epoch"),
         ("logit_scale", "Logit scale", epochs, "epoch"),
     ):
         x, y = curve(points, label, name)
@@ -145,7 +147,7 @@ def training_curves(events: list[RunEvent]) -> list[Plot]:
             continue
         figure, axes = _figure(left=0.15)
         _line(axes, x, y, AFTER, "-", "weights")
-        if name in ("mean_recall", "spearman") and averages:
+        if name in CHOSEN_BY and averages:
             _line(axes, *curve(averages, label, name), BEFORE, "--", "running average of the weights")
             axes.legend()
         axes.set_xlabel(label)

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from attune.figures import CHOSEN_BY
 from attune.schemas import RunEvent
 
 EVENTS = "events.jsonl"
@@ -23,7 +24,7 @@ _ends: dict[tuple[tuple[int, bytes], int], int] = {}
 """Where events end that were read, by history and number: who follows a long one reads on from there."""
 NUMBERS = {
     "progress": ("step", "steps", "seconds_left", "pairs_per_second", "loss"),
-    "validation": ("mean_recall", "spearman"),
+    "validation": tuple(CHOSEN_BY),
 }
 """What `progress` tells, by the kind of event that says it."""
 

@@ -28,7 +28,7 @@ class Choice:
     Attributes:
         kind: `start`, `weights`, `average`, or `interpolated`.
         share: of the trained weights in them, 0 to 1.
-        mean_recall: on the validation part; where captions have scores, Spearman's correlation.
+        mean_recall: on the validation part; where captions have scores, Spearman's correlation; of single items MAP@R.
     """
 
     kind: str
@@ -50,7 +50,7 @@ def choose(job: Job) -> Choice:
     first, best = job.position.start, job.position.best
     known = {0.0: first, 1.0: best}
     shares: tuple[float, ...] = SHARES if job.settings.interpolation else (1.0, 0.0)
-    name = "spearman" if job.parts.validation.is_graded else "mean_recall"
+    name = job.chosen_by
     said = f"validation {name.replace('_', ' ')}"
     kept = 0.0
     if job.parts.retention is not None:

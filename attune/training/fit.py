@@ -10,6 +10,7 @@ from torch import Tensor
 from attune.callback_settings import TrainingCheckpoint
 from attune.errors import TrainingError, TrainingStopped
 from attune.evaluation.measure import Measurement, measure
+from attune.figures import CHOSEN_BY
 from attune.losses.cross_batch_memory import remember
 from attune.metrics import worth
 from attune.models.trainable import train_mode
@@ -21,7 +22,7 @@ from attune.training.checks import check_data, check_pairs, estimate_run
 from attune.training.continuing import load_optimizer, origin
 from attune.training.distributed import agree, any_of, average_gradients, broadcast
 from attune.training.feed import Batch
-from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance, is_uncorrelated
+from attune.training.guards import RATE_AFTER_FALL, chance_loss, first_check, is_chance, is_uncorrelated, is_unsorted
 from attune.training.job import Job
 from attune.training.memory import with_enough_memory
 from attune.training.monitor import early_stopping, epochs_in_vain, figures_of, monitored, note
@@ -83,8 +84,7 @@ def fit(job: Job) -> None:
         save(job)
     if job.position.epoch <= job.recipe.epochs:
         other = early_stopping(job.settings)
-        usual = "spearman" if job.parts.validation.is_graded else "recall"
-        what = f"validation {usual}" if other is None else other.monitor
+        what = f"validation {CHOSEN_BY[job.chosen_by]}" if other is None else other.monitor
         job.log(f"stopped after epoch {job.position.epoch - 1} of {job.recipe.epochs}: {what} got no better")
     job.guards.step.check_end()
 
@@ -92,6 +92,8 @@ def fit(job: Job) -> None:
 def knows_nothing(job: Job) -> bool:
     """Whether the starting model does no better on the validation part than chance."""
     found, validation = job.position.start.mean_recall, job.parts.validation
+    if validation.kind.is_single:
+        return is_unsorted(found, validation.labels)
     return is_uncorrelated(found, len(validation.texts)) if validation.is_graded else is_chance(found, len(validation))
 
 
@@ -261,7 +263,7 @@ def _said(measurement: Measurement) -> str:
         f"{arrow} {measurement.metrics[f'{direction}_recall@5']:.4f}"
         for arrow, direction in zip(kind.arrows, kind.directions, strict=True)
     )
-    return ", ".join((f"mean recall {value:.4f}", first.replace(" ", " recall@5 "), *other))
+    return ", ".join((f"{name.replace('_', ' ')} {value:.4f}", first.replace(" ", " recall@5 "), *other))
 
 
 def judged(job: Job, candidate: Candidate, measurement: Measurement) -> float:
@@ -334,7 +336,7 @@ def start_over(job: Job, after: Candidate) -> None:
     agree(0, job.world)
     job.position.rate *= RATE_AFTER_FALL
     job.position.rolled_back = True
-    what = "spearman" if job.parts.validation.is_graded else "mean recall"
+    what = job.chosen_by.replace("_", " ")
     fell = f"validation {what} fell from {start:.4f} to {after.mean_recall:.4f}"
     if math.isnan(after.mean_recall):
         fell = "the model collapsed"

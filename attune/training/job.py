@@ -86,6 +86,12 @@ class Job:
         return self.history.log
 
     @property
+    def chosen_by(self) -> str:
+        """The figure of the validation part that weights are chosen by, one of `attune.figures.CHOSEN_BY`."""
+        validation = self.parts.validation
+        return "spearman" if validation.is_graded else "map@r" if validation.kind.is_single else "mean_recall"
+
+    @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """That of the model, and that of the loss's own weights if it has any."""
         return [self.optimizer, *([self.loss_optimizer] if self.loss_optimizer is not None else [])]

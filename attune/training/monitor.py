@@ -10,7 +10,7 @@ from attune.data.pairs import Pairs
 from attune.evaluation.measure import Measurement, image_of_text
 from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
-from attune.metrics import mean_recall
+from attune.metrics import worth
 from attune.settings import FinetuningSettings
 from attune.training.position import Candidate
 
@@ -18,15 +18,14 @@ from attune.training.position import Candidate
 def figures_of(measurement: Measurement, pairs: Pairs, logit_scale: float, batch_size: int) -> dict[str, float]:
     """What may be monitored of a model: `mean_recall`, `val_loss` and the figures of the measurement.
 
-    Where captions have scores, these are all; single items have no `val_loss`.
+    Where captions have scores, these are all; single items have `map@r` in place of both.
     """
     if pairs.is_graded:
         return measurement.metrics
-    return {
-        "mean_recall": mean_recall(measurement.metrics),
-        **({} if pairs.kind.is_single else {"val_loss": val_loss(measurement, pairs, logit_scale, batch_size)}),
-        **measurement.metrics,
-    }
+    name, value = worth(measurement.metrics)
+    if pairs.kind.is_single:
+        return {name: value, **measurement.metrics}
+    return {name: value, "val_loss": val_loss(measurement, pairs, logit_scale, batch_size), **measurement.metrics}
 
 
 def val_loss(measurement: Measurement, pairs: Pairs, logit_scale: float, batch_size: int) -> float:

@@ -2,7 +2,7 @@
 
 The start is all-MiniLM-L6-v2. WordNet's sentences that show a verb at work are labelled with what the verb is about, one of
 fifteen: motion, communication, weather. It learns from labels alone, as from messages sorted by what their writers want;
-each held-out sentence then looks for others of its label among all held-out ones. All sentences of a meaning are on one side.
+each held-out sentence then looks for others of its label among all held-out ones. Sentences of one meaning are on one side.
 """
 
 from docarray import DocList

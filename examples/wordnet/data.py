@@ -27,7 +27,7 @@ def definitions() -> list[TrainingExample]:
 
 
 def actions() -> list[TrainingExample]:
-    """Sentences that show a verb at work, labelled with what it is about: `motion`, `weather`; those of a meaning are a group."""
+    """Sentences that show a verb at work, labelled with what it is about; those of a meaning are a group."""
     seen: set[str] = set()
     found = []
     for row in _synsets():

@@ -28,6 +28,8 @@ class Trainer(StageExecutor):
         if kind == "validation":
             if "spearman" in values:
                 self.show("attune_validation_spearman", "Validation correlation with the scores", values["spearman"])
+            elif "map@r" in values:
+                self.show("attune_validation_map_at_r", "Validation MAP@R of single items", values["map@r"])
             else:
                 self.show(
                     "attune_validation_recall", "Mean validation recall, both directions", values.get("mean_recall", nan)

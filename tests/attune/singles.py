@@ -9,14 +9,14 @@ from tests.conftest import BACKGROUNDS, COLOURS, SHAPES, picture
 
 
 def shapes(count: int = 192) -> list[TrainingExample]:
-    """Coloured shapes in two sizes, labelled with the shape; at most 192, all different, always the same.
+    """Coloured shapes in two sizes, labelled with the colour; at most 192, all different, always the same.
 
-    Colours say nothing of the label: a model has to learn what to look at.
+    Backgrounds, which are larger, say nothing of the label: a model has to learn what to look at.
     """
     kinds = list(itertools.product(COLOURS, SHAPES, BACKGROUNDS, ((40, 36), (52, 46))))
     random.Random(0).shuffle(kinds)
     return [
-        TrainingExample(image=picture(*kind, size=size), label=kind[1], source=f"shapes/{number}.png")
+        TrainingExample(image=picture(*kind, size=size), label=kind[0], source=f"shapes/{number}.png")
         for number, (*kind, size) in enumerate(kinds[:count], start=1)
     ]
 

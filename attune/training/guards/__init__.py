@@ -8,7 +8,7 @@ import numpy as np
 from attune.kinds import IMAGE, Kind
 from attune.training.guards.chance import SCRATCH_PATIENCE, ScaleGuard, StuckGuard, chance_loss
 from attune.training.guards.collapse import Health, check_collapse, check_start, embedding_health
-from attune.training.guards.recall import RATE_AFTER_FALL, first_check, is_chance, is_uncorrelated
+from attune.training.guards.recall import RATE_AFTER_FALL, first_check, is_chance, is_uncorrelated, is_unsorted
 from attune.training.guards.step import Action, Decision, StepGuard
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "first_check",
     "is_chance",
     "is_uncorrelated",
+    "is_unsorted",
 ]
 
 

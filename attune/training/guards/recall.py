@@ -1,6 +1,8 @@
 """Whether the first stretch of training made the model clearly worse."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 
 from attune.metrics import KS
 
@@ -49,6 +51,25 @@ def is_uncorrelated(correlation: float, pairs: int) -> bool:
         Of 401 pairs, up to 3 / sqrt(400) = 0.15 it may be chance.
     """
     return pairs >= ENOUGH_PICTURES and correlation <= 3 / math.sqrt(pairs - 1)
+
+
+def is_unsorted(map_at_r: float, labels: Sequence[str]) -> bool:
+    """Whether a MAP@R of single items is no more than that of a model that knows nothing of their labels.
+
+    Of random answers the share that is right is that of the query's label, and the mean precision among the first is no
+    higher.
+
+    Args:
+        map_at_r: 0 to 1.
+        labels: of the items; "" is none.
+
+    Example:
+        Of two labels with 50 items each, 49 of 99 answers are right: up to 0.49 it may be chance.
+    """
+    counts = Counter(label for label in labels if label)
+    queries = sum(count for count in counts.values() if count > 1)
+    right = sum(count * (count - 1) for count in counts.values())
+    return queries >= ENOUGH_PICTURES and map_at_r <= right / queries / (len(labels) - 1)
 
 
 def first_check(start_recall: float, recall: float, pictures: int | None = None) -> bool:
