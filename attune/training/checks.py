@@ -119,12 +119,13 @@ def estimate_run(job: Job) -> None:
     with evaluating(model), _left_alone(job.criterion):  # running statistics and memories stay as they are
         kept = activation_bytes(lambda: _forward(job, batch), list(model.parameters()))
         _forward(job, batch).backward()  # type: ignore[no-untyped-call]  # gradients take memory too
-    per_picture, free = kept / max(1, batch.image_counts[job.world.rank]), ROOM * free_bytes(job.clip.device)
+    per_picture, there = kept / max(1, batch.image_counts[job.world.rank]), free_bytes(job.clip.device)
     if job.clip.device.type == "cpu":
-        free /= job.world.size  # they share it
+        there //= job.world.size  # they share it
     # The main process decides for all, here as below.
-    sizes, room = sizes_of(job.parts.train, job.settings, recipe.batch_size), int(agree(free, job.world))
-    compared = check_cost(recipe.loss, recipe.loss_options, job.settings.miner, sizes, room)
+    sizes, most = sizes_of(job.parts.train, job.settings, recipe.batch_size), int(agree(there, job.world))
+    compared = check_cost(recipe.loss, recipe.loss_options, job.settings.miner, sizes, most)
+    free = ROOM * there
     left = free - compared
     fitting = max(1, int(left / max(per_picture, 1)) // 2)  # embeddings of a locked tower keep nothing
     if position.micro_batch_size is None and per_picture * pictures > left:
