@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from torch import nn
+
 from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import check_kinds, check_labels, check_lists, learns_from_labels, load_parts, sizes_of
+from attune.data.parts import check_kinds, check_labels, check_lists, learns_from_labels, learns_twice, load_parts, sizes_of
 from attune.errors import SettingsError
 from attune.evaluation.measure import check_alike
 from attune.evaluation.zero_shot import templates
@@ -79,6 +81,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     check_lists(parts, settings, looked_at)
     for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
         check_alike(part)
+    if settings.trains and learns_twice(parts.train, settings):
+        _check_dropout(settings)
     labelled = settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options)
     if labelled or learns_from_labels(parts.train, settings):
         check_labels(parts.train, settings)
@@ -107,6 +111,18 @@ def _check_model(settings: FinetuningSettings) -> None:
     if model is not None:
         locked = {"image": settings.lock_image, "text": settings.lock_text}
         checkpoint_gradients(model, [tower for tower in source.towers if not locked[tower]])
+
+
+def _check_dropout(settings: FinetuningSettings) -> None:
+    """Raises if a model's text tower embeds a text alike each time, so that there is nothing to learn from."""
+    model = shell(changed_config(config_of(find_model(locate(settings.model))), settings.model_options))
+    # A hub's text tower of a CLIP is known once it is fetched; those that there are have dropout.
+    if model is not None and not any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules()):
+        raise SettingsError(
+            f"loss = {settings.loss!r} embeds each text of {settings.train_data!r} twice, and what differs is what a model "
+            f"drops out, but {settings.model!r} drops out nothing. Choose a text encoder such as BERT "
+            "(`client models --task text-to-text`), or give labels or captions to learn from"
+        )
 
 
 def _check_towers(model: str, kind: Kind) -> None:

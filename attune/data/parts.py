@@ -92,9 +92,15 @@ def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
 
 
 def learns_from_labels(train: Pairs, settings: FinetuningSettings) -> bool:
-    """Whether items are single ones, which labels tell apart; others are captioned, or learnt from without any label."""
-    kinds = kinds_of(settings.loss, settings.loss_options)  # of `auto` none: labels decide
-    return train.kind.is_single and not any(kind.twice for kind in kinds) and (bool(kinds) or any(train.labels))
+    """Whether items are single ones, which labels tell apart."""
+    return train.kind.is_single and not learns_twice(train, settings)
+
+
+def learns_twice(train: Pairs, settings: FinetuningSettings) -> bool:
+    """Whether items are single ones, each embedded twice: what belongs to one is its other embedding."""
+    if settings.loss == "auto":
+        return train.kind.is_single and not any(train.labels)
+    return any(kind.twice for kind in kinds_of(settings.loss, settings.loss_options))
 
 
 def sizes_of(train: Pairs, settings: FinetuningSettings, batch_size: int) -> Sizes:

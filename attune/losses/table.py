@@ -187,7 +187,7 @@ def needs_meeting(loss: str, options: Mapping[str, Any], alone: bool = False) ->
         options: its own.
         alone: whether the data are labelled items of one kind, without captions.
     """
-    return any(kind.meets or (alone and not kind.classes) for kind in kinds_of(loss, options))
+    return any(kind.meets or (alone and kind.alone and not kind.classes) for kind in kinds_of(loss, options))
 
 
 def _known(name: str, known: tuple[str, ...], refused: dict[str, str]) -> str:

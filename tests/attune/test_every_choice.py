@@ -34,6 +34,7 @@ from attune.training.optimizer import make_loss_optimizer, make_optimizer, set_l
 from attune.training.recipe import choose_recipe
 from attune.training.step import backward
 from tests.attune.sentences import save_sentence
+from tests.attune.test_recipe import of_groups
 from tests.attune.trained import start
 from tests.conftest import labelled_examples
 
@@ -87,7 +88,7 @@ class Trial:
         vision = {"image_size": 16, "patch_size": 8, "width": 32, "head_width": 16, "layers": 1}
         text = {"context_length": LENGTH, "vocab_size": WORDS, "width": 32, "heads": 2, "layers": 1}
         self.model = open_clip.CLIP(DIM, vision, text, init_logit_bias=-5.0, output_dict=False)
-        self.recipe = choose_recipe(settings, self.model, PICTURES, PICTURES)
+        self.recipe = choose_recipe(settings, self.model, of_groups(PICTURES, PICTURES))
         self.kind = LOSSES[self.recipe.loss]
         scope = Scope(int(CLASSES.max()) + 1, DIM, alone)
         self.loss = make_loss(self.recipe.loss, self.recipe.loss_options, settings.miner, settings.miner_options, scope)
