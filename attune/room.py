@@ -40,11 +40,13 @@ class Counts(NamedTuple):
     Attributes:
         weights: bytes of its weights in fp32.
         trainable: bytes of those among them that training changes.
+        masks: bytes of what it keeps in memory besides and writes to no file, as the attention masks of a Swin.
         pixels: bytes of one picture as it takes them.
     """
 
     weights: int
     trainable: int
+    masks: int
     pixels: int
 
 
@@ -122,14 +124,16 @@ def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | No
     model = shell(json.loads(config))
     if model is None:
         return None
-    weights = sum(value.nbytes for value in model.state_dict().values())
+    written = model.state_dict()
+    weights = sum(value.nbytes for value in written.values())
+    masks = sum(value.nbytes for name, value in model.named_buffers() if name not in written)
     choose_trainable(model, lock_image, lock_text, last_blocks)
     if lora_rank:
         add_lora(model, lora_rank, towers=[tower for tower in TOWERS if not tower_is_frozen(model, tower)])
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     size = model.visual.image_size if hasattr(model, "visual") else 0
     height, width = size if isinstance(size, tuple | list) else (size, size)
-    return Counts(weights, trainable * FLOAT_BYTES, 3 * height * width)
+    return Counts(weights, trainable * FLOAT_BYTES, masks, 3 * height * width)
 
 
 def _left_out(dataset: str | None) -> Tower | None:
@@ -139,7 +143,11 @@ def _left_out(dataset: str | None) -> Tower | None:
 
 
 def _check_memory(settings: FinetuningSettings, counts: Counts) -> None:
-    needed = counts.weights + (counts.trainable * (1 + OPTIMIZERS[settings.optimizer].moments) if settings.trains else 0)
+    needed = (
+        counts.weights
+        + counts.masks
+        + (counts.trainable * (1 + OPTIMIZERS[settings.optimizer].moments) if settings.trains else 0)
+    )
     devices = devices_of(settings.devices)
     copies = settings.processes if settings.processes != "auto" and devices == ("cpu",) else 1
     for device in devices:

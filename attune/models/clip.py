@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from attune.errors import ModelError, SettingsError
-from attune.models.architecture import CONFIG, TEXT_TOWER, read_config
+from attune.models.architecture import CONFIG, TEXT_TOWER, WRITERS, read_config
 from attune.models.hub import hub_folder
 from attune.models.library import library_of
 from attune.models.options import with_options
@@ -30,6 +30,7 @@ from attune.models.timm_folder import read_folder, write_folder
 from attune.models.timm_models import config_of as timm_config_of
 from attune.models.timm_models import load_image_encoder, preprocess_of, timm_transforms
 from attune.models.tokens import Tokens
+from attune.models.untrusted import read_as_data, shorter_lengths
 from attune.models.weights import check_archives, forbid_unpickling, load_weights, save_weights
 from attune.settings import ModelOptions
 
@@ -245,13 +246,8 @@ def _matryoshka_dims(source: ModelSource) -> tuple[int, ...]:
     if source.folder is None or source.scratch:
         return ()
     config = read_config(source.folder)
-    found, most = config.get(MATRYOSHKA, []), config["model_cfg"].get("embed_dim", 0)
-    if not isinstance(found, list) or not all(isinstance(dim, int) and 0 < dim < most for dim in found):
-        raise ModelError(
-            f"{source.folder / CONFIG}: {MATRYOSHKA} = {repr(found)[:200]} are no lengths below embed_dim ({most}). Correct "
-            "it, or leave it out"
-        )
-    return tuple(sorted(found))
+    with read_as_data(source.folder / CONFIG, WRITERS):
+        return shorter_lengths(config.get(MATRYOSHKA, []), config["model_cfg"].get("embed_dim", 0))
 
 
 def config_of(source: ModelSource) -> dict[str, Any]:

@@ -15,29 +15,33 @@ refused.
 """
 
 import json
-import math
 import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from attune.errors import ModelError
-from attune.models.architecture import MAX_BYTES, MAX_WEIGHTS
 from attune.models.pooling import POOLERS
 from attune.models.sentence import ACTIVATIONS, ENCODERS, build_sentence, places_of, transformers_config
+from attune.models.untrusted import (
+    MOST_LAYERS,
+    MOST_WORDS,
+    build_shell,
+    check_numbers,
+    is_size,
+    read_as_data,
+    read_json,
+    refuse_code,
+    shorter_lengths,
+    temperature,
+)
 
 MODULES = "modules.json"
 CONFIG = "config.json"
 OWN = "attune.json"
 
 MOST_PARTS = 16
-MOST_LAYERS = 512
 LONGEST_CONTEXT = 32_768
 LONGEST_PROMPT = 10_000
-MOST = 2_000_000
-"""For every number in a configuration but those of layers; words are the most numerous. What they come to is counted."""
 MOST_DENSE = 16_384
 DEFAULT_LENGTH = 512
 """Tokens that are read of a text where nothing says how many."""
@@ -88,14 +92,8 @@ def read_sentence_folder(folder: Path) -> SentenceFolder:
     Raises:
         ModelError: if it is no such model, would run code, has parts that are not known here, or is too large to be meant.
     """
-    try:
+    with read_as_data(folder, "sentence-transformers, transformers or Attune"):
         return _read(folder)
-    except Exception as error:  # what does not fit raises many kinds, transformers' own among them
-        said = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise ModelError(
-            f"The model folder {folder} cannot be used: {said}. Take it as sentence-transformers, transformers or Attune "
-            "wrote it"
-        ) from error
 
 
 def _read(folder: Path) -> SentenceFolder:
@@ -134,14 +132,7 @@ def _read(folder: Path) -> SentenceFolder:
 
 def _json(path: Path, default: Any = None) -> Any:
     """What a JSON file holds: an object, or a list; `default`, if there is one and no such file."""
-    if default is not None and not path.is_file():
-        return default
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path.name} has more than {MAX_BYTES:,} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(found, dict | list):
-        raise ValueError(f"{path.name} holds no JSON object")
-    return found
+    return default if default is not None and not path.is_file() else read_json(path)
 
 
 def _parts(folder: Path) -> list[tuple[str, str]]:
@@ -175,13 +166,11 @@ def _encoder_config(given: Any) -> dict[str, Any]:
     kind = given.get("model_type")
     if kind not in ENCODERS:
         raise ValueError(f"{CONFIG}: model_type = {str(kind)[:100]!r}; known are {', '.join(ENCODERS)}")
-    for name in ("auto_map", "quantization_config"):
-        if given.get(name):
-            raise ValueError(f"{CONFIG} has {name}: code of its own, or weights that are no plain numbers, are not let pass")
+    refuse_code(given)
     if given.get("is_decoder") or given.get("add_cross_attention"):
         raise ValueError(f"{CONFIG} describes a decoder")
     own = _ours(given)
-    _check_numbers(own, "")
+    check_numbers(own, _most)
     return _ours(transformers_config({"transformer": own}).to_dict())  # with what the folder leaves to transformers
 
 
@@ -189,45 +178,33 @@ def _ours(given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in _NOT_OURS and not name.startswith(_BEGIN)}
 
 
-def _check_numbers(value: Any, name: str) -> None:
-    """Walks through the whole of it; `name` is the key that the value stands under."""
-    if isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else ((name, inner) for inner in value):
-            _check_numbers(inner, key)
-        return
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is no number")
-    most = MOST_LAYERS if re.search(r"layers|group|^num_|^n_", name) else MOST
-    if isinstance(value, int) and abs(value) > most:
-        raise ValueError(f"{name} is larger than {most:,}")
+def _most(name: str) -> int:
+    """Of layers and the like few; of all else as many as there are words. What it comes to is counted."""
+    return MOST_LAYERS if re.search(r"layers|group|^num_|^n_", name) else MOST_WORDS
 
 
 def _width(config: dict[str, Any]) -> int:
-    """Numbers in the embedding of a token; the encoder is built without memory, to count its weights."""
+    """Numbers in the embedding of a token."""
     transformer = config["transformer"]
     if transformer.get("num_hidden_groups", 1) * transformer.get("inner_group_num", 1) > MOST_LAYERS:  # ALBERT's
         raise ValueError(f"num_hidden_groups times inner_group_num is larger than {MOST_LAYERS}")
-    count, width = _size(json.dumps({**config, "dense": []}))
-    if count > MAX_WEIGHTS:
-        raise ValueError(f"it describes an encoder of {count:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
-    return width
+    return _hidden_size(json.dumps({**config, "dense": []}))
 
 
 @lru_cache(maxsize=64)
-def _size(config: str) -> tuple[int, int]:
-    """Weights of an encoder, and numbers in the embedding of a token."""
-    with torch.device("meta"):
-        model = build_sentence(json.loads(config))
-    return sum(parameter.numel() for parameter in model.parameters()), int(model.text.config.hidden_size)
+def _hidden_size(config: str) -> int:
+    given = json.loads(config)
+    model = build_shell(lambda: build_sentence(given), "transformers", "an encoder")
+    return int(model.text.config.hidden_size)
 
 
 def _context_length(transformer: dict[str, Any], length: dict[str, Any], tokenizer: dict[str, Any]) -> int:
-    places = places_of(transformers_config({"transformer": transformer})) or MOST
+    places = places_of(transformers_config({"transformer": transformer})) or MOST_WORDS
     given = length.get("max_seq_length") or tokenizer.get("model_max_length") or places
     if isinstance(given, bool) or not isinstance(given, int | float) or given < 1:
         raise ValueError(f"max_seq_length or model_max_length is {str(given)[:100]}, no number of tokens")
     found = min(given, places)
-    return min(int(found), LONGEST_CONTEXT) if found < MOST else DEFAULT_LENGTH
+    return min(int(found), LONGEST_CONTEXT) if found < MOST_WORDS else DEFAULT_LENGTH
 
 
 def _pooler(given: dict[str, Any]) -> str:
@@ -255,7 +232,7 @@ def _dense_config(given: dict[str, Any]) -> dict[str, Any]:
     if given.get("use_residual") or {*taken.values()} - {"sentence_embedding", None}:
         raise ValueError("a dense layer has a residual, or takes something else than the embedding, which is not known here")
     sizes = {name: given[name] for name in ("in_features", "out_features")}
-    if not all(type(size) is int and 0 < size <= MOST_DENSE for size in sizes.values()):
+    if not all(is_size(size, MOST_DENSE) for size in sizes.values()):
         raise ValueError(f"a dense layer has {str(sizes)[:200]}; each is from 1 to {MOST_DENSE:,}")
     activation = given.get("activation_function", "torch.nn.modules.activation.Tanh")
     if activation not in ACTIVATIONS:
@@ -274,12 +251,7 @@ def _prompt(given: dict[str, Any]) -> str:
 
 def _own(given: dict[str, Any], width: int) -> tuple[float | None, tuple[int, ...]]:
     """The temperature's logarithm and the lengths of shorter embeddings that Attune wrote down."""
-    scale, dims = given.get("logit_scale"), given.get("matryoshka_dims", [])
-    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) < 100):
-        raise ValueError(f"{OWN}: logit_scale = {str(scale)[:100]} is no logarithm of a temperature")
-    if not isinstance(dims, list) or not all(type(dim) is int and 0 < dim < width for dim in dims):
-        raise ValueError(f"{OWN}: matryoshka_dims = {str(dims)[:200]} are no lengths below {width}")
-    return scale, tuple(sorted(dims))
+    return temperature(given.get("logit_scale")), shorter_lengths(given.get("matryoshka_dims", []), width)
 
 
 def _refuse_adapters(encoder: Path) -> None:

@@ -14,8 +14,8 @@ import timm
 import torch
 from timm.models import get_pretrained_cfg
 
-from attune.errors import ModelError
 from attune.models.image_encoder import ImageEncoder
+from attune.models.untrusted import is_number, is_size, read_as_data, read_json, shorter_lengths, temperature
 from attune.models.weights import save_weights
 
 CONFIG = "config.json"
@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 OURS = "attune"
 """The part of the configuration that timm does not look at."""
 
-MAX_BYTES = 1_000_000
+WRITERS = "timm or Attune"
 MOST = 8192
 """Of sides of pictures and lengths of embeddings."""
 
@@ -56,9 +56,8 @@ class TimmFolder:
 
 def is_timm_folder(folder: Path) -> bool:
     """Whether a folder's `config.json` names an architecture as timm's do."""
-    path = folder / CONFIG
     try:
-        return path.stat().st_size <= MAX_BYTES and isinstance(json.loads(path.read_text("utf-8")).get("architecture"), str)
+        return isinstance(read_json(folder / CONFIG).get("architecture"), str)
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
@@ -69,15 +68,10 @@ def read_folder(folder: Path) -> TimmFolder:
     Raises:
         ModelError: if it is no such configuration, or says what is not let pass.
     """
-    path = folder / CONFIG
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-        found = _checked(json.loads(path.read_text(encoding="utf-8")))
+    with read_as_data(folder / CONFIG, WRITERS):
+        found = _checked(read_json(folder / CONFIG))
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f"there is no {WEIGHTS} beside it, and other kinds of files are not read")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be used: {error}. Take the folder as timm or Attune wrote it") from error
     return found
 
 
@@ -133,14 +127,9 @@ def _checked(config: Any) -> TimmFolder:
     tag = tag or given.get("tag") or ""
     name = f"{architecture}.{tag}"
     ours = config.get(OURS) or {}
-    projection, dims = ours.get("projection", 0), ours.get("matryoshka_dims", [])
-    if not _is_size(projection, least=0) or (projection and config.get("num_classes") != projection):
+    projection, pooler = ours.get("projection", 0), ours.get("pooler")
+    if not is_size(projection, MOST, least=0) or (projection and config.get("num_classes") != projection):
         raise ValueError(f"{OURS}.projection = {repr(projection)[:100]} is not its num_classes, from 1 to {MOST}")
-    if not isinstance(dims, list) or not all(_is_size(dim) for dim in dims):
-        raise ValueError(f"{OURS}.matryoshka_dims = {repr(dims)[:100]} are no lengths from 1 to {MOST}")
-    scale, pooler = ours.get("logit_scale"), ours.get("pooler")
-    if scale is not None and not _is_number(scale, -10, 10):
-        raise ValueError(f"{OURS}.logit_scale = {repr(scale)[:100]} is no number from -10 to 10")
     if pooler not in (None, "gem"):
         raise ValueError(f"{OURS}.pooler = {repr(pooler)[:100]} is none but 'gem'")
     return TimmFolder(
@@ -149,15 +138,17 @@ def _checked(config: Any) -> TimmFolder:
         pretrained_cfg=_of_pictures(given),
         projection=projection,
         pooler=pooler,
-        logit_scale=scale,
-        matryoshka_dims=tuple(sorted(dims)),
+        logit_scale=temperature(ours.get("logit_scale")),
+        matryoshka_dims=shorter_lengths(ours.get("matryoshka_dims", []), MOST),  # its own width the model itself tells
     )
 
 
 def _model_args(given: dict[str, Any]) -> dict[str, Any]:
     """Those that decide a model's shape and function; what concerns training alone, as drop rates, is left out."""
     checks: dict[str, Callable[[Any], bool]] = {
-        "img_size": lambda value: _is_size(value) or (_is_list(value, 2) and all(map(_is_size, value))),
+        "img_size": lambda value: (
+            is_size(value, MOST) or (_is_list(value, 2) and all(is_size(side, MOST) for side in value))
+        ),
         "global_pool": lambda value: value in POOLS,
         "fc_norm": lambda value: isinstance(value, bool),
         "use_fc_norm": lambda value: isinstance(value, bool),
@@ -174,25 +165,17 @@ def _model_args(given: dict[str, Any]) -> dict[str, Any]:
 def _of_pictures(given: dict[str, Any]) -> dict[str, Any]:
     """How pictures are prepared. Where weights lie, and how they are read, is not taken from a folder."""
     checks: dict[str, Callable[[Any], bool]] = {
-        "input_size": lambda value: _is_list(value, 3) and value[0] == 3 and all(map(_is_size, value)),
-        "mean": lambda value: _is_list(value, 3) and all(_is_number(each, -10, 10) for each in value),
-        "std": lambda value: _is_list(value, 3) and all(_is_number(each, 1e-3, 10) for each in value),
+        "input_size": lambda value: _is_list(value, 3) and value[0] == 3 and all(is_size(side, MOST) for side in value),
+        "mean": lambda value: _is_list(value, 3) and all(is_number(each, -10, 10) for each in value),
+        "std": lambda value: _is_list(value, 3) and all(is_number(each, 1e-3, 10) for each in value),
         "interpolation": lambda value: value in ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
-        "crop_pct": lambda value: _is_number(value, 0.05, 4),
+        "crop_pct": lambda value: is_number(value, 0.05, 4),
         "crop_mode": lambda value: value in ("center", "squash", "border"),
     }
     for name, is_good in checks.items():
         if name in given and not is_good(given[name]):
             raise ValueError(f"pretrained_cfg.{name} = {repr(given[name])[:100]} cannot be")
     return {name: given[name] for name in checks if name in given}
-
-
-def _is_size(value: Any, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= MOST
-
-
-def _is_number(value: Any, least: float, most: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _is_list(value: Any, length: int) -> bool:

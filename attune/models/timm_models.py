@@ -12,10 +12,11 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from attune.errors import ModelError, SettingsError
+from attune.errors import SettingsError
 from attune.models.image_encoder import LIBRARY, ImageEncoder, build_image_encoder, build_trunk, pooling_layer
 from attune.models.source import ModelSource
-from attune.models.timm_folder import CONFIG, WEIGHTS, TimmFolder, read_folder
+from attune.models.timm_folder import CONFIG, WEIGHTS, WRITERS, TimmFolder, read_folder
+from attune.models.untrusted import build_shell, read_as_data, shorter_lengths
 from attune.settings import ModelOptions
 
 POOLINGS = {"mean": "avg", "max": "max", "cls": "token"}
@@ -35,14 +36,11 @@ def config_of(source: ModelSource) -> dict[str, Any]:
     """
     if source.folder is None:
         return _complete(TimmFolder(source.architecture))
-    given = read_folder(source.folder)
-    try:
-        return _complete(given)
-    except Exception as error:  # each of timm's models says it in its own way
-        raise ModelError(
-            f"{source.folder / CONFIG} cannot be used: timm builds no model of it "
-            f"({str(error)[:300] or type(error).__name__}). Take the folder as timm or Attune wrote it"
-        ) from error
+    with read_as_data(source.folder / CONFIG, WRITERS):
+        given = read_folder(source.folder)
+        config = _complete(given)
+        shorter_lengths([*given.matryoshka_dims], config["embed_dim"])
+    return config
 
 
 def preprocess_of(config: dict[str, Any], source: ModelSource) -> dict[str, Any]:
@@ -168,7 +166,7 @@ def _complete(given: TimmFolder) -> dict[str, Any]:
         "pooler": given.pooler,
         "image_size": size if isinstance(size, list) else [size, size],
     }
-    return {**config, "embed_dim": given.projection or _features(json.dumps(config))}
+    return {**config, "embed_dim": _width(json.dumps(config))}
 
 
 def _registered(architecture: str) -> dict[str, Any]:
@@ -178,11 +176,12 @@ def _registered(architecture: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=64)
-def _features(config: str) -> int:
-    """The length of what a model gives where it has no classifier."""
+def _width(config: str) -> int:
+    """The length of what a model gives."""
     given = json.loads(config)
+    trunk = build_shell(lambda: build_trunk(given), "timm", "a model")
     with torch.no_grad():
-        found: Tensor = _shell(given).eval()(torch.empty(1, 3, *given["image_size"], device="meta"))
+        found: Tensor = trunk.eval()(torch.empty(1, 3, *given["image_size"], device="meta"))
     return found.shape[1]
 
 

@@ -61,6 +61,11 @@ def frozen_batch_norms(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and _is_frozen(module)]
 
 
+def trains_batch_norms(model: nn.Module) -> bool:
+    """Whether a batch norm will take the mean and variance of what it is given: of one row it may be unable to."""
+    return any(isinstance(module, _BatchNorm) and not _is_frozen(module) for module in model.modules())
+
+
 def train_mode(model: nn.Module) -> None:
     """`model.train()`, except for what is frozen: use it wherever that would be called.
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from attune.data.parts import sizes_of
-from attune.errors import DataError
+from attune.errors import DataError, SettingsError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.kinds import IMAGE, Kind
 from attune.losses.batch import Loss
 from attune.losses.cost import check_cost
 from attune.models.clip import evaluating
+from attune.models.trainable import trains_batch_norms
 from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree
 from attune.training.estimate import activation_bytes, estimate, step_seconds
@@ -36,13 +37,35 @@ ROOM = 0.8
 
 
 def check_data(job: Job) -> None:
-    """Refuses data that no contrastive loss can learn from.
+    """Refuses data that no contrastive loss can learn from, or too little of it for the model.
 
     Raises:
         DataError: if there are too few different pictures or captions.
+        SettingsError: see `check_shares`.
     """
     train = job.parts.train
-    check_feasible(train.groups, train.captions, [len(rows) for rows in job.feed.plan(1)], train.kind)
+    sizes = [len(rows) for rows in job.feed.plan(1)]
+    check_feasible(train.groups, train.captions, sizes, train.kind)
+    check_shares(job.clip.model, min(sizes), job.world.size)
+
+
+def check_shares(model: nn.Module, smallest: int, processes: int) -> None:
+    """Refuses batches of which a process gets one picture, if the model has batch norms to train.
+
+    Args:
+        model: that is trained.
+        smallest: pictures in the smallest batch.
+        processes: that share it.
+
+    Raises:
+        SettingsError: with what to do.
+    """
+    if smallest // processes < 2 and trains_batch_norms(model):
+        raise SettingsError(
+            f"A batch of {smallest} is shared by {processes} processes, so one of them has a single picture, of which the "
+            f"model's batch norms can take no variance. Raise batch_size to {2 * processes} or more, lower processes, or "
+            "leave the batch norms as they are with lora_rank"
+        )
 
 
 def check_feasible(

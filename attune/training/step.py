@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from attune.models.trainable import trains_batch_norms
+
 Encode = Callable[[Tensor], Tensor]
 LossOf = Callable[[Tensor, Tensor], Tensor]
 RandomState = tuple[Tensor, Tensor | None]  # of the processor and, for rows that are there, of the GPU
@@ -40,7 +42,8 @@ def backward(
         loss_of: image and text embeddings to a scalar, over those of all processes if there are several; parameters it
             uses, such as `logit_scale`, get gradients too. Called once, outside of any autocast of the encoders.
         micro_batch_size: the most rows encoded at a time, at least 1; pieces' sizes differ by at most one. None, or
-            as many as there are rows, encodes all at once.
+            as many as there are rows, encodes all at once. With a BatchNorm that is trained a piece has two rows or
+            three where it asks for fewer: one row has no variance.
         model: module with the buffers that the encoders change, if any: models with BatchNorm need it to have their
             statistics updated once and not twice, in micro-batches and with gradient checkpointing.
 
@@ -55,8 +58,9 @@ def backward(
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    image_pass = _first_pass(encode_images, images, micro_batch_size)
-    text_pass = _first_pass(encode_texts, texts, micro_batch_size)
+    least = 2 if model is not None and trains_batch_norms(model) else 1
+    image_pass = _first_pass(encode_images, images, micro_batch_size, least)
+    text_pass = _first_pass(encode_texts, texts, micro_batch_size, least)
     loss = loss_of(image_pass.embeddings, text_pass.embeddings)
     loss.backward()  # type: ignore[no-untyped-call]
     with _left_as_it_is(images.device, texts.device, model=model):
@@ -74,10 +78,10 @@ class _Pass:
     states: list[RandomState]
 
 
-def _first_pass(encode: Encode, rows: Tensor, size: int) -> _Pass:
+def _first_pass(encode: Encode, rows: Tensor, size: int, least: int) -> _Pass:
     """Embeddings without a graph; they ask for a gradient unless the tower is frozen."""
     # Equal pieces, not full ones and a rest: BatchNorm makes little sense of one or two rows.
-    pieces = rows.tensor_split(max(1, -(-len(rows) // size)))
+    pieces = rows.tensor_split(max(1, min(-(-len(rows) // size), len(rows) // least)))
     states: list[RandomState] = []
     found: list[Tensor] = []
     trained = False

@@ -40,6 +40,7 @@ from attune.schemas import DatasetReport, FinetuningRun, SearchDocument
 from attune.search.encoder import embed, load_encoder
 from attune.settings import FinetuningSettings, ModelOptions
 from attune.training.average import WeightAverage, statistics
+from attune.training.checks import check_shares
 from attune.training.step import backward
 from attune.training.towers import Towers
 from tests.attune.trained import start
@@ -430,6 +431,32 @@ def test_a_folder_that_timm_cannot_build_is_refused_before_a_run(
         config_of(find_model(str(tmp_path / "model")))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attune": {"matryoshka_dims": [8, 96]}}, r"matryoshka_dims = \[8, 96\] are no lengths below 96"),
+        (
+            {"num_classes": 16, "attune": {"projection": 16, "matryoshka_dims": [24]}},
+            r"matryoshka_dims = \[24\] are no lengths below 16",
+        ),
+        (
+            {"architecture": "swinv2_cr_tiny_224", "model_args": {"img_size": 8192}},
+            r"it describes a model of 5e\+11 weights; at most 2e\+10 are built",
+        ),
+    ],
+)
+def test_what_only_the_model_tells_is_refused_before_a_run(
+    folder_of: Callable[[str], Path], tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    """The width of its embeddings; the masks that grow with the square of its pictures."""
+    shutil.copytree(folder_of("test_resnet"), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / CONFIG).read_text())
+    (tmp_path / "model" / CONFIG).write_text(json.dumps(config | change))
+
+    with pytest.raises(ModelError, match=rf"config\.json cannot be used: {said}"):
+        config_of(find_model(str(tmp_path / "model")))
+
+
 def test_where_a_folder_says_its_weights_are_is_not_looked_at(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
     shutil.copytree(folder_of("test_resnet"), tmp_path / "model")
     config = json.loads((tmp_path / "model" / CONFIG).read_text())
@@ -519,6 +546,23 @@ def test_each_micro_batch_updates_the_statistics_of_a_batch_norm_once(folder_of:
     assert batches == before + 6
 
 
+def test_a_batch_norm_over_single_places_is_given_two_pictures_at_least(folder_of: Callable[[str], Path]) -> None:
+    """The last map of such small pictures is one place: of one picture there would be no variance."""
+    clip = load_clip(str(folder_of("test_resnet")))
+    assert clip.model.visual.trunk.forward_features(torch.zeros(2, 3, SIZE, SIZE)).shape[2:] == (1, 1)
+    before = clip.model.visual.trunk.bn1.num_batches_tracked.item()
+
+    trained(clip, steps=1, micro_batch_size=1)
+
+    assert clip.model.visual.trunk.bn1.num_batches_tracked == before + 6
+    frozen = load_clip(str(folder_of("test_resnet"))).model
+    add_lora(frozen, 2)
+    check_shares(frozen, smallest=3, processes=2)
+    check_shares(clip.model, smallest=4, processes=2)
+    with pytest.raises(SettingsError, match=r"one of them has a single picture.* Raise batch_size to 4 or more"):
+        check_shares(clip.model, smallest=3, processes=2)
+
+
 def test_statistics_of_a_batch_norm_are_averaged_with_the_weights(folder_of: Callable[[str], Path]) -> None:
     clip = load_clip(str(folder_of("test_resnet")))
     average = WeightAverage(clip.model, decay=0.5)
@@ -588,6 +632,17 @@ def test_what_it_takes_is_counted_before_anything_is_loaded(attune_home: Path, f
     assert found.pixels == 3 * SIZE * SIZE
     add_lora(clip.model, 2)
     assert found.trainable == 4 * sum(value.numel() for value in clip.model.parameters() if value.requires_grad)
+
+
+def test_masks_that_are_in_no_file_count_towards_memory() -> None:
+    """Swin-T at 224 pixels has windows of 49 places, 64, 16, 4 and 1 of them in its stages of 2, 2, 6 and 2 blocks."""
+    found = count(FinetuningSettings(model="timm/swin_tiny_patch4_window7_224#scratch"))
+
+    of_shifted_blocks = (64 + 16 + 3 * 4) * 49 * 49 * 4  # every second block, but where there is one window only
+    of_places = 12 * 49 * 49 * 8
+    assert found is not None
+    assert found.masks == of_shifted_blocks + of_places
+    assert found.weights < 120_000_000
 
 
 def test_data_with_captions_is_refused_before_training(shapes: DatasetReport, folder_of: Callable[[str], Path]) -> None:
