@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Tower = Literal["image", "text"]
+"""A part of a model that embeds."""
+
+TOWERS: tuple[Tower, ...] = ("image", "text")
 
 
 class Kind(NamedTuple):
@@ -65,8 +68,7 @@ class Kind(NamedTuple):
     @property
     def left_out(self) -> Tower | None:
         """The tower that embeds nothing, and stays as it is; None if both have something to embed."""
-        towers: tuple[Tower, Tower] = ("image", "text")
-        return next((tower for tower in towers if tower not in (self.tower, self.caption_tower)), None)
+        return next((tower for tower in TOWERS if tower not in (self.tower, self.caption_tower)), None)
 
 
 IMAGE = Kind(

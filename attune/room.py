@@ -16,14 +16,14 @@ from attune.data import store
 from attune.device import devices_of
 from attune.errors import SettingsError
 from attune.figures import say_size
-from attune.kinds import Tower
+from attune.kinds import TOWERS, Tower
 from attune.models.clip import config_of
 from attune.models.hub import cached_folder
 from attune.models.lora import add_lora
 from attune.models.options import changed_config
 from attune.models.shell import shell
 from attune.models.source import find_model
-from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
+from attune.models.trainable import choose_trainable, tower_is_frozen
 from attune.optimizers import OPTIMIZERS
 from attune.runs.folder import runs_folder
 from attune.runs.models import locate

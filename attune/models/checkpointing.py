@@ -7,7 +7,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import TextTransformer
 
 from attune.errors import SettingsError
-from attune.models.layers import Tower
+from attune.kinds import Tower
 
 
 def checkpoint_gradients(model: Any, towers: Collection[Tower]) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-Tower = Literal["image", "text", "both"]
+from attune.kinds import TOWERS, Tower
 
 # What may stand before the first block's name: the wrappers of open_clip, timm and Hugging Face.
 _WRAPPER = re.compile(r"(?:(?:trunk|transformer|encoder|features|model)\.)*")
@@ -26,7 +26,7 @@ class Place:
         of: the tower's last depth, one more than it has blocks.
     """
 
-    tower: Tower
+    tower: Tower | Literal["both"]
     depth: int
     of: int
 
@@ -57,14 +57,13 @@ def locate(model: nn.Module) -> dict[str, Place]:
     return places
 
 
-def towers_of(model: nn.Module) -> tuple[Literal["image", "text"], ...]:
+def towers_of(model: nn.Module) -> tuple[Tower, ...]:
     """The towers that a model has."""
     found = {place.tower for place in locate(model).values()}
-    both: tuple[Literal["image"], Literal["text"]] = ("image", "text")
-    return tuple(tower for tower in both if tower in found)
+    return tuple(tower for tower in TOWERS if tower in found)
 
 
-def blocks(model: nn.Module, tower: Literal["image", "text"]) -> int:
+def blocks(model: nn.Module, tower: Tower) -> int:
     """Number of numbered blocks in a tower; 0 if its architecture numbers none."""
     return max((place.of - 1 for place in locate(model).values() if place.tower == tower), default=0)
 

@@ -7,7 +7,7 @@ from attune.kinds import Tower
 
 Library = Literal["open_clip", "sentence_transformers", "timm"]
 
-TOWERS: dict[Library, tuple[Tower, ...]] = {
+EMBEDS: dict[Library, tuple[Tower, ...]] = {
     "open_clip": ("image", "text"),
     "sentence_transformers": ("text",),
     "timm": ("image",),

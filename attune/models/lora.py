@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from attune.errors import SettingsError
-from attune.models.layers import Tower, locate
+from attune.kinds import Tower
+from attune.models.layers import locate
 
 
 class LowRank(nn.Module):

@@ -172,7 +172,7 @@ def places_of(transformer: Any) -> int:
     return most - (transformer.pad_token_id + 1 if transformer.model_type in ROBERTA else 0)
 
 
-def changed_sentence(config: dict[str, Any], options: ModelOptions) -> dict[str, Any]:
+def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, Any]:
     """The configuration of the model that the options ask for; of none, an equal one."""
     changed = dict(config)
     if options.pooler is not None:
@@ -186,7 +186,7 @@ def changed_sentence(config: dict[str, Any], options: ModelOptions) -> dict[str,
     return changed
 
 
-def check_sentence(config: dict[str, Any], options: ModelOptions) -> None:
+def check_options(config: dict[str, Any], options: ModelOptions) -> None:
     """Passes if such a model can have the options.
 
     Raises:

@@ -14,15 +14,17 @@ import transformers
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from attune.models.hub import hub_folder
+from attune.models.loaded import Loaded
 from attune.models.sentence import (
     ENCODERS,
     SentenceEncoder,
     build_sentence,
-    changed_sentence,
-    check_sentence,
+    changed_config,
     transformers_config,
 )
 from attune.models.sentence_folder import CONFIG, MODULES, OWN, POOLS, SentenceFolder, read_sentence_folder
+from attune.models.source import ModelSource
 from attune.models.weights import check_archives, load_weights, save_weights
 from attune.settings import ModelOptions
 
@@ -68,26 +70,27 @@ class SentenceTokenizer:
         self._tokenizer.save_pretrained(folder)
 
 
-def load_sentence_folder(
-    folder: Path, scratch: bool, options: ModelOptions
-) -> tuple[SentenceEncoder, SentenceTokenizer, dict[str, Any], tuple[int, ...]]:
-    """The model of a folder on the CPU, its tokenizer, its configuration and the lengths of its shorter embeddings.
+def config_of(source: ModelSource) -> dict[str, Any]:
+    """What builds the model of a source, as it comes; of one of the hub, its configuration alone is fetched."""
+    return read_sentence_folder(source.folder or hub_folder(source.hub, weights=False)).config
+
+
+def load(source: ModelSource, options: ModelOptions) -> Loaded:
+    """The model of a source, with its weights.
 
     Args:
-        folder: that holds it.
-        scratch: whether its weights are to be random.
-        options: what of it is to be other. A layer that they add keeps similarities as well as its width can.
+        source: of the model.
+        options: what of it is to be other, which `check_options` let pass. A layer that they add keeps similarities as well as
+            its width can.
 
     Raises:
         ModelError: see `read_sentence_folder`.
-        SettingsError: if it cannot have the options.
         Exception: of many kinds, if the weights do not fit or cannot be read.
     """
-    found = read_sentence_folder(folder)
-    check_sentence(found.config, options)
-    config = changed_sentence(found.config, options)
+    found = read_sentence_folder(source.folder or hub_folder(source.hub, weights=not source.scratch))
+    config = changed_config(found.config, options)
     with _quiet():
-        transformer = None if scratch else _load_encoder(found)
+        transformer = None if source.scratch else _load_encoder(found)
         tokenizer = transformers.AutoTokenizer.from_pretrained(found.encoder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token_id != config["transformer"]["pad_token_id"]:
         raise ValueError(
@@ -97,38 +100,30 @@ def load_sentence_folder(
     model = build_sentence(config, transformer)
     if len(config["dense"]) > len(found.dense):
         torch.nn.init.orthogonal_(dict(model.text.dense[-1].named_parameters())["linear.weight"])
-    if not scratch:
+    if not source.scratch:
         for layer, path in zip(model.text.dense, found.dense, strict=False):
             layer.load_state_dict(_dense_weights(path))
         if found.logit_scale is not None:
             model.logit_scale.data.fill_(found.logit_scale)
-    same = config["embed_dim"] == found.config["embed_dim"] and not scratch
-    return model, SentenceTokenizer(tokenizer, config), config, found.matryoshka_dims if same else ()
+    same = config["embed_dim"] == found.config["embed_dim"] and not source.scratch
+    return Loaded(model, SentenceTokenizer(tokenizer, config), config, {}, found.matryoshka_dims if same else ())
 
 
-def save_sentence_folder(
-    folder: Path,
-    model: SentenceEncoder,
-    tokenizer: SentenceTokenizer,
-    config: dict[str, Any],
-    matryoshka_dims: Sequence[int],
-    dtype: torch.dtype | None,
-) -> None:
+def save(folder: Path, loaded: Loaded, dtype: torch.dtype | None = None) -> None:
     """Writes a folder that sentence-transformers opens, unless its pool is one of ours alone (GeM).
 
     Args:
-        folder: to write; it is made.
-        model: with the weights.
-        tokenizer: of it.
-        config: its configuration.
-        matryoshka_dims: lengths of shorter embeddings that it was trained for.
+        folder: that exists.
+        loaded: to save.
         dtype: of the weights, if it is not to be their own.
     """
+    model: SentenceEncoder = loaded.model
+    config = loaded.config
     save_weights(folder / SENTENCE_WEIGHTS, model.text.transformer.state_dict(), dtype)
     # Whatever type the weights are kept in, embeddings are computed in float32.
     encoder = transformers_config(config).to_dict() | {"architectures": [ENCODERS[config["transformer"]["model_type"]]]}
     _write(folder / CONFIG, encoder | {"dtype": "float32"})
-    tokenizer.save_pretrained(str(folder))
+    loaded.tokenizer.save_pretrained(str(folder))
     _write(
         folder / "sentence_bert_config.json",
         {"max_seq_length": config["context_length"], "do_lower_case": config["lower_case"]},
@@ -150,7 +145,7 @@ def save_sentence_folder(
         for number, (path, kind) in enumerate(parts)
     ]
     _write(folder / MODULES, modules)
-    _write(folder / OWN, {"logit_scale": model.logit_scale.item(), "matryoshka_dims": list(matryoshka_dims)})
+    _write(folder / OWN, {"logit_scale": model.logit_scale.item(), "matryoshka_dims": list(loaded.matryoshka_dims)})
 
 
 def _write(path: Path, value: Any) -> None:

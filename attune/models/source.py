@@ -17,14 +17,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import open_clip
 
 from attune.errors import ModelError
+from attune.kinds import Tower
 from attune.models.architecture import CONFIG, read_config
 from attune.models.catalog import ALIASES, hub_models
-from attune.models.library import TOWERS, Library
+from attune.models.library import EMBEDS, Library
 from attune.models.sentence_folder import is_sentence_folder, read_sentence_folder
 from attune.models.timm_folder import is_timm_folder, read_folder
 from attune.models.timm_names import PREFIX, check_timm_name
@@ -56,9 +56,9 @@ class ModelSource:
     hub: str = ""
 
     @property
-    def towers(self) -> tuple[Literal["image", "text"], ...]:
+    def towers(self) -> tuple[Tower, ...]:
         """What it embeds."""
-        return TOWERS[self.library]
+        return EMBEDS[self.library]
 
     @property
     def open_clip_name(self) -> str:

@@ -4,19 +4,14 @@ Its configuration is read as data that anyone may have written: what it says dec
 pass but the names and sizes that are known here, and its weights are read from safetensors alone.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from timm.models import get_pretrained_cfg
 
-from attune.models.image_encoder import ImageEncoder
 from attune.models.untrusted import is_number, is_size, read_as_data, read_json, shorter_lengths, temperature
-from attune.models.weights import save_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -28,7 +23,6 @@ MOST = 8192
 """Of sides of pictures and lengths of embeddings."""
 
 POOLS = ("avg", "max", "avgmax", "catavgmax", "token", "map", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
-_IMAGE_KEYS = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
 @dataclass(frozen=True)
@@ -73,50 +67,6 @@ def read_folder(folder: Path) -> TimmFolder:
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f"there is no {WEIGHTS} beside it, and other kinds of files are not read")
     return found
-
-
-def write_folder(
-    folder: Path,
-    model: ImageEncoder,
-    config: dict[str, Any],
-    preprocess: dict[str, Any],
-    matryoshka_dims: tuple[int, ...],
-    dtype: torch.dtype | None = None,
-) -> None:
-    """Weights and configuration, so that timm opens the folder as `local-dir:FOLDER`.
-
-    Args:
-        folder: that exists.
-        model: to write.
-        config: its own, see `attune.models.timm_models.config_of`.
-        preprocess: how pictures are prepared.
-        matryoshka_dims: see `TimmFolder`.
-        dtype: of floating-point weights, if not their own.
-    """
-    save_weights(folder / WEIGHTS, model.visual.trunk.state_dict(), dtype)
-    architecture, _, tag = config["architecture"].partition(".")
-    registered = get_pretrained_cfg(config["architecture"]).to_dict()
-    arguments, size = dict(config["model_args"]), config["image_size"]
-    known = ("fixed_input_size", "first_conv", "classifier", "license")
-    ours: dict[str, Any] = {"logit_scale": model.logit_scale.item()}
-    ours |= {"projection": config["num_classes"]} if config["num_classes"] else {}
-    ours |= {"pooler": config["pooler"]} if config["pooler"] else {}
-    ours |= {"matryoshka_dims": list(matryoshka_dims)} if matryoshka_dims else {}
-    written = {
-        "architecture": architecture,
-        "num_classes": config["num_classes"],
-        "num_features": model.visual.trunk.num_features,
-        "model_args": arguments,
-        "pretrained_cfg": {
-            "tag": tag,
-            "input_size": [3, *size],
-            **{key: preprocess[key] for key in _IMAGE_KEYS if key in preprocess},
-            **{key: registered[key] for key in known if key in registered},
-            "num_classes": config["num_classes"],
-        },
-        OURS: ours,
-    }
-    (folder / CONFIG).write_text(json.dumps(written, indent=2) + "\n")
 
 
 def _checked(config: Any) -> TimmFolder:

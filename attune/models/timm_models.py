@@ -5,17 +5,16 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from timm.data import create_transform, resolve_data_config
-from timm.models import get_pretrained_cfg, load_state_dict
+from timm.models import get_pretrained_cfg
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attune.errors import SettingsError
-from attune.models.image_encoder import LIBRARY, ImageEncoder, build_image_encoder, build_trunk, pooling_layer
+from attune.models.image_encoder import LIBRARY, build_trunk, pooling_layer
 from attune.models.source import ModelSource
-from attune.models.timm_folder import CONFIG, WEIGHTS, WRITERS, TimmFolder, read_folder
+from attune.models.timm_folder import CONFIG, WRITERS, TimmFolder, read_folder
 from attune.models.untrusted import build_shell, read_as_data, shorter_lengths
 from attune.settings import ModelOptions
 
@@ -41,33 +40,6 @@ def config_of(source: ModelSource) -> dict[str, Any]:
         config = _complete(given)
         shorter_lengths([*given.matryoshka_dims], config["embed_dim"])
     return config
-
-
-def preprocess_of(config: dict[str, Any], source: ModelSource) -> dict[str, Any]:
-    """How timm prepares pictures for a model, by open_clip's names, with `crop_pct` and `crop_mode` besides."""
-    given = read_folder(source.folder).pretrained_cfg if source.folder else {}
-    data = resolve_data_config(given, pretrained_cfg=_registered(config["architecture"]))
-    height, width = config["image_size"]
-    fill = {"fill_color": [round(255 * value) for value in data["mean"]]} if data["crop_mode"] == "border" else {}
-    return {
-        **fill,
-        "size": height if height == width else [height, width],
-        "mode": "RGB",
-        "mean": list(data["mean"]),
-        "std": list(data["std"]),
-        "interpolation": data["interpolation"],
-        "crop_pct": data["crop_pct"],
-        "crop_mode": data["crop_mode"],
-    }
-
-
-def timm_transforms(preprocess: dict[str, Any]) -> list[Any]:
-    """The steps of timm's own evaluation preprocessing, of pictures that are RGB."""
-    size = preprocess["size"]
-    height, width = size if isinstance(size, list) else (size, size)
-    given = {key: preprocess[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")}
-    steps: list[Any] = create_transform((3, height, width), is_training=False, **given).transforms
-    return steps
 
 
 def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, Any]:
@@ -118,45 +90,12 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
         )
 
 
-def load_image_encoder(source: ModelSource, options: ModelOptions) -> tuple[ImageEncoder, dict[str, Any]]:
-    """The model with its weights on the CPU, and its configuration.
-
-    Weights are checked to be all there. timm interpolates position embeddings for another size of pictures. A new
-    projection has orthonormal columns or rows: wider, it leaves similarities as they are, narrower, it is a random
-    projection; one that was trained and is to be narrower keeps the directions in which it is largest. Draws from torch's
-    random numbers.
-
-    Args:
-        source: of the model.
-        options: of the run.
-
-    Raises:
-        SettingsError: if the model cannot have the options.
-        ValueError, RuntimeError, OSError: of timm, torch and the hub, where weights cannot be had or do not fit.
-    """
-    config = config_of(source)
-    check_options(config, options)
-    changed = changed_config(config, options)
-    model = build_image_encoder(changed)
-    if source.scratch:
-        return model, changed
-    if source.folder:
-        found = load_state_dict(str(source.folder / WEIGHTS))
-        scale = read_folder(source.folder).logit_scale
-        if scale is not None:
-            nn.init.constant_(model.logit_scale, scale)
-    else:
-        found = load_state_dict(source.weights) if source.weights else None
-    _take_over(model.visual.trunk, _with_weights(changed, found), config, changed)
-    return model, changed
-
-
 def _complete(given: TimmFolder) -> dict[str, Any]:
     """The configuration, with the sizes that timm's registry or the model itself knows."""
-    registered = _registered(given.architecture)
-    size = list((given.pretrained_cfg.get("input_size") or registered["input_size"])[1:])
+    known = registered(given.architecture)
+    size = list((given.pretrained_cfg.get("input_size") or known["input_size"])[1:])
     arguments = dict(given.model_args)
-    if registered["fixed_input_size"]:
+    if known["fixed_input_size"]:
         size = arguments.setdefault("img_size", size)
     config = {
         "library": LIBRARY,
@@ -169,7 +108,7 @@ def _complete(given: TimmFolder) -> dict[str, Any]:
     return {**config, "embed_dim": _width(json.dumps(config))}
 
 
-def _registered(architecture: str) -> dict[str, Any]:
+def registered(architecture: str) -> dict[str, Any]:
     """What timm knows of a name: preprocessing, where its weights are, what its classifier is called."""
     found: dict[str, Any] = get_pretrained_cfg(architecture).to_dict()
     return found
@@ -230,61 +169,3 @@ def _pooling(config: dict[str, Any], pooler: str) -> dict[str, Any]:
 
 def _has_class_token(trunk: Any, is_transformer: bool) -> bool:
     return is_transformer and getattr(trunk, "cls_token", None) is not None
-
-
-def _with_weights(config: dict[str, Any], state: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """A state dict of timm's model with all its weights, the classifier's among them, resampled where that is needed.
-
-    Args:
-        config: of the model.
-        state: of a checkpoint; None for the weights that timm fetches.
-    """
-    if state is None:
-        whole = build_trunk(config, pretrained=True, num_classes=None)
-    else:
-        names = _registered(config["architecture"]).get("classifier") or ""
-        name = names if isinstance(names, str) else names[0]
-        # Where the numbers of classes are equal timm leaves nothing out, and so says what is missing.
-        classes = len(state.get(f"{name}.weight", ()))
-        overlay = {"state_dict": state, "num_classes": classes, "label_offset": 0}
-        whole = build_trunk(config, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
-    found: dict[str, Tensor] = whole.state_dict()
-    return found
-
-
-def _take_over(trunk: Any, state: dict[str, Tensor], config: dict[str, Any], changed: dict[str, Any]) -> None:
-    """Gives a model the weights of one that may differ in the classifier alone, and a projection if it has one.
-
-    Args:
-        trunk: of the configuration `changed`.
-        state: of a model of the configuration `config`, with a classifier of any width.
-        config: before the options.
-        changed: after them.
-    """
-    given, wanted = config["num_classes"], changed["num_classes"]
-    own = trunk.state_dict()
-    if wanted and wanted != given:
-        name = next(name for name, module in trunk.named_modules() if module is trunk.get_classifier())
-        projection = state[f"{name}.weight"] if given else None
-        turn = _turn(wanted, own[f"{name}.weight"].shape[1], projection)
-        bias = torch.zeros(wanted)
-        if projection is not None:
-            bias = turn @ state[f"{name}.bias"] if f"{name}.bias" in state else bias
-            turn = turn @ projection
-        state = {**state, f"{name}.weight": turn, f"{name}.bias": bias}
-    trunk.load_state_dict({name: state[name] for name in own})
-
-
-def _turn(width: int, features: int, projection: Tensor | None) -> Tensor:
-    """A matrix of orthonormal rows or columns, for features or for what a projection (dim, features) makes of them.
-
-    Returns:
-        float32 (width, features), or (width, dim).
-    """
-    if projection is None:
-        wide: Tensor = torch.linalg.qr(torch.randn(max(width, features), min(width, features))).Q
-        return wide if width >= features else wide.T
-    if width > len(projection):
-        return _turn(width, len(projection), None)
-    directions: Tensor = torch.linalg.svd(projection, full_matrices=False).U
-    return directions[:, :width].T

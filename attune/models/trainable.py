@@ -1,14 +1,11 @@
 """Which parameters of a CLIP model are trained, and which modules therefore stay as in evaluation."""
 
-from typing import Literal
-
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from attune.errors import SettingsError
+from attune.kinds import TOWERS, Tower
 from attune.models.layers import blocks, locate, towers_of
-
-TOWERS: tuple[Literal["image"], Literal["text"]] = ("image", "text")
 
 
 def choose_trainable(model: nn.Module, lock_image: bool, lock_text: bool, last_blocks: int | None) -> None:
@@ -50,7 +47,7 @@ def choose_trainable(model: nn.Module, lock_image: bool, lock_text: bool, last_b
         parameter.requires_grad_(False)
 
 
-def tower_is_frozen(model: nn.Module, tower: Literal["image", "text"]) -> bool:
+def tower_is_frozen(model: nn.Module, tower: Tower) -> bool:
     """Whether no parameter of the tower is trained: its embeddings then stay the same and need computing only once."""
     parameters = dict(model.named_parameters())
     return not any(parameters[name].requires_grad for name, place in locate(model).items() if place.tower == tower)
@@ -82,7 +79,7 @@ def train_mode(model: nn.Module) -> None:
                 part.eval()
 
 
-def _check_last_blocks(model: nn.Module, last_blocks: int, towers: list[Literal["image", "text"]]) -> None:
+def _check_last_blocks(model: nn.Module, last_blocks: int, towers: list[Tower]) -> None:
     counts = {tower: blocks(model, tower) for tower in towers}
     too_few = [f"the {tower} tower has {count} blocks" for tower, count in counts.items() if last_blocks > count]
     if last_blocks < 0 or too_few:
@@ -98,6 +95,6 @@ def _is_frozen(module: nn.Module) -> bool:
     return bool(own) and not any(own)
 
 
-def _parts(model: nn.Module, tower: Literal["image", "text"]) -> list[nn.Module]:
+def _parts(model: nn.Module, tower: Tower) -> list[nn.Module]:
     """The top-level modules of a tower; open_clip's `CLIP` has several of the text tower on itself."""
     return [module for name, module in model.named_children() if (name == "visual") == (tower == "image")]

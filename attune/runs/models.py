@@ -10,8 +10,8 @@ from attune.choices import did_you_mean
 from attune.errors import ModelError, RunNotFound
 from attune.files import sha256
 from attune.models import timm_folder
-from attune.models.clip import WEIGHTS as OF_OPEN_CLIP
 from attune.models.clip import Clip, load_clip
+from attune.models.open_clip_files import WEIGHTS as OF_OPEN_CLIP
 from attune.models.source import find_model
 from attune.names import reference_of
 from attune.runs.folder import NAMES_SHOWN, RunFolder, runs_folder

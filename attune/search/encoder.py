@@ -19,7 +19,9 @@ from attune.models.clip import Clip, load_clip
 from attune.runs.folder import RunFolder
 from attune.schemas import SearchDocument
 
-TOWERS = ("both", "text", "image")
+KEPT = ("both", "text", "image")
+"""What an Encoder may keep of a model: both towers, or one."""
+
 SHOWN = 10
 """The most bad documents that one message names."""
 
@@ -55,8 +57,8 @@ def load_encoder(artifact: str, device: str = "auto", towers: str = "both", dim:
         SearchError: if the run has no artifact yet.
         ModelError: if there is no such run, folder or model.
     """
-    if towers not in TOWERS:
-        raise SettingsError(f"towers = {towers!r}: choose one of {', '.join(TOWERS)}")
+    if towers not in KEPT:
+        raise SettingsError(f"towers = {towers!r}: choose one of {', '.join(KEPT)}")
     chosen = choose_device(device)
     # Loaded on the CPU, so that a tower that is dropped never takes up memory on the GPU.
     clip = _load(artifact)

@@ -15,15 +15,14 @@ from attune.data.pixels import PixelCache
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_items, pixels_of
-from attune.kinds import MATCH
+from attune.kinds import MATCH, TOWERS, Tower
 from attune.losses.batch import EmbeddedBatch, Loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
 from attune.models.checkpointing import checkpoint_gradients
 from attune.models.clip import Clip
-from attune.models.layers import Tower
 from attune.models.lora import add_lora, merged_state
-from attune.models.trainable import TOWERS, choose_trainable, tower_is_frozen
+from attune.models.trainable import choose_trainable, tower_is_frozen
 from attune.runs.folder import RunFolder
 from attune.runs.models import load_named
 from attune.settings import FinetuningSettings

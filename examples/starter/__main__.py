@@ -11,7 +11,7 @@ from typing import Any
 
 from docarray import DocList
 
-from attune.models.clip import WEIGHTS
+from attune.models.open_clip_files import WEIGHTS
 from attune.models.source import STARTER
 from attune.schemas import TrainingExample
 from client import AttuneClient

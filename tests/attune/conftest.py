@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from attune.models.clip import CONFIG, load_clip
+from attune.models.architecture import CONFIG
+from attune.models.clip import load_clip
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage

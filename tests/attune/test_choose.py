@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from attune.config import check_settings
-from attune.models.clip import WEIGHTS
+from attune.models.open_clip_files import WEIGHTS
 from attune.models.weights import save_weights
 from attune.stages import run_stage
 from attune.training.average import between

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from attune.config import check_settings
 from attune.errors import SettingsError
-from attune.models.clip import WEIGHTS
+from attune.models.open_clip_files import WEIGHTS
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import STAGES, run_stage

@@ -15,8 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 from attune.errors import ModelError
-from attune.models.architecture import TEXT_TOWER
-from attune.models.clip import CONFIG, load_clip, load_folder
+from attune.models.architecture import CONFIG, TEXT_TOWER
+from attune.models.clip import load_clip, load_folder
 from attune.report.card import model_card
 from attune.schemas import DatasetReport, FinetuningRun
 from attune.settings import ModelOptions

@@ -22,7 +22,8 @@ from attune.evaluation.classes import find_classes
 from attune.evaluation.kept_ranks import FILE, query_values, unpack
 from attune.evaluation.measure import measure
 from attune.evaluation.zero_shot import classifier, templates
-from attune.models.clip import CONFIG, load_clip
+from attune.models.architecture import CONFIG
+from attune.models.clip import load_clip
 from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, TrainingExample
 from attune.stages import run_stage

@@ -17,10 +17,12 @@ from attune.losses.contrastive import clip_loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
 from attune.metrics import DIRECTIONS
+from attune.models.architecture import CONFIG
 from attune.models.checkpointing import checkpoint_gradients
-from attune.models.clip import CONFIG, Clip, config_of, load_clip, load_folder
+from attune.models.clip import Clip, config_of, load_clip, load_folder
 from attune.models.lora import add_lora
-from attune.models.options import check_options, with_options
+from attune.models.open_clip_options import with_options
+from attune.models.options import check_options
 from attune.models.shell import build
 from attune.models.source import find_model
 from attune.models.trainable import train_mode

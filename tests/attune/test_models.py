@@ -11,7 +11,9 @@ from attune.data.images import decode
 from attune.data.pixels import open_pixels, to_pixels
 from attune.data.store import iter_images
 from attune.errors import ModelError
-from attune.models.clip import CONFIG, WEIGHTS, config_of, load_clip, load_folder
+from attune.models.architecture import CONFIG
+from attune.models.clip import config_of, load_clip, load_folder
+from attune.models.open_clip_files import WEIGHTS
 from attune.models.source import ModelSource, find_model
 from attune.schemas import DatasetReport, TrainingExample
 from tests.conftest import TINY_CONFIG, picture

@@ -17,7 +17,8 @@ from attune.data.parts import load_parts
 from attune.errors import DataError, SettingsError, TrainingStopped
 from attune.evaluation.kept_ranks import FILE, unpack
 from attune.evaluation.two_runs import compare
-from attune.models.clip import CONFIG, load_folder
+from attune.models.architecture import CONFIG
+from attune.models.clip import load_folder
 from attune.report.card import model_card
 from attune.room import count as counts_of
 from attune.runs.folder import RunFolder

@@ -30,8 +30,8 @@ from attune.models.layers import layer_scales, towers_of
 from attune.models.lora import add_lora, merge_lora
 from attune.models.options import check_options
 from attune.models.source import ModelSource, find_model
+from attune.models.timm_files import transforms
 from attune.models.timm_folder import CONFIG, WEIGHTS
-from attune.models.timm_models import timm_transforms
 from attune.models.trainable import choose_trainable, train_mode
 from attune.report.card import model_card
 from attune.room import count
@@ -221,7 +221,7 @@ def test_pixels_are_exactly_those_of_timms_own_preprocessing(
 
     assert ours.shape == (1, 3, SIZE, SIZE)
     assert torch.equal(ours[0], preprocess(decode(data)))
-    assert [type(step) for step in timm_transforms(clip.preprocess)] == [type(step) for step in preprocess.transforms]
+    assert [type(step) for step in transforms(clip.preprocess)] == [type(step) for step in preprocess.transforms]
 
 
 def test_generalised_mean_by_hand() -> None:

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from attune.config import check_settings
 from attune.errors import RunFailed, TrainingError, TrainingStopped
-from attune.models.clip import WEIGHTS, load_clip
+from attune.models.clip import load_clip
+from attune.models.open_clip_files import WEIGHTS
 from attune.runs.folder import RunFolder
 from attune.runs.life_cycle import fail, resume
 from attune.schemas import DatasetReport, TrainingExample

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from attune.config import check_settings
 from attune.errors import DataError, SettingsError, TrainingStopped
 from attune.losses.table import LOSSES
-from attune.models.clip import WEIGHTS, load_clip
+from attune.models.clip import load_clip
 from attune.models.layers import locate
+from attune.models.open_clip_files import WEIGHTS
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import STAGES, run_stage
