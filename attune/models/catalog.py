@@ -33,6 +33,7 @@ ALIASES = {
     "bert-base-multi": "bert-base-multilingual-cased",
     "sbert-base-en": "sentence-transformers/msmarco-distilbert-base-v3",
     "distiluse-base-multi": "sentence-transformers/distiluse-base-multilingual-cased-v2",
+    "jina-embedding-t-en-v1": "jinaai/jina-embedding-t-en-v1",
     "jina-embedding-s-en-v1": "jinaai/jina-embedding-s-en-v1",
     "jina-embedding-b-en-v1": "jinaai/jina-embedding-b-en-v1",
     "jina-embedding-l-en-v1": "jinaai/jina-embedding-l-en-v1",

@@ -80,8 +80,8 @@ def load(source: ModelSource, options: ModelOptions) -> Loaded:
 
     Args:
         source: of the model.
-        options: what of it is to be other, which `check_options` let pass. A layer that they add keeps similarities as well as
-            its width can.
+        options: what of it is to be other, which `check_options` let pass. A layer that they add keeps similarities as
+            well as its width can.
 
     Raises:
         ModelError: see `read_sentence_folder`.

@@ -2,12 +2,33 @@
 
 import open_clip
 import pytest
+from huggingface_hub.utils import validate_repo_id
+from timm.models import get_pretrained_cfg
 
 from attune.errors import ModelError, SettingsError
 from attune.models.catalog import ALIASES, IMAGE_MODELS, TASKS, describe_models
 from attune.models.clip import config_of, load_clip
 from attune.models.shell import shell
 from attune.models.source import find_model
+
+FINETUNER = {
+    "bert-base-en": 768,
+    "bert-base-multi": 768,
+    "clip-base-en": 512,
+    "clip-base-multi": 512,
+    "clip-large-en": 768,
+    "distiluse-base-multi": 512,
+    "efficientnet-base": 1792,
+    "efficientnet-large": 2560,
+    "jina-embedding-b-en-v1": 768,
+    "jina-embedding-l-en-v1": 1024,
+    "jina-embedding-s-en-v1": 512,
+    "jina-embedding-t-en-v1": 312,
+    "resnet-base": 2048,
+    "resnet-large": 2048,
+    "sbert-base-en": 768,
+}
+"""Jina Finetuner's names of models, and the lengths of their embeddings."""
 
 MODELS = {model.name: model for model in describe_models()}
 CLIPS, ENCODERS = ({model.name: model for model in describe_models(task)} for task in ("text-to-image", "text-to-text"))
@@ -33,6 +54,50 @@ def test_every_name_leads_to_a_model_of_that_description(name: str) -> None:
     assert model.weights
 
 
+@pytest.mark.parametrize("name", [*MODELS, *ALIASES])
+def test_every_name_leads_to_weights_that_its_library_knows(name: str) -> None:
+    """Where paths and the hub's other models are not allowed: a name that nobody knows would be an error."""
+    source, model = find_model(name, []), MODELS[ALIASES.get(name, name)]
+
+    if source.library == "timm":
+        known = get_pretrained_cfg(source.architecture)
+        assert known is not None
+        assert model.weights == known.hf_hub_id or known.url
+    elif source.library == "sentence_transformers":
+        validate_repo_id(source.hub)
+        assert model.weights == source.hub
+    elif source.folder is None:
+        listed = open_clip.get_pretrained_cfg(source.architecture, source.weights)
+        assert model.weights == listed.get("hf_hub", "").strip("/") or listed["url"]
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B-32#openaj", "timm/resnet50.a1_in2k", "bert-base-caseless", "nobody/nothing", "clip"]
+)
+def test_a_name_that_leads_nowhere_is_refused(name: str) -> None:
+    with pytest.raises(ModelError):
+        find_model(name, [])
+
+
+@pytest.mark.parametrize("architecture", open_clip.list_models())
+def test_every_architecture_of_open_clip_can_begin_with_random_weights(architecture: str) -> None:
+    source = find_model(f"{architecture}#scratch", [])
+
+    assert (source.architecture, source.scratch, source.library) == (architecture, True, "open_clip")
+    assert config_of(source)["embed_dim"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", open_clip.list_models())
+def test_every_architecture_of_open_clip_is_built(architecture: str) -> None:
+    """But those with a text tower of the hub, whose shape is only known there."""
+    config = config_of(find_model(f"{architecture}#scratch"))
+
+    model = shell(config)
+
+    assert (model is None) == ("hf_model_name" in config["text_cfg"])
+
+
 @pytest.mark.parametrize("name", ["starter", "ViT-B-32#openai", "ViT-B-16-SigLIP#webli", "coca_ViT-B-32#laion2b_s13b_b90k"])
 def test_sizes_are_those_of_the_models(name: str) -> None:
     model = shell(open_clip.get_model_config(find_model(name).open_clip_name))
@@ -51,10 +116,7 @@ def test_image_models_are_described_as_timm_builds_them(name: str) -> None:
     assert model.weights
 
 
-@pytest.mark.parametrize(
-    ("alias", "dimension"),
-    [("resnet-base", 2048), ("resnet-large", 2048), ("efficientnet-base", 1792), ("efficientnet-large", 2560)],
-)
+@pytest.mark.parametrize(("alias", "dimension"), FINETUNER.items())
 def test_models_of_finetuner_have_the_dimensions_they_had_there(alias: str, dimension: int) -> None:
     assert MODELS[ALIASES[alias]].dimension == dimension
 
