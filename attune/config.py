@@ -225,10 +225,10 @@ def _loss_contradictions(raw: dict[str, Any]) -> list[str]:
         found.append("miner_options are given, and no miner. Name one, or leave them out")
     if raw.get("loss_options") and name == "auto":
         found.append("loss_options are given, and loss is 'auto'. Name the loss that they are for")
-    if raw.get("sampler") == "class" and raw.get("hard_negatives"):
+    if raw.get("sampler") in ("class", "hard-batch") and raw.get("hard_negatives"):
         found.append(
-            f"sampler = 'class' and hard_negatives ({raw['hard_negatives']!r}) are two ways to choose which pictures meet. "
-            "Set hard_negatives to 0, or sampler to random"
+            f"sampler = {raw['sampler']!r} and hard_negatives ({raw['hard_negatives']!r}) are two ways to choose which "
+            "pictures meet. Set hard_negatives to 0, or sampler to random"
         )
     if raw.get("sampler") == "class" and raw.get("images_per_epoch"):
         found.append("sampler = 'class' passes over all pictures. Leave images_per_epoch out, or set sampler to random")

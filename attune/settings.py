@@ -208,10 +208,11 @@ class FinetuningSettings(BaseModel):
         description="Pictures per optimizer step, at most one of each group; `auto` is a quarter of the groups, "
         "between 16 and 256.",
     )
-    sampler: Literal["auto", "random", "class"] = Field(
+    sampler: Literal["auto", "random", "image-unique", "class", "hard-batch"] = Field(
         default="auto",
-        description="Which pictures meet in a batch: `random`, or `num_items_per_class` of each of some classes (`class`); "
-        "`auto` is `class` for losses that need it: "
+        description="Which pictures meet in a batch: `random` ones, each once with one of its captions (`image-unique` is "
+        "another name of that); `num_items_per_class` of each of some classes (`class`); or look-alikes, in every epoch "
+        "(`hard-batch`, as `hard_negatives` in some). `auto` is `class` for labelled single items and losses that need it: "
         f"{', '.join(name for name, kind in LOSSES.items() if kind.meets)}.",
     )
     num_items_per_class: int = Field(
@@ -376,6 +377,11 @@ class FinetuningSettings(BaseModel):
     def callback_of(self, kind: type[_Kind]) -> _Kind | None:
         """The one callback of a kind of which a run has one at most; None if it has none."""
         return next(iter(self.callbacks_of(kind)), None)
+
+    @property
+    def hard_share(self) -> float:
+        """Of the epochs, those whose batches are made of look-alikes."""
+        return 1.0 if self.sampler == "hard-batch" else self.hard_negatives
 
     @property
     def from_scratch(self) -> bool:

@@ -217,6 +217,11 @@ def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
         able = ", ".join(ALONE)
         of_texts = f", or {', '.join(twice)}, which takes no labels" if train.kind.of_texts else ""
         raise SettingsError(f"{what} compares items with what belongs to them, and {named}. Use one of: {able}{of_texts}")
+    if learns_from_labels(train, settings) and settings.sampler == "auto" and settings.hard_negatives:
+        raise SettingsError(
+            f"hard_negatives = {settings.hard_negatives:g} makes batches of look-alikes, and {named}, of which those of a "
+            "label have to meet. Leave it out, or set sampler to random"
+        )
     if train.kind.is_single and settings.multi_positive:
         raise SettingsError(f"multi_positive takes all captions of a {train.kind.item}, and {named}. Leave it out")
 

@@ -130,7 +130,7 @@ class Feed:
 
     def _is_hard(self, epoch: int) -> bool:
         """Whether an epoch's batches are made of pictures that look alike; such epochs are spread evenly."""
-        fraction = self.settings.hard_negatives
+        fraction = self.settings.hard_share
         return int(epoch * fraction) > int((epoch - 1) * fraction)
 
     def load(self, epoch: int, number: int, rows: np.ndarray) -> Batch:

@@ -239,11 +239,11 @@ def _change(settings: FinetuningSettings) -> Change | None:
 def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Recipe) -> None:
     """Computes what does not change: a locked tower's embeddings of unchanged inputs, and which pictures look alike."""
     locked = tower_is_frozen(clip.model, feed.pairs.kind.tower) and recipe.augmentation == "none"
-    if locked or settings.hard_negatives:
+    if locked or settings.hard_share:
         images = embed_items(clip, feed.pairs, feed.cache)
         broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
-        feed.look_alikes = images if settings.hard_negatives else None
+        feed.look_alikes = images if settings.hard_share else None
     of_texts = feed.pairs.kind.caption_tower == "text" and not feed.pairs.kind.is_single
     if of_texts and tower_is_frozen(clip.model, "text") and feed.change is None:
         texts = [*feed.pairs.texts, *feed.pairs.wrong_texts]

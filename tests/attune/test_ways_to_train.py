@@ -174,6 +174,21 @@ def test_in_half_of_the_epochs_pictures_meet_their_look_alikes(pairs: DatasetRep
     assert losses(folder)[1] != losses(plain)[1]
 
 
+def test_samplers_have_the_names_that_others_give_them(pairs: DatasetReport, tiny_vit: Path) -> None:
+    plans = []
+    for name, settings in (
+        ("hard-share", {"hard_negatives": 1.0}),
+        ("hard-batch", {"sampler": "hard-batch"}),
+        ("random", {}),
+        ("unique", {"sampler": "image-unique"}),
+    ):
+        plans.append(job_of(start(name, tiny_vit, **settings, batch_size=8)).feed.plan(1))
+
+    for one, other in (plans[:2], plans[2:]):
+        assert all((a == b).all() for a, b in zip(one, other, strict=True))
+    assert not all(set(a) == set(b) for a, b in zip(plans[0], plans[2], strict=True))
+
+
 @pytest.mark.parametrize("hard_negatives", [0.0, 0.5])
 def test_an_epoch_may_be_a_part_of_the_pictures(pairs: DatasetReport, tiny_vit: Path, hard_negatives: float) -> None:
     folder = train("part", tiny_vit, images_per_epoch=20, batch_size=8, epochs=3, hard_negatives=hard_negatives)
