@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 
 from attune.config import check_settings
-from attune.data.duplicates import thumbnails
 from attune.data.pairs import Pairs, joined
 from attune.data.parts import Parts, load_parts
 from attune.device import choose_device
@@ -25,7 +24,7 @@ from attune.evaluation.correlation import correlation_section
 from attune.evaluation.effects import effects
 from attune.evaluation.embeddings import shortened
 from attune.evaluation.kept_ranks import FILE, pack
-from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks
+from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks, looks
 from attune.evaluation.look import Look, look
 from attune.evaluation.measure import Measurement, pixels_of, queries_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
@@ -33,15 +32,17 @@ from attune.evaluation.retrieval_figures import headline, matryoshka, retention,
 from attune.evaluation.tables import Figures, tables
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
-from attune.kinds import IMAGE, MATCH
+from attune.kinds import IMAGE
 from attune.models.clip import Clip
+from attune.models.options import sized
+from attune.models.source import find_model
 from attune.report.material import Material
 from attune.report.page import write_report
 from attune.runs.folder import RunFolder, read_json
 from attune.runs.life_cycle import last_attempt
-from attune.runs.models import ancestors, load_named
+from attune.runs.models import ancestors, load_named, locate
 from attune.schemas import EvaluationResult
-from attune.settings import FinetuningSettings
+from attune.settings import FinetuningSettings, ModelOptions
 
 
 def evaluate(folder: RunFolder) -> EvaluationResult:
@@ -71,8 +72,9 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     result = EvaluationResult(
         images=0 if kind.of_texts else len(parts.test),
         texts=len(parts.test) if kind.of_texts else 0,
-        captions=0 if kind is MATCH else len(after.test.texts),
-        matches=len(after.test.texts) if kind is MATCH else 0,
+        captions=0 if kind.has_matches else len(after.test.texts),
+        matches=len(after.test.texts) if kind.has_matches else 0,
+        dimension=parts.test.dimension,
         split_fingerprint=split_fingerprint(parts.test),
         before=(before.test.metrics | _known(rows, "before")) if before else {},
         after=after.test.metrics | _known(rows, "after"),
@@ -112,7 +114,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
             facts=facts,
             events=last_attempt(folder),
             test=parts.test,
-            cache=pixels_of(clip, parts.test),
+            cache=None if parts.test.dimension else pixels_of(clip, parts.test),
             before=before.test if before else None,
             after=after.test,
             model=clip.config,
@@ -129,7 +131,12 @@ def _look_at_both(
     device = choose_device(settings.devices)
     kind = parts.test.kind
     data = kind.counted(len(parts.test), len(parts.test.texts), held_out=True)
-    clip = load_named(settings.model, device, settings.seed, settings.model_options)
+    dimension = parts.test.dimension
+
+    def load(model: str, options: ModelOptions) -> Clip:
+        return load_named(model, device, settings.seed, sized(options, find_model(locate(model)).library, dimension))
+
+    clip = load(settings.model, settings.model_options)
     if settings.trains:
         clip.load_weights(folder.start_weights)
         _say(folder, f"measuring the model before training: {data}")
@@ -140,7 +147,7 @@ def _look_at_both(
     if settings.baseline is None:
         _say(folder, f"measuring {settings.model}: {data}")
         return None, look(clip, parts, classes, prompts), clip
-    baseline = load_named(settings.baseline, device, settings.seed)
+    baseline = load(settings.baseline, ModelOptions())
     one, other = (preprocessing_fingerprint(model.preprocess) for model in (baseline, clip))
     if one != other and not kind.of_texts:
         raise EvaluationError(
@@ -163,7 +170,7 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
     runs = {folder.reference: folder for model in models for folder in ancestors(model)}
     kind = parts.test.kind
     learnt = ((name, _learnt_from(folder)) for name, folder in runs.items())
-    earlier = {name: pairs for name, pairs in learnt if len(pairs) and pairs.kind.tower == kind.tower}
+    earlier = {name: pairs for name, pairs in learnt if len(pairs) and pairs.kind.goes_with(kind)}
     seen = [pairs.seen_as(kind) for pairs in (parts.train, *earlier.values()) if len(pairs)]
     if not seen:
         return Leaks(exact=[], near=[], captions=0)
@@ -175,15 +182,15 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
         cache = pixels_of(clip, pairs)
         assert cache is not None  # there are pictures
         if pairs.fingerprint not in small:
-            small[pairs.fingerprint] = thumbnails(cache.pixels)
+            small[pairs.fingerprint] = looks(cache.pixels)
         pixels: np.ndarray = small[pairs.fingerprint][cache.rows(keys)]
         return pixels
 
     def pictures(several: list[Pairs]) -> np.ndarray:
-        matches = several if kind is MATCH else []
+        matches = several if kind.has_matches else []
         return np.concatenate([shrunk(one, one.images) for one in several] + [shrunk(one, one.texts) for one in matches])
 
-    find = find_match_leaks if kind is MATCH else find_leaks
+    find = find_match_leaks if kind.has_matches else find_leaks
     leaks = find(joined(seen), pictures(seen), parts.test, pictures([parts.test]))
     return replace(leaks, earlier=tuple(earlier))
 

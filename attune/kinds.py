@@ -1,8 +1,9 @@
-"""What an example's captions belong to, a picture or a text, and what the one and the other are called everywhere.
+"""What an example's captions belong to, a picture, a text or an embedding, and what each is called everywhere.
 
 With pictures, texts that describe them are looked for. With texts, an item is a query and its captions are its documents,
 or a sentence and its paraphrases; in pairs of pictures its captions are other pictures, of the same thing: the same figures,
-by names of their own. Single pictures or texts have nothing that belongs to them: those of one label look for each other.
+by names of their own. Embeddings that another model made are pairs as pictures are. Single pictures or texts have nothing
+that belongs to them: those of one label look for each other.
 """
 
 from collections.abc import Iterable
@@ -46,6 +47,11 @@ class Kind(NamedTuple):
         return self.tower == "text"
 
     @property
+    def of_embeddings(self) -> bool:
+        """Whether its items are embeddings that another model made, in the place of pictures."""
+        return self.item == "embedding"
+
+    @property
     def is_single(self) -> bool:
         """Whether nothing belongs to its items, so that they have labels at most."""
         return not self.captions
@@ -64,6 +70,15 @@ class Kind(NamedTuple):
         """So many items and what belongs to them, in words: `20 pictures with 100 captions`."""
         of_items = f"{items} {'held-out ' * held_out}{self.items}"
         return of_items if self.is_single else f"{of_items} with {captions} {self.captions}"
+
+    @property
+    def has_matches(self) -> bool:
+        """Whether what belongs to items is of their own kind, and known by its key: pictures, or embeddings."""
+        return self.caption_tower == "image" and not self.is_single
+
+    def goes_with(self, other: "Kind") -> bool:
+        """Whether one tower embeds the items of both, so that it may learn from the one and be measured on the other."""
+        return (self.tower, self.of_embeddings) == (other.tower, other.of_embeddings)
 
     @property
     def left_out(self) -> Tower | None:
@@ -104,17 +119,29 @@ MATCH = Kind(
     "image",
     "pairs of pictures",
 )
+EMBEDDING = MATCH._replace(
+    item="embedding",
+    items="embeddings",
+    directions=("match_to_embedding", "embedding_to_match"),
+    asked="embedding_to_match",
+    data="pairs of embeddings",
+)
 SINGLE_IMAGE = Kind(
     "picture", "pictures", "", "", ("picture_to_picture",), "picture_to_picture", "image", "image", "single pictures"
 )
 SINGLE_TEXT = Kind("text", "texts", "", "", ("text_to_text",), "text_to_text", "text", "text", "single texts")
-KINDS = (IMAGE, TEXT, MATCH, SINGLE_IMAGE, SINGLE_TEXT)
+KINDS = (IMAGE, TEXT, MATCH, EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT)
 ALL_DIRECTIONS = tuple(direction for kind in KINDS for direction in kind.directions)
 """Of all kinds."""
 
 
-def kind_of(images: int, texts: int, captions: int, matches: int) -> Kind:
-    """The kind of data with so many pictures and texts as items, captions and matches: it holds one kind alone."""
+def kind_of(images: int, texts: int, captions: int, matches: int, dimension: int = 0) -> Kind:
+    """The kind of data with so many pictures and texts as items, captions and matches: it holds one kind alone.
+
+    Embeddings count as pictures; `dimension` is the length of them, 0 of all else.
+    """
+    if dimension:
+        return EMBEDDING
     if (images or texts) and not (captions or matches):
         return SINGLE_TEXT if texts else SINGLE_IMAGE
     return TEXT if texts else MATCH if matches else IMAGE

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,7 +20,8 @@ from attune.kinds import TOWERS, Tower
 from attune.models.clip import config_of
 from attune.models.hub import cached_folder
 from attune.models.lora import add_lora
-from attune.models.options import changed_config
+from attune.models.mlp import EmbeddingTower
+from attune.models.options import changed_config, sized
 from attune.models.shell import shell
 from attune.models.source import find_model
 from attune.models.trainable import choose_trainable, tower_is_frozen
@@ -41,7 +42,7 @@ class Counts(NamedTuple):
         weights: bytes of its weights in fp32.
         trainable: bytes of those among them that training changes.
         masks: bytes of what it keeps in memory besides and writes to no file, as the attention masks of a Swin.
-        pixels: bytes of one picture as it takes them.
+        pixels: bytes of one picture as it takes them, or of an embedding in its place.
     """
 
     weights: int
@@ -103,7 +104,7 @@ def disk_needed(run: FinetuningRun, counts: Counts) -> int:
 
 
 def count(settings: FinetuningSettings) -> Counts | None:
-    """The counts of a run's model, from its architecture alone; None where that has to be fetched first.
+    """The counts of a run's model, from its architecture alone; None where that is not known yet, or has to be fetched.
 
     Raises:
         ModelError: if there is no such model.
@@ -112,11 +113,14 @@ def count(settings: FinetuningSettings) -> Counts | None:
     source = find_model(locate(settings.model))
     if source.hub and cached_folder(source.hub) is None:
         return None
-    config = json.dumps(changed_config(config_of(source), settings.model_options))
+    options = sized(settings.model_options, source.library, _dimension(settings))
+    config = changed_config(config_of(source), options)
+    if not config["embed_dim"]:  # an `mlp` without embeddings: validation says so
+        return None
     left_out = _left_out(settings.train_data)
     lock_image = settings.lock_image or "image" not in source.towers or left_out == "image"
     lock_text = settings.lock_text or left_out == "text"
-    return _count(config, lock_image, lock_text, settings.train_last_blocks, settings.lora_rank)
+    return _count(json.dumps(config), lock_image, lock_text, settings.train_last_blocks, settings.lora_rank)
 
 
 @lru_cache(maxsize=256)
@@ -131,9 +135,23 @@ def _count(config: str, lock_image: bool, lock_text: bool, last_blocks: int | No
     if lora_rank:
         add_lora(model, lora_rank, towers=[tower for tower in TOWERS if not tower_is_frozen(model, tower)])
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    size = model.visual.image_size if hasattr(model, "visual") else 0
+    return Counts(weights, trainable * FLOAT_BYTES, masks, _bytes_of_picture(model))
+
+
+def _bytes_of_picture(model: Any) -> int:
+    tower = getattr(model, "visual", None)
+    if isinstance(tower, EmbeddingTower):
+        return FLOAT_BYTES * tower.input_dim
+    size = tower.image_size if tower is not None else 0
     height, width = size if isinstance(size, tuple | list) else (size, size)
-    return Counts(weights, trainable * FLOAT_BYTES, masks, 3 * height * width)
+    return int(3 * height * width)
+
+
+def _dimension(settings: FinetuningSettings) -> int:
+    """Of the embeddings in the data; 0 of other data."""
+    data = settings.train_data or settings.eval_data
+    report = store.read_pointer(data) if data else None
+    return report.dimension if report is not None else 0
 
 
 def _left_out(dataset: str | None) -> Tower | None:

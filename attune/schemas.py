@@ -38,7 +38,7 @@ def _wide(value: Any) -> Any:
 
 
 class TrainingExample(Document):
-    """One picture and what may be said of it, or others that belong to it, texts or pictures; what users push."""
+    """One picture, text or embedding, and what may be said of it, or others that belong to it; what users push."""
 
     image: bytes = Field(default=b"", description="The encoded picture: JPEG, PNG, WebP or GIF.")
     uri: str = Field(
@@ -49,6 +49,10 @@ class TrainingExample(Document):
     text: str = Field(
         default="", description="Instead of a picture: a query, say, whose documents or answers are the captions."
     )
+    embedding: list[float] = Field(
+        default_factory=list,
+        description="Instead of a picture: what another model made of anything, for an `mlp` to be trained on.",
+    )
     captions: list[str] = Field(
         default_factory=list,
         description="One or more texts that each describe the picture, or belong to the text. A single picture, which then "
@@ -58,6 +62,9 @@ class TrainingExample(Document):
         default_factory=list,
         description="Instead of captions: one or more encoded pictures that belong to the picture, such as the same thing "
         "in another place or style.",
+    )
+    embeddings: list[list[float]] = Field(
+        default_factory=list, description="Instead of captions: one or more embeddings that belong to the embedding."
     )
     uris: list[str] = Field(
         default_factory=list, description="Where the service reads more of these, as `uri` says for the picture itself."
@@ -109,11 +116,12 @@ class OfItems:
         texts: int
         captions: int
         matches: int
+        dimension: int
 
     @property
     def kind(self) -> Kind:
         """Whether it is of pictures or of texts, with texts or pictures that belong to them, and what these are called."""
-        return kind_of(self.images, self.texts, self.captions, self.matches)
+        return kind_of(self.images, self.texts, self.captions, self.matches, self.dimension)
 
     @property
     def items(self) -> int:
@@ -141,6 +149,10 @@ class DatasetReport(OfItems, Document):
     texts: int = Field(default=0, description="Texts accepted in place of pictures; a dataset holds the one or the other.")
     captions: int = Field(default=0, description="Captions accepted.")
     matches: int = Field(default=0, description="In pairs of pictures: those accepted in the place of captions.")
+    dimension: int = Field(
+        default=0,
+        description="If embeddings stand in the place of pictures and are counted as such: numbers in each; else 0.",
+    )
     groups: int = Field(default=0, description="Distinct groups.")
     rejected: int = Field(default=0, description="Examples set aside because of a problem.")
     merged: int = Field(
@@ -189,6 +201,7 @@ class EvaluationResult(OfItems, Document):
     texts: int = Field(default=0, description="Texts in their place, if the data is pairs of texts.")
     captions: int = Field(default=0, description="Captions in the held-out split.")
     matches: int = Field(default=0, description="Pictures in their place, if the data is pairs of pictures.")
+    dimension: int = Field(default=0, description="Numbers of an embedding, if these stand in the pictures' place; else 0.")
     split_fingerprint: str = Field(default="", description="SHA-256 of the held-out pictures, or texts, and captions.")
     before: dict[str, float] = Field(default_factory=dict, description="Metric name to value, starting model.")
     after: dict[str, float] = Field(default_factory=dict, description="Metric name to value, chosen checkpoint.")
@@ -209,7 +222,7 @@ class EvaluationResult(OfItems, Document):
 
 
 class Artifact(Document):
-    """The exported model, a folder that open_clip opens, or sentence-transformers."""
+    """The exported model, a folder that its library opens: open_clip, timm, sentence-transformers, or torch alone."""
 
     files: dict[str, int] = Field(default_factory=dict, description="File, by its path in the folder, to size in bytes.")
     checksums: dict[str, str] = Field(default_factory=dict, description="The same to SHA-256.")
@@ -327,12 +340,14 @@ class SearchMatch(Document):
 
 
 class SearchDocument(Document):
-    """A document to index, or a query: a text or a picture."""
+    """A document to index, or a query: a text, a picture or, for an `mlp`, an embedding."""
 
     key: str = Field(default="", description="Unique in the index: indexing it again replaces it.")
     text: str = Field(default="", description="Text to encode if there is no picture; kept and shown with a hit.")
     image: bytes = Field(default=b"", description="The encoded picture to encode; not kept.")
-    embedding: list[float] = Field(default_factory=list, description="Unit length; set by the Encoder.")
+    embedding: list[float] = Field(
+        default_factory=list, description="Unit length; set by the Encoder. For that of an `mlp`: what it is to embed."
+    )
     model: str = Field(default="", description="SHA-256 of the model that made `embedding`; set by the Encoder.")
     matches: DocList[SearchMatch] = Field(default_factory=lambda: DocList[SearchMatch](), description="Best first.")
 

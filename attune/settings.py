@@ -66,6 +66,15 @@ class ModelOptions(BaseModel):
         default=None,
         description="How a text encoder or an image model of timm's makes one embedding of many; a CLIP keeps its own way.",
     )
+    input_dim: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
+        default=None, description="Numbers in the embeddings that an `mlp` takes; without it, as many as those of the data."
+    )
+    hidden_sizes: Annotated[tuple[Dimension, ...], Field(max_length=16)] | None = Field(
+        default=None, description="Width of each hidden layer of an `mlp`; of none it is a linear map."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=None, description="Chance (0-1) that a hidden unit of an `mlp` is left out in training."
+    )
     gradient_checkpointing: bool = Field(
         default=False, description="Compute activations a second time instead of keeping them: less memory, more time."
     )
@@ -95,9 +104,9 @@ class FinetuningSettings(BaseModel):
     model: str = Field(
         min_length=1,
         description="`starter`, `name#weights` (any open_clip pair such as `ViT-B-32#openai`), `name#scratch`, "
-        "`name#path/to/checkpoint`, `timm/name.tag` (an image model of timm's), a folder (an Attune artifact or any that "
-        "open_clip, timm, sentence-transformers or transformers opens), a text encoder of the Hugging Face hub "
-        "(`bert-base-cased`, `owner/name`), or a finished run's name.",
+        "`name#path/to/checkpoint`, `timm/name.tag` (an image model of timm's), `mlp` (for given embeddings), "
+        "a folder (an Attune artifact or any that open_clip, timm, sentence-transformers or transformers opens), a text "
+        "encoder of the Hugging Face hub (`bert-base-cased`, `owner/name`), or a finished run's name.",
     )
     model_artifact: Annotated[str, Field(min_length=1)] | None = Field(
         default=None,

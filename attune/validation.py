@@ -8,7 +8,16 @@ from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
 from attune.data.pairs import load_pairs
-from attune.data.parts import check_kinds, check_labels, check_lists, learns_from_labels, learns_twice, load_parts, sizes_of
+from attune.data.parts import (
+    check_dimensions,
+    check_kinds,
+    check_labels,
+    check_lists,
+    learns_from_labels,
+    learns_twice,
+    load_parts,
+    sizes_of,
+)
 from attune.errors import SettingsError
 from attune.evaluation.measure import check_alike
 from attune.evaluation.zero_shot import templates
@@ -18,7 +27,7 @@ from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
 from attune.models.checkpointing import checkpoint_gradients
 from attune.models.clip import config_of
-from attune.models.options import changed_config, check_options
+from attune.models.options import changed_config, check_options, sized
 from attune.models.shell import shell
 from attune.models.source import find_model
 from attune.runs.folder import LONGEST_DESCRIPTION
@@ -71,13 +80,15 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         _fingerprint, (settings.train_data, settings.eval_data, settings.retention_data, settings.val_data)
     )
     parts = load_parts(settings, train, evaluation, retention, validation)
+    dimension = parts.test.dimension
     named = {name for callback in settings.evaluations for name in (callback.query_data, callback.searched)}
     watched = {name: _fingerprint(name) for name in sorted(named)}
     looked_at = {name: load_pairs(fingerprint) for name, fingerprint in watched.items()}
     check_kinds(parts, settings, {name: pairs.kind for name, pairs in looked_at.items()})
+    check_dimensions(parts, settings, {name: pairs.dimension for name, pairs in looked_at.items()})
     for model in filter(None, (settings.model, settings.baseline)):
         for kind in dict.fromkeys((parts.test.kind, parts.train.kind)):
-            _check_towers(model, kind)
+            _check_towers(model, kind, dimension)
     check_lists(parts, settings, looked_at)
     for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
         check_alike(part)
@@ -93,6 +104,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
     if settings.trains and (tower := parts.train.kind.left_out):
         complete[f"lock_{tower}"] = True  # nothing goes through it
+    if settings.trains and find_model(locate(settings.model)).library == "mlp":
+        complete["model_options"]["input_dim"] = dimension
     return {
         "settings": complete,
         "train_fingerprint": train,
@@ -105,6 +118,14 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
 
 def _check_model(settings: FinetuningSettings) -> None:
     source, options = find_model(locate(settings.model)), settings.model_options
+    if source.library == "mlp" and settings.train_data:
+        dimension = store.describe(settings.train_data).dimension
+        if options.input_dim not in (None, dimension):
+            raise SettingsError(
+                f"model_options.input_dim = {options.input_dim}: the embeddings of {settings.train_data!r} have {dimension} "
+                "numbers. Leave it out"
+            )
+        options = sized(options, source.library, dimension)
     config = config_of(source)
     check_options(config, options)
     model = shell(changed_config(config, options)) if options.gradient_checkpointing else None
@@ -125,9 +146,26 @@ def _check_dropout(settings: FinetuningSettings) -> None:
         )
 
 
-def _check_towers(model: str, kind: Kind) -> None:
-    """Raises if a model has no tower for the data's items, or for their captions."""
-    towers = find_model(locate(model)).towers
+def _check_towers(model: str, kind: Kind, dimension: int) -> None:
+    """Raises if a model has no tower for the data's items, or for their captions, or takes no embeddings where these are."""
+    source = find_model(locate(model))
+    towers = source.towers
+    takes = config_of(source)["input_dim"] if source.library == "mlp" else None
+    if takes is None and dimension:
+        raise SettingsError(
+            f"model = {model!r} embeds {' and '.join(towers)}s, and the data holds embeddings that another model made. "
+            "Train an `mlp` on them, or push the pictures or texts themselves"
+        )
+    if takes is not None and not dimension:
+        raise SettingsError(
+            f"model = {model!r} takes embeddings that another model made, and the data holds {kind.items}. Push their "
+            "embeddings, or choose a model of the catalogue (`client models`)"
+        )
+    if takes and takes != dimension:
+        raise SettingsError(
+            f"model = {model!r} takes embeddings of {takes} numbers, and those of the data have {dimension}. Give "
+            "embeddings of the model that it was trained on, or begin with `mlp`"
+        )
     if {kind.tower, kind.caption_tower} - {*towers}:
         raise SettingsError(
             f"model = {model!r} embeds {' and '.join(towers)}s alone, and the data holds {kind.data}. Choose a CLIP for "

@@ -340,8 +340,8 @@ class AttuneClient:
 
         Args:
             data: `SearchDocument`s, or whatever `push` takes: an example is found by its picture and shown with its
-                first caption; of pairs of texts each document is found, of pairs of pictures each match. Indexing the same
-                key again replaces it.
+                first caption; of pairs of texts each document is found, of pairs of pictures or embeddings each match.
+                Indexing the same key again replaces it.
             image_folder: as for `push`.
             batch_size: as for `push`.
             progress: as for `push`.
@@ -363,11 +363,11 @@ class AttuneClient:
                 bar.advance(count)
         return sent
 
-    def search(self, query: str | bytes | Path, limit: int = 5) -> list["SearchMatch"]:
+    def search(self, query: "str | bytes | Path | Sequence[float]", limit: int = 5) -> list["SearchMatch"]:
         """The nearest indexed documents, best first.
 
         Args:
-            query: a text, an encoded picture, or the `Path` of a picture.
+            query: a text, an encoded picture, the `Path` of a picture, or, with an `mlp`, an embedding as a list of numbers.
             limit: matches to return, at most.
         """
         [document] = encoded(self._search, "/search", [search_query(query)], {"limit": limit})

@@ -9,7 +9,7 @@ from rich.table import Table
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
 from attune.figures import CHOSEN_BY, figure, p_value, say_size
-from attune.kinds import IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
+from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
 from client.text import Text
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: i
         IMAGE: "✓ the right picture, by its first caption",
         TEXT: "✓ a document of the query",
         MATCH: "✓ a match of the picture; pictures go by label and SHA-256 here, the report shows them",
+        EMBEDDING: "✓ a match of the embedding; embeddings go by label and SHA-256",
         SINGLE_IMAGE: "✓ of the same label; pictures go by label and SHA-256 here, the report shows them",
         SINGLE_TEXT: "✓ of the same label",
     }[kind]
@@ -137,7 +138,13 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
     return shown
 
 
-_OF_KIND = {TEXT: " (texts)", MATCH: " (matches)", SINGLE_IMAGE: " (same label)", SINGLE_TEXT: " (same label)"}
+_OF_KIND = {
+    TEXT: " (texts)",
+    MATCH: " (matches)",
+    EMBEDDING: " (embeddings)",
+    SINGLE_IMAGE: " (same label)",
+    SINGLE_TEXT: " (same label)",
+}
 """What the figure of a run's kind is of, where it is not text to image."""
 
 

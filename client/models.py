@@ -26,6 +26,10 @@ def models_table(models: Sequence[ModelDescription]) -> Table:
         licence = f" ({model.licence})" if model.licence else ""
         names = "\n".join((model.name, *(f"= {alias}" for alias in model.aliases)))
         table.add_row(
-            Text(names), str(model.dimension), str(model.image_size or MISSING), size, Text(f"{model.weights}{licence}")
+            Text(names),
+            str(model.dimension or MISSING),
+            str(model.image_size or MISSING),
+            size,
+            Text(f"{model.weights}{licence}"),
         )
     return table

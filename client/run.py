@@ -215,7 +215,7 @@ class Run:
         return self.download_file("report/index.html", place / f"{self.name}-report.html" if place.is_dir() else place)
 
     def save_artifact(self, directory: str | Path = "artifact", progress: bool = True) -> Path:
-        """Downloads the tuned model, a folder that open_clip or, of a text encoder, sentence-transformers opens.
+        """Downloads the tuned model, a folder that its library opens; its README.md says how.
 
         Files get there only when all are whole. A download that was broken off goes on where it was if it is made again.
 

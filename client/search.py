@@ -29,9 +29,9 @@ def encoded(
 def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
     """Examples as documents to index; those that are `SearchDocument`s already pass as they are.
 
-    Of pairs of texts it is the captions that are looked for, and of pairs of pictures the matches: each is a document, once
-    for all that it belongs to. A match is shown with the label of its picture, or where that came from. Single items are
-    documents themselves, a picture with its label.
+    Of pairs of texts it is the captions that are looked for, and of pairs of pictures or embeddings the matches: each is a
+    document, once for all that it belongs to. A match is shown with the label of its picture, or where that came from.
+    Single items are documents themselves, a picture with its label.
     """
     from attune.schemas import SearchDocument
 
@@ -53,8 +53,8 @@ def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
         yield SearchDocument(key=key, text=text, image=example.image)
 
 
-def search_query(query: str | bytes | Path) -> "SearchDocument":
-    """A text, an encoded picture or the path of one, as a query.
+def search_query(query: "str | bytes | Path | Sequence[float]") -> "SearchDocument":
+    """A text, an encoded picture or the path of one, or an embedding, as a query.
 
     Raises:
         DataError: if the path cannot be read.
@@ -65,8 +65,13 @@ def search_query(query: str | bytes | Path) -> "SearchDocument":
         return SearchDocument(text=query)
     if isinstance(query, bytes):
         return SearchDocument(image=query)
+    if isinstance(query, Sequence) and query and all(isinstance(number, int | float) for number in query):
+        return SearchDocument(embedding=[float(number) for number in query])
     if not isinstance(query, Path):
-        raise DataError(f"The query is {repr(query)[:200]}: give a text, the bytes of a picture, or its Path")
+        raise DataError(
+            f"The query is {repr(query)[:200]}: give a text, the bytes of a picture, its Path, or an embedding as a list of "
+            "numbers"
+        )
     try:
         return SearchDocument(image=query.read_bytes())
     except OSError as error:

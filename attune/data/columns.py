@@ -6,6 +6,8 @@ IMAGE_COLUMNS = ("image", "file_name", "filepath", "image_path", "image_name", "
 CAPTION_COLUMNS = ("captions", "caption", "text", "title", "caption_text", "comment")
 FIRST_COLUMNS = (*IMAGE_COLUMNS, "image1", "image_1")
 MATCH_COLUMNS = ("match", "matches", "match_path", "image2", "image_2")
+EMBEDDING_COLUMNS = ("embedding", "embedding1", "embedding_1")
+BELONGING_COLUMNS = ("embeddings", "embedding2", "embedding_2", *MATCH_COLUMNS)
 QUERY_COLUMNS = ("query", "anchor", "question", "sentence1", "sentence_a", "text1")
 DOCUMENT_COLUMNS = (
     "document",
@@ -33,7 +35,8 @@ LONGEST = 200
 class Columns(NamedTuple):
     """Where in a row to find what; -1 for what is not there. The item is a picture, or a text if `of_texts`.
 
-    If `of_matches`, a picture that belongs to it stands in the caption's place. A single item has no caption.
+    If `of_matches`, a picture that belongs to it stands in the caption's place; of embeddings, another one. A single item
+    has no caption.
     """
 
     item: int
@@ -53,7 +56,7 @@ class Columns(NamedTuple):
 
 
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:
-    """What a table's columns hold: pictures and captions, or else pictures and matches, or queries and documents.
+    """What a table's columns hold: pictures and captions, or pictures or embeddings and matches, or queries and documents.
 
     Or else single items: pictures or texts and labels, or one column of texts and nothing else.
 
@@ -67,9 +70,13 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
     item, caption = _first(names, IMAGE_COLUMNS), _first(names, CAPTION_COLUMNS)
     other: tuple[str, ...] = (*IMAGE_COLUMNS, *CAPTION_COLUMNS)  # a second one of these tells nothing apart
     first, match = _first(names, FIRST_COLUMNS), _first(names, MATCH_COLUMNS)
-    of_matches = caption < 0 <= min(first, match)
+    vector, near = _first(names, EMBEDDING_COLUMNS), _first(names, BELONGING_COLUMNS)
+    of_embeddings = min(first, match) < 0 <= min(vector, near) and min(item, caption) < 0
+    of_matches = caption < 0 <= min(first, match) or of_embeddings
     of_texts = item < 0 and not of_matches  # questions on pictures are no pairs of texts
-    if of_matches:
+    if of_embeddings:
+        item, caption, other = vector, near, (*EMBEDDING_COLUMNS, *BELONGING_COLUMNS)
+    elif of_matches:
         item, caption, other = first, match, (*FIRST_COLUMNS, *MATCH_COLUMNS)
     if of_texts:
         item, caption = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)

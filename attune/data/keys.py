@@ -12,8 +12,10 @@ class Example(Protocol):
     image: bytes
     uri: str
     text: str
+    embedding: list[float]
     captions: list[str]
     images: list[bytes]
+    embeddings: list[list[float]]
     uris: list[str]
     scores: list[float]
     negatives: list[str]
@@ -34,6 +36,10 @@ def _digest(example: Example) -> bytes:
     where: list[Any] = [example.uri, example.text] if example.text else [] if example.image else [example.uri]
     if example.images or example.uris:
         where.append([[hashlib.sha256(image).hexdigest() for image in example.images], example.uris])
-    more = {name: value for name in ("scores", "negatives", "margins") if (value := getattr(example, name))}
+    more = {
+        name: value
+        for name in ("scores", "negatives", "margins", "embedding", "embeddings")
+        if (value := getattr(example, name))
+    }
     said = json.dumps([*texts, *where, *([more] if more else [])], sort_keys=True)
     return hashlib.sha256(hashlib.sha256(example.image).digest() + said.encode()).digest()

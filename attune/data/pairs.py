@@ -11,7 +11,7 @@ import numpy as np
 
 from attune.data import store
 from attune.data.shards import CONTENT, OPTIONAL
-from attune.kinds import IMAGE, MATCH, Kind, kind_of
+from attune.kinds import IMAGE, Kind, kind_of
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ class Pairs:
         scores: of each caption, as `captions`; empty if the data has none.
         negatives: texts that look right for each picture and are not; empty if the data has none.
         margins: of each negative, as `negatives`; empty if the data has none. See `attune.schemas.TrainingExample`.
+        dimension: how many numbers each has of the embeddings that stand in the pictures' place; 0 of all others.
     """
 
     fingerprint: str
@@ -48,6 +49,7 @@ class Pairs:
     scores: list[list[float]] = field(default_factory=list)
     negatives: list[list[str]] = field(default_factory=list)
     margins: list[list[float]] = field(default_factory=list)
+    dimension: int = 0
 
     def __post_init__(self) -> None:
         # Where none were given, every picture has an empty one, so that all lists go row by row.
@@ -84,7 +86,7 @@ class Pairs:
     @property
     def caption_names(self) -> list[str]:
         """Each caption as a person reads it; a match by its key and the label of its picture."""
-        if self.kind is not MATCH:
+        if not self.kind.has_matches:
             return self.texts
         labelled = zip(self.captions, self.labels, strict=True)
         return [_short(key, label) for keys, label in labelled for key in keys]
@@ -103,6 +105,7 @@ class Pairs:
             _taken(self.scores, rows),
             _taken(self.negatives, rows),
             _taken(self.margins, rows),
+            self.dimension,
         )
 
     def seen_as(self, kind: Kind) -> "Pairs":
@@ -116,9 +119,9 @@ class Pairs:
             texts = list(dict.fromkeys([*self.queries, *self.texts]))
             keys = [sha256(text.encode()).hexdigest() for text in texts]
             return Pairs(self.fingerprint, keys, [[] for _ in keys], keys, kind=kind, queries=texts)
-        matches = self.texts if self.kind is MATCH else []
+        matches = self.texts if self.kind.has_matches else []
         images = list(dict.fromkeys([*self.images, *matches]))
-        return Pairs(self.fingerprint, images, [[] for _ in images], images, kind=kind)
+        return Pairs(self.fingerprint, images, [[] for _ in images], images, kind=kind, dimension=self.dimension)
 
 
 def _taken(column: list[T], rows: Sequence[int] | np.ndarray) -> list[T]:
@@ -151,6 +154,7 @@ def load_pairs(fingerprint: str) -> Pairs:
     for image, known in captions.items():
         negatives[image] = {text: margin for text, margin in negatives[image].items() if text not in known}
     there = {name for name in OPTIONAL if table[name].null_count < len(table)}
+    dimension = store.read_dimension(fingerprint)
     texts_by_key = dict(zip(table["image_sha256"].to_pylist(), table["text"].to_pylist(), strict=True))
     return Pairs(
         fingerprint,
@@ -159,11 +163,12 @@ def load_pairs(fingerprint: str) -> Pairs:
         list(groups.values()),
         list(labels.values()),
         list(tags.values()),
-        kind_of(len(captions), "text" in there, "captions" in there, "matches" in there),
+        kind_of(len(captions), "text" in there, "captions" in there, "matches" in there, dimension),
         [texts_by_key[key] for key in captions] if "text" in there else [],
         [list(known.values()) for known in captions.values()] if "scores" in there else [],
         [list(known) for known in negatives.values()] if "negatives" in there else [],
         [list(known.values()) for known in negatives.values()] if "margins" in there else [],
+        dimension,
     )
 
 
@@ -181,4 +186,4 @@ def joined(parts: Sequence[Pairs]) -> Pairs:
     """Pairs of several datasets of one kind, one after the other: with no fingerprint of their own."""
     names = ("images", "captions", "groups", "labels", "tags", "queries")
     lists = {name: [row for pairs in parts for row in getattr(pairs, name)] for name in names}
-    return Pairs("", kind=parts[0].kind, **lists)
+    return Pairs("", kind=parts[0].kind, dimension=parts[0].dimension, **lists)

@@ -245,16 +245,16 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
     names = {one: ", ".join(repr(name) for name, other in data.items() if other is one) for one in KINDS}
     first, *others = [f"{named} holds {one.data}" for one, named in names.items() if named]
     if others:
-        one_tower = len({other.tower for other in data.values()}) == 1
+        one_tower = all(other.goes_with(kind) for other in data.values())
         raise DataError(
             f"All data that a run is measured on is of one kind, but {', '.join([first, *others[:-1]])} and {others[-1]}. "
             f"Give data of one kind, and a run to each{_or_both(data, settings) if one_tower else ''}"
         )
-    if learnt.tower != kind.tower:
+    if not learnt.goes_with(kind):
+        learner, measured = ("an `mlp`" if one.of_embeddings else f"the {one.tower} tower" for one in (learnt, kind))
         raise DataError(
-            f"{settings.train_data!r} holds {learnt.data} and {first}: the {learnt.tower} tower would learn from "
-            f"{learnt.items} and the {kind.tower} tower be measured on {kind.items}. Train on data whose items the same "
-            "tower embeds"
+            f"{settings.train_data!r} holds {learnt.data} and {first}: {learner} would learn from {learnt.items} and "
+            f"{measured} be measured on {kind.items}. Train on data whose items the same tower embeds"
         )
     for callback in settings.callbacks_of(Monitoring):
         if kind.is_single and callback.monitor in ("val_loss", "mean_recall"):
@@ -279,6 +279,27 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
     ]
     if said:
         raise SettingsError("\n".join(said))
+
+
+def check_dimensions(parts: Parts, settings: FinetuningSettings, watched: Mapping[str, int]) -> None:
+    """Passes if all embeddings of a run are of one length.
+
+    Args:
+        parts: of the run's data.
+        settings: of the run.
+        watched: by name, the length of the embeddings in each dataset that callbacks look at; 0 of others.
+
+    Raises:
+        DataError: if there are several lengths.
+    """
+    data = {name: pairs.dimension for name, pairs in _measured(parts, settings).items()} | dict(watched)
+    if settings.train_data is not None:
+        data[settings.train_data] = parts.train.dimension
+    if len(set(data.values())) > 1:
+        said = ", ".join(f"{name!r} of {length} numbers" for name, length in data.items())
+        raise DataError(
+            f"All embeddings of a run are of one length, and those here are not: {said}. Give embeddings of one model"
+        )
 
 
 def _measured(parts: Parts, settings: FinetuningSettings) -> dict[str, Pairs]:
@@ -321,16 +342,19 @@ def _not_learnt(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
     options = settings.model_options
     if kind is IMAGE:
         return {}
-    if kind.of_texts:
-        return _locked(kind, settings) | {
+    found = _locked(kind, settings)
+    if kind.of_texts or kind.of_embeddings:
+        found |= {
             f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
             f"model_options.image_size = {options.image_size}": options.image_size is not None,
         }
-    return _locked(kind, settings) | {
-        f"word_dropout = {settings.word_dropout:g} changes captions": settings.word_dropout > 0,
-        f"caption_mixing = {settings.caption_mixing:g} changes captions": settings.caption_mixing > 0,
-        f"model_options.context_length = {options.context_length}": options.context_length is not None,
-    }
+    if not kind.of_texts:
+        found |= {
+            f"word_dropout = {settings.word_dropout:g} changes captions": settings.word_dropout > 0,
+            f"caption_mixing = {settings.caption_mixing:g} changes captions": settings.caption_mixing > 0,
+            f"model_options.context_length = {options.context_length}": options.context_length is not None,
+        }
+    return found
 
 
 def _locked(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:

@@ -11,12 +11,15 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from attune.data.columns import (
+    BELONGING_COLUMNS,
     CAPTION_COLUMNS,
     DOCUMENT_COLUMNS,
+    EMBEDDING_COLUMNS,
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
     MATCH_COLUMNS,
@@ -24,6 +27,7 @@ from attune.data.columns import (
     find_columns,
 )
 from attune.data.csv_rows import IMAGE_SUFFIXES, count_items, read_said
+from attune.data.embeddings import carried, to_bytes
 from attune.errors import DataError
 from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
 
@@ -42,18 +46,19 @@ def read_examples(
     """Examples from whatever the user gave.
 
     Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents; or, of
-    pairs of pictures, an image column and one of their matches: with a row for each pair that belongs together; or, of
-    single pictures or texts, one of these and one of labels. Of the others, `group` is the group, `label` (or `class`, or
-    `category`) the label, and each one that has a name and plain values is a tag. Where rows of one picture or query differ
-    in these, the first counts that says anything. `score` is the caption's score, `negative` a wrong answer, `margin` the
-    negative's.
+    pairs of pictures, an image column and one of their matches; or, of embeddings, a column of them and one of their
+    matches, as lists of numbers (Parquet) or as paths of `.npy` files: with a row for each pair that belongs together; or,
+    of single pictures or texts, one of these and one of labels. Of the others, `group` is the group, `label` (or `class`,
+    or `category`) the label, and each one that has a name and plain values is a tag. Where rows of one picture or query
+    differ in these, the first counts that says anything. `score` is the caption's score, `negative` a wrong answer,
+    `margin` the negative's.
 
     Args:
         source: `DocList[TrainingExample]` or any iterable of them; a CSV file with columns `image,caption` (or none,
             then either order), `query,document` (or none) or `image,match` (or none); a folder that holds `captions.txt`
             (Kaggle's Flickr8k layout) or `captions.csv`; a Parquet file, or a folder of them; a folder with a folder of
-            pictures for each label. Where a table has an http(s) address instead of a picture, the service reads it, if its
-            operator allows the host.
+            pictures for each label; a `.npy` file of embeddings (items, 1 + matches, dim). Where a table has an http(s)
+            address instead of a picture, the service reads it, if its operator allows the host.
         image_folder: where a CSV's relative image paths start; by default the CSV's own folder, or `Images/` in it.
         kinds: what an iterable may hold.
 
@@ -67,13 +72,18 @@ def read_examples(
         return map(_small_enough, _read(source, image_folder))
     if not isinstance(source, Iterable) or isinstance(source, bytes | dict):
         raise DataError(f"The data is {repr(source)[:200]}: give a path, or {_one_of(kinds)}s")
-    return (_small_enough(_checked(example, number, kinds)) for number, example in enumerate(source, start=1))
+    return (_small_enough(_carried(_checked(example, number, kinds))) for number, example in enumerate(source, start=1))
 
 
 def _checked(example: Any, number: int, kinds: tuple[type, ...]) -> Any:
     if not isinstance(example, kinds):
         raise DataError(f"Example {number} is {repr(example)[:200]}: give a {_one_of(kinds)}")
     return example
+
+
+def _carried(example: Any) -> Any:
+    """The example with its embeddings as bytes: a quarter of what lists of numbers take on the way."""
+    return carried(example) if isinstance(example, TrainingExample) else example
 
 
 def _one_of(kinds: tuple[type, ...]) -> str:
@@ -88,6 +98,8 @@ def _read(source: str | Path, image_folder: str | Path | None) -> Iterator[Train
         return _read_folder(path, image_folder)
     if path.suffix.lower() == ".parquet":
         return _read_parquet([path])
+    if path.suffix.lower() == ".npy":
+        return _read_npy(path)
     return _read_csv(path, Path(image_folder) if image_folder else None)
 
 
@@ -101,7 +113,7 @@ def _small_enough(example: TrainingExample) -> TrainingExample:
         return example
     what = "its pictures have" if example.images else "the picture has"
     note = f"{what} more than the {MAX_IMAGE_BYTES // 2**20} MiB that are accepted"
-    said = {name: getattr(example, name) for name in (*SAID, "uris")}
+    said = {name: getattr(example, name) for name in (*SAID, "embedding", "embeddings", "uris")}
     images = [image if fits else b"" for image, fits in zip(example.images, others, strict=True)]
     image = example.image if first else b""
     return TrainingExample(image=image, images=images, **said, source=f"{example.source} ({note})".strip())
@@ -114,6 +126,8 @@ def count_examples(source: Source) -> int | None:
     path = Path(source).expanduser()
     if path.suffix.lower() == ".parquet" and path.is_file():
         return int(_open_parquet(path).metadata.num_rows)
+    if path.suffix.lower() == ".npy" and path.is_file():
+        return len(_open_npy(path))
     if path.suffix.lower() in (".csv", ".txt", ".tsv") and path.is_file():
         return count_items(path)
     if path.is_dir():
@@ -125,6 +139,26 @@ def count_examples(source: Source) -> int | None:
             return sum(1 for found in _class_folders(path) for _ in _pictures(found))
         return sum(int(_open_parquet(part).metadata.num_rows) for part in parts)
     return None
+
+
+def _read_npy(path: Path) -> Iterator[TrainingExample]:
+    """Examples of a table (items, 1 + matches, dim): of each item its embedding, and those that belong to it."""
+    for number, rows in enumerate(_open_npy(path), start=1):
+        first, *others = map(to_bytes, rows)
+        yield TrainingExample(image=first, images=others, source=f"{path.name}, row {number}")
+
+
+def _open_npy(path: Path) -> np.ndarray:
+    try:
+        table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} cannot be read as NumPy's ({error}). Write it with numpy.save") from error
+    if table.ndim != 3 or table.dtype.kind != "f":
+        raise DataError(
+            f"{str(path)!r} holds {table.dtype} of the shape {table.shape}: give floating-point numbers (items, "
+            "1 + matches, dim), an item's embedding and those that belong to it; with labels or groups, a Parquet file"
+        )
+    return table
 
 
 def _read_folder(folder: Path, image_folder: str | Path | None) -> Iterator[TrainingExample]:
@@ -227,9 +261,10 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
             raise DataError(
                 f"{str(part)!r} has the columns {', '.join(names)}. An image column ({', '.join(IMAGE_COLUMNS)}) and a "
                 f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed; or, for pairs of pictures, one of matches "
-                f"({', '.join(MATCH_COLUMNS)}); or, for pairs of texts, one of queries ({', '.join(QUERY_COLUMNS)}) and one "
-                f"of documents ({', '.join(DOCUMENT_COLUMNS)}); or, for single pictures or texts, one of labels "
-                f"({', '.join(LABEL_COLUMNS)})"
+                f"({', '.join(MATCH_COLUMNS)}); or, for embeddings, one of them ({', '.join(EMBEDDING_COLUMNS)}) and one of "
+                f"their matches ({', '.join(BELONGING_COLUMNS)}); or, for pairs of texts, one of queries "
+                f"({', '.join(QUERY_COLUMNS)}) and one of documents ({', '.join(DOCUMENT_COLUMNS)}); or, for single "
+                f"pictures or texts, one of labels ({', '.join(LABEL_COLUMNS)})"
             )
         classes = _class_names(schema)
         pictures = _stored_pictures(part) if is_stored and columns.of_matches else None
@@ -264,7 +299,7 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 if columns.of_matches:
                     if pictures is not None and said is None:  # a match only
                         continue
-                    others = said if isinstance(said, list) else [said]
+                    others = said if isinstance(said, list) and not _is_vector(said) else [said]
                     others = others if pictures is None else [pictures.get(str(key), b"") for key in others]
                     more |= _matches([_image_or_address(one, part.parent) for one in others])
                 if columns.of_texts or text:
@@ -272,6 +307,10 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                     continue
                 data, uri = _image_or_address(item, part.parent)
                 yield TrainingExample(image=data, uri=uri, source=source, **more)
+
+
+def _is_vector(value: list[Any]) -> bool:
+    return any(isinstance(number, int | float) for number in value)
 
 
 def _stored_pictures(part: Path) -> dict[str, bytes]:
@@ -328,9 +367,11 @@ def _batches(file: pq.ParquetFile, path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _image_or_address(value: object, folder: Path) -> tuple[bytes, str]:
-    """The picture of a Hugging Face image (`{bytes, path}`), plain bytes, or a path; or the web address it is at."""
+    """The picture of a Hugging Face image (`{bytes, path}`), plain bytes, a path or numbers; or the web address it is at."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
+    if isinstance(value, list):
+        return _embedding(value), ""
     if isinstance(value, bytes):
         return value, ""
     if not isinstance(value, str) or not value:
@@ -345,6 +386,14 @@ def _image_or_address(value: object, folder: Path) -> tuple[bytes, str]:
             return file.read(MAX_IMAGE_BYTES + 1), ""
     except (OSError, ValueError):  # it may not be read, or its name cannot be one
         return b"", ""
+
+
+def _embedding(numbers: list[Any]) -> bytes:
+    """As it is sent; nothing of what are no numbers."""
+    try:
+        return to_bytes(numbers) if numbers else b""
+    except (TypeError, ValueError):
+        return b""
 
 
 def _texts(value: object) -> list[str]:

@@ -3,7 +3,8 @@
 They follow the Hugging Face image convention: `datasets.load_dataset("parquet", data_files=...)` shows pictures. A row has a
 picture or a text, and its key is the SHA-256 of the picture's bytes, or of the text as UTF-8. Of pairs of pictures, a row
 names its matches by their keys; a part holds each picture once, one that is no item of its own in a row without a group.
-Every item has a group; a single one has neither captions nor matches.
+Every item has a group; a single one has neither captions nor matches. An embedding stands in the place of a picture, as the
+bytes of a `.npy` file.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from attune.data.embeddings import is_embedding
 from attune.schemas import TrainingExample
 
 _FEATURES = {
@@ -32,6 +34,8 @@ _FEATURES = {
     "tags": {"dtype": "string", "_type": "Value"},
     "source": {"dtype": "string", "_type": "Value"},
 }
+_BYTES = {"bytes": {"dtype": "binary", "_type": "Value"}, "path": {"dtype": "string", "_type": "Value"}}
+"""Of embeddings: `datasets` would try to show pictures."""
 SCHEMA = pa.schema(
     [
         ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -67,7 +71,9 @@ def write_part(path: Path, examples: Iterable[TrainingExample]) -> None:
         if (key := _key(image)) not in there:
             rows.append({"image": {"bytes": image, "path": None}, "image_sha256": key})
     empty = {name for name in OPTIONAL if not any(row.get(name) for row in rows)}
-    features = {name: kind for name, kind in _FEATURES.items() if name not in empty}
+    features: dict[str, Any] = {name: kind for name, kind in _FEATURES.items() if name not in empty}
+    if any(is_embedding(example.image) for example in examples):
+        features["image"] = _BYTES
     schema = pa.schema(
         [column for column in SCHEMA if column.name not in empty],
         metadata={"huggingface": json.dumps({"info": {"features": features}})},

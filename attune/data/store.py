@@ -146,6 +146,15 @@ def read_index(fingerprint: str) -> pa.Table:
     return read_rows(parts)
 
 
+def read_dimension(fingerprint: str) -> int:
+    """How many numbers each has of a dataset's embeddings; 0 if it has none."""
+    try:
+        manifest = json.loads((content_folder(fingerprint) / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0
+    return int(manifest.get("dimension", 0))
+
+
 def iter_images(fingerprint: str, batch_size: int = 64) -> Iterator[list[tuple[str, bytes]]]:
     """Pictures, matches among them, as (SHA-256, encoded bytes), a batch at a time, so that memory stays bounded."""
     for part in find_parts(content_folder(fingerprint)):

@@ -25,6 +25,7 @@ from typing import Any
 
 import attune
 from attune.data import store
+from attune.data.embeddings import dimension_of
 from attune.data.fingerprint import summarize
 from attune.data.keys import batch_key
 from attune.data.shards import LISTS, find_parts, write_part
@@ -62,6 +63,8 @@ def add_batch(name: str, upload: str, examples: Sequence[TrainingExample]) -> Da
             "texts": sum(bool(example.text) for example in good),
             "captions": sum(len(example.captions) for example in good),
             "matches": sum(len(example.images) for example in good),
+            # How many items are embeddings, by their length.
+            "lengths": dict(Counter(str(length) for example in good if (length := dimension_of(example.image)))),
             # What there is besides captions, counted so that a dataset has it whole or not at all.
             "lists": {name: sum(len(getattr(example, name)) for example in good) for name in LISTS},
             "single": sum(not example.captions and not example.images for example in good),
@@ -106,8 +109,8 @@ def commit(name: str, upload: str, keys: Sequence[str]) -> DatasetReport:
 
     Raises:
         DataError: if the name cannot be a folder's, if batches are not there, if both pictures and texts, or captions and
-            pictures in their place, are in them, or if no usable example is; the message then lists what was wrong with the
-            first ones.
+            pictures in their place, or embeddings and anything else are in them, or embeddings of several lengths, or if no
+            usable example is; the message then lists what was wrong with the first ones.
         StorageFull: if there is no room.
     """
     folder, keys = upload_folder(upload), _checked(keys)
@@ -146,13 +149,15 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with pictures in "
             f"their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
         )
+    _refuse_lengths(name, _reports(draft, keys), report.images)
     _refuse_half(name, _reports(draft, keys), report)
     parts = find_parts(draft)
     found = summarize(parts)._asdict()
     count, pictures = found.pop("items"), found.pop("pictures")
     found |= {"images": 0 if report.texts else count, "texts": count if report.texts else 0}
     report = report.model_copy(update={**found, "merged": report.items - count})
-    manifest = {**found, "pictures": pictures or found["images"], "parts": [part.name for part in parts]}
+    manifest = {**found, "pictures": pictures or found["images"], "dimension": report.dimension}
+    manifest["parts"] = [part.name for part in parts]
     write_text(draft / "manifest.json", json.dumps(manifest, indent=2))
     with store.changing_datasets():
         content = store.content_folder(report.fingerprint)
@@ -161,6 +166,30 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             draft.rename(content)
             draft = content
         store.point(report, commit_key, map(json.dumps, _problems(draft, keys)))
+
+
+def _refuse_lengths(name: str, reports: Iterable[dict[str, Any]], images: int) -> None:
+    """Refuses embeddings of several lengths, and pictures beside embeddings."""
+    counts = _lengths(reports)
+    if len(counts) > 1:
+        said = ", ".join(f"{count} of {length} numbers" for length, count in counts.most_common(5))
+        raise DataError(
+            f"The push of {name!r} cannot be closed: it has embeddings of several lengths ({said}), and those of different "
+            "models cannot be compared. Push them under a name each"
+        )
+    if counts and counts.total() < images:
+        raise DataError(
+            f"The push of {name!r} cannot be closed: it has examples with an embedding ({counts.total()}) and with a "
+            f"picture ({images - counts.total()}), and a dataset holds the one or the other. Push them under two names"
+        )
+
+
+def _lengths(reports: Iterable[dict[str, Any]]) -> Counter[int]:
+    """How many items are embeddings, by their length."""
+    found = Counter[int]()
+    for fields in reports:
+        found.update({int(length): count for length, count in fields.get("lengths", {}).items()})  # none in those of before
+    return found
 
 
 def _refuse_half(name: str, reports: Iterable[dict[str, Any]], report: DatasetReport) -> None:
@@ -267,8 +296,9 @@ def _problems(folder: Path, keys: Sequence[str]) -> Iterator[dict[str, str]]:
 
 def _sum(name: str, upload: str, keys: list[str], reports: Iterable[dict[str, Any]]) -> DatasetReport:
     """The counts of batches together."""
-    total, reasons = Counter[str](images=0), Counter[str]()
+    total, reasons, reports = Counter[str](images=0), Counter[str](), list(reports)
+    dimension = max(_lengths(reports), default=0)
     for fields in reports:
         total.update({count: fields.get(count, 0) for count in ("images", "texts", "captions", "matches", "rejected")})
         reasons.update(fields["reasons"])
-    return DatasetReport(name=name, upload=upload, batches=keys, reasons=dict(reasons), **total)
+    return DatasetReport(name=name, upload=upload, batches=keys, reasons=dict(reasons), dimension=dimension, **total)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from attune.characters import visible, without_controls
 from attune.data.columns import LONGEST
+from attune.data.embeddings import canonical, carried, dimension_of, is_embedding, read_embedding
 from attune.data.images import decode
 from attune.data.shards import LISTS
 from attune.data.uri import UriError, read_uris
@@ -22,14 +23,14 @@ MOST_OF_EACH = 1000
 LARGEST_NUMBER = 1e6
 """Of scores and margins, which training computes with in float32."""
 
-NEEDED = ("image", "uri", "group", "scores", "margins")
+NEEDED = ("image", "embedding", "uri", "group", "scores", "margins")
 """Fields without which, if anything is wrong with them, an example is of no use."""
 
 REFUSED = ("two_items", "empty_text", "long_text", "two_kinds")
-"""Reasons why a text cannot stand in a picture's place, and why pictures cannot stand in that of captions."""
+"""Reasons why a text or an embedding cannot stand in a picture's place, and why pictures cannot stand in captions'."""
 
 Read = bytes | UriError
-"""A picture, or why it could not be read from its address."""
+"""A picture, or an embedding in its place, or why it could not be read from its address."""
 
 
 def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], list[Problem]]:
@@ -41,13 +42,13 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Negatives are
     treated as captions are. Scores and margins belong to their texts: without one for each an example is not used, nor is
     one that has them, or negatives, with pictures in the captions' place, or without captions. A text may be alone, and a
-    picture that has a label. Pictures that are given by `uri` and `uris` are
-    read, if the service's settings allow it.
+    picture that has a label. Pictures that are given by `uri` and `uris` are read, if the service's settings allow it.
+    Embeddings become pictures of a kind, see `attune.data.embeddings`.
 
     Returns:
         The usable examples, in order, and every problem found.
     """
-    examples = list(examples)
+    examples = [example if _too_many(example) else carried(example) for example in examples]
     good: list[TrainingExample] = []
     problems: list[Problem] = []
     for number, (example, (image, found_matches)) in enumerate(zip(examples, _images(examples), strict=True), start=1):
@@ -77,9 +78,12 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         )
         found = [
             *(_text_problems(checked, example) if example.text else _image_problems(checked, example.uri, image)),
+            *_embedding_problems(checked.source, example),
             *(
                 _match_problems(checked.source, matches, example)
                 if matches
+                else _alone_problems(checked.source, example)
+                if is_embedding(checked.image)
                 else [
                     *_caption_problems(checked, example),
                     *_negative_problems(checked.source, example.negatives, own),
@@ -91,7 +95,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         ]
         problems += found
         refused = any(problem.field in NEEDED or problem.reason in REFUSED for problem in found)
-        single = not example.captions and not matches and (checked.text or checked.label)
+        alone = checked.text or (checked.label and not is_embedding(checked.image))
+        single = not example.captions and not matches and alone
         if (checked.captions or checked.images or single) and not refused:
             good.append(checked)
     return good, problems
@@ -102,8 +107,9 @@ def _images(examples: list[TrainingExample]) -> Iterator[tuple[Read, list[tuple[
     read = iter(read_uris([uri for example in examples for uri in addresses(example)]))
     for example in examples:
         found = {uri: next(read) for uri in addresses(example)}
-        given = [("", image) for image in dict.fromkeys(example.images)]
-        yield example.image or found.get(example.uri, b""), [*given, *((uri, found.get(uri, b"")) for uri in example.uris)]
+        given = [("", image) for image in dict.fromkeys(map(canonical, example.images))]
+        read_too = ((uri, canonical(found.get(uri, b""))) for uri in example.uris)
+        yield canonical(example.image or found.get(example.uri, b"")), [*given, *read_too]
 
 
 def addresses(example: TrainingExample) -> list[str]:
@@ -114,7 +120,7 @@ def addresses(example: TrainingExample) -> list[str]:
 
 def _too_many(example: TrainingExample) -> str | None:
     """The field of which there are more than an example may have."""
-    fields = ("images", "uris", "negatives")
+    fields = ("images", "embeddings", "uris", "negatives")
     return next((field for field in fields if len(getattr(example, field)) > MOST_OF_EACH), None)
 
 
@@ -125,12 +131,42 @@ def _image_problems(example: TrainingExample, uri: str, image: Read) -> list[Pro
         advice = "there is no picture, and no text in its place. Give the picture's bytes or a path that exists, or the text"
         return [_problem(example.source, "image", uri, "missing_image", advice)]
     try:
-        decode(image)
+        _look_at(image)
     except ValueError as error:
         # Of what was read from an address nothing is shown: it may be no picture, and not for the caller.
         value = uri or f"{len(image)} bytes starting {image[:8]!r}"
-        return [_problem(example.source, "image", value, "unreadable_image", f"{error}. Replace the file or leave it out")]
+        what = "embedding" if is_embedding(image) else "image"
+        advice = f"{error}. Replace {'it' if what == 'embedding' else 'the file'} or leave it out"
+        return [_problem(example.source, what, value, f"unreadable_{what}", advice)]
     return []
+
+
+def _look_at(data: bytes) -> None:
+    """Raises ValueError, with the reason, of what is neither a picture nor an embedding."""
+    if is_embedding(data):
+        read_embedding(data)
+    else:
+        decode(data)
+
+
+def _embedding_problems(source: str, given: TrainingExample) -> list[Problem]:
+    """What is wrong with embeddings that were left where they were, beside pictures or texts."""
+    if given.embedding:
+        advice = "there are an embedding and a picture or a text, and an example is of one of them. Give one"
+        return [_problem(source, "embedding", f"{len(given.embedding)} numbers", "two_items", advice)]
+    if given.embeddings:
+        advice = "there are embeddings and pictures that belong to it, and an example has the ones or the others. Give one"
+        return [_problem(source, "embeddings", f"{len(given.embeddings)} embeddings", "two_kinds", advice)]
+    return []
+
+
+def _alone_problems(source: str, given: TrainingExample) -> list[Problem]:
+    """What is wrong with an embedding that no other one belongs to."""
+    if given.captions:
+        advice = "captions are texts, and no model embeds both. Give, in `embeddings`, those that belong to the embedding"
+        return [_problem(source, "captions", given.captions[0], "two_kinds", advice)]
+    advice = "no embedding belongs to it. Give at least one in `embeddings`"
+    return [_problem(source, "embeddings", "[]", "missing_match", advice)]
 
 
 def _match_problems(
@@ -152,8 +188,10 @@ def _match_problems(
         if wrong is not None:
             reason, advice = wrong
             value = uri or (f"{len(data)} bytes starting {data[:8]!r}" if isinstance(data, bytes) and data else "")
-            what = f"picture {number} of those that belong to it"
-            problems.append(_problem(source, "uris" if uri else "images", value, reason, f"{what}: {advice}"))
+            of_embedding = isinstance(data, bytes) and is_embedding(data)
+            what = f"{'embedding' if of_embedding else 'picture'} {number} of those that belong to it"
+            field = "uris" if uri else "embeddings" if of_embedding else "images"
+            problems.append(_problem(source, field, value, reason, f"{what}: {advice}"))
     return problems
 
 
@@ -164,11 +202,19 @@ def _problem_of_match(data: Read, image: Read) -> tuple[str, str] | None:
     if not data:
         return "missing_match", "it is not there. Give the picture's bytes or a path that exists, or leave it out"
     if data == image:
-        return "same_picture", "it is the very picture that it belongs to. Give another one, or leave it out"
+        what = "embedding" if is_embedding(data) else "picture"
+        return "same_picture", f"it is the very {what} that it belongs to. Give another one, or leave it out"
     try:
-        decode(data)
+        _look_at(data)
     except ValueError as error:
-        return "unreadable_match", f"{error}. Replace the file or leave it out"
+        return "unreadable_match", f"{error}. Replace it or leave it out"
+    if not isinstance(image, bytes) or not image:
+        return None
+    if is_embedding(data) != is_embedding(image):
+        return "two_kinds", "of it and what it belongs to, one is a picture and one an embedding. Give both alike"
+    own, others = dimension_of(data), dimension_of(image)
+    if own != others and others:
+        return "other_length", f"it has {own} numbers, and what it belongs to {others}. Give embeddings of one model"
     return None
 
 

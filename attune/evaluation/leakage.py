@@ -7,10 +7,13 @@ import numpy as np
 from attune.data.duplicates import SAME_COLOUR, mean_colours, near, picture_hashes, thumbnails
 from attune.data.pairs import Pairs
 from attune.data.words import plain
-from attune.kinds import IMAGE, MATCH, Kind
+from attune.kinds import IMAGE, Kind
 
 TILE = 1_000_000
 """Pairs of pictures that are compared at a time: 8 MB. Larger tiles leave the processor's cache, and take twice as long."""
+
+SAME_DIRECTION = 0.9999
+"""Cosine from which two embeddings are taken for one: half precision changes it by less than a tenth of what is missing."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,21 @@ class Leaks:
     def describe(self) -> str:
         """What to know of it, for a report; empty if nothing leaks."""
         found = []
-        kind, of_texts = self.kind, self.kind.of_texts
-        alike = "say the same as one" if of_texts else "look nearly like one"
+        kind = self.kind
+        alike, same = "look nearly like one", "file"
+        if kind.of_texts:
+            alike, same = "say the same as one", "text"
+        elif kind.of_embeddings:
+            alike, same = "are nearly one", "numbers"
         if self.rows:
             found.append(
                 f"Held-out {kind.items} that are training {kind.items}, or {alike}: {len(self.rows)} "
-                f"({len(self.exact)} the same {'text' if of_texts else 'file'}, {len(self.near)} nearly alike). On these a "
-                "model may be measured on what it learnt"
+                f"({len(self.exact)} the same {same}, {len(self.near)} nearly alike). On these a model "
+                "may be measured on what it learnt"
             )
         if self.captions:
             usual = ", as is usual of short ones" if kind is IMAGE else ""
-            have = "look like training pictures, or are" if kind is MATCH else f"training {kind.items} have too"
+            have = f"look like training {kind.items}, or are" if kind.has_matches else f"training {kind.items} have too"
             found.append(f"Held-out {kind.captions} that {have}: {self.captions}{usual}")
         if found and self.earlier:
             found.append(f"Those of the runs that the model comes from count as well: {', '.join(self.earlier)}")
@@ -93,18 +100,19 @@ def find_match_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_p
 
     Args:
         train: what was trained on.
-        train_pixels: as for `find_leaks`: of its pictures row by row, and after them of all their matches.
+        train_pixels: as for `find_leaks`: of its pictures row by row, and after them of all their matches. Or embeddings,
+            see `looks`.
         test: what is held out.
         test_pixels: the same of it.
     """
     known = {*train.images, *train.texts}
     row_of = [*range(len(train)), *(row for row, keys in enumerate(train.captions) for _ in keys)]
-    alike = _nearest(thumbnails(test_pixels), thumbnails(train_pixels))
+    alike = _nearest(looks(test_pixels), looks(train_pixels))
     return Leaks(
         exact=[row for row, image in enumerate(test.images) if image in known],
         near=[(row, row_of[alike[row]]) for row, image in enumerate(test.images) if row in alike and image not in known],
         captions=sum(key in known or number in alike for number, key in enumerate(test.texts, start=len(test))),
-        kind=MATCH,
+        kind=test.kind,
     )
 
 
@@ -138,8 +146,19 @@ def _texts_and_pairs(query: str, captions: list[str]) -> list[str | frozenset[st
     return [plain(query), *(frozenset((plain(query), plain(text))) for text in captions)]
 
 
+def looks(pixels: np.ndarray) -> np.ndarray:
+    """What pictures are compared by: their thumbnails; of embeddings, (items, dim), their direction, float32."""
+    if pixels.ndim == 4:
+        return thumbnails(pixels)
+    vectors = np.asarray(pixels, dtype=np.float32)
+    directions: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return directions
+
+
 def _nearest(test: np.ndarray, train: np.ndarray) -> dict[int, int]:
-    """By held-out row the training row that looks most like it, where one does, of thumbnails."""
+    """By held-out row the training row that looks most like it, where one does, of thumbnails or directions."""
+    if test.ndim == 2:
+        return _nearest_directions(test, train)
     hashes, train_hashes = picture_hashes(test), picture_hashes(train)
     colours, train_colours = mean_colours(test), mean_colours(train)
     found: dict[int, int] = {}
@@ -153,4 +172,16 @@ def _nearest(test: np.ndarray, train: np.ndarray) -> dict[int, int]:
         nearest_first = np.argsort(np.bitwise_count(hashes[row] ^ train_hashes[other]), kind="stable")
         rows, first = np.unique(row[nearest_first], return_index=True)
         found.update(zip(rows.tolist(), other[nearest_first][first].tolist(), strict=True))
+    return found
+
+
+def _nearest_directions(test: np.ndarray, train: np.ndarray) -> dict[int, int]:
+    """The same of embeddings: one that was made twice, in other arithmetic, differs by a rounding."""
+    found: dict[int, int] = {}
+    height = max(1, TILE // max(1, len(train)))
+    for start in range(0, len(test), height):
+        cosines = test[start : start + height] @ train.T
+        nearest = cosines.argmax(1)
+        near = np.flatnonzero(cosines[np.arange(len(cosines)), nearest] >= SAME_DIRECTION)
+        found.update(zip((near + start).tolist(), nearest[near].tolist(), strict=True))
     return found

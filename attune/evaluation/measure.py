@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from attune.data.pairs import Pairs
-from attune.data.pixels import PixelCache, open_pixels
+from attune.data.pixels import PixelCache, open_embeddings, open_pixels
 from attune.errors import DataError
 from attune.evaluation.correlation import correlations, similarities
 from attune.evaluation.places import Places, places
 from attune.evaluation.ranking import ranks
 from attune.evaluation.relevance import Relevance, from_labels
 from attune.evaluation.retrieval import query_values
-from attune.kinds import MATCH, Kind, kind_of_names
+from attune.kinds import Kind, kind_of_names
 from attune.metrics import AT_R, DIRECTIONS, retrieval_metrics
 from attune.models.clip import Clip
 
@@ -115,7 +115,9 @@ def check_alike(pairs: Pairs) -> None:
 
 
 def pixels_of(clip: Clip, pairs: Pairs) -> PixelCache | None:
-    """The pixels of a dataset's pictures as a model takes them; None of texts."""
+    """The pixels of a dataset's pictures as a model takes them, or the embeddings in their place; None of texts."""
+    if pairs.dimension:
+        return open_embeddings(pairs.fingerprint)
     return None if pairs.kind.of_texts else open_pixels(pairs.fingerprint, clip.preprocess, clip.resize)
 
 
@@ -137,7 +139,7 @@ def embed_captions(clip: Clip, pairs: Pairs, cache: PixelCache | None, batch_siz
     """Embeddings of all captions, or of the matches in their place, float32 (captions, dim); arguments as `embed_items`."""
     if pairs.kind.is_single:
         return np.empty((0, clip.config["embed_dim"]), dtype=np.float32)
-    if pairs.kind is not MATCH:
+    if not pairs.kind.has_matches:
         return clip.encode_texts(pairs.texts, batch_size)
     return _embed_pictures(clip, pairs.texts, cache, batch_size)
 

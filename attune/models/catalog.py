@@ -15,7 +15,7 @@ from attune.choices import one_of
 from attune.errors import SettingsError
 
 FILE = Path(__file__).parent / "catalog.json"
-TASKS = ("text-to-image", "image-to-image", "text-to-text")
+TASKS = ("text-to-image", "image-to-image", "text-to-text", "embedding-to-embedding")
 
 ALIASES = {
     "clip-base-en": "ViT-B-32#openai",
@@ -74,10 +74,10 @@ class ModelDescription(NamedTuple):
     Attributes:
         name: what `fit(model=...)` takes.
         task: one of `TASKS`.
-        dimension: of its embeddings.
+        dimension: of its embeddings; 0 of an `mlp`, whose are as long as those that it is given.
         image_size: side in pixels of the pictures that it takes; 0 if it takes none.
         context_length: tokens of a text that it reads at most; 0 if it reads none.
-        parameters: of all of it; None where a text encoder is fetched from the hub before its size is known.
+        parameters: of all of it; None of an `mlp`, and of a text encoder that has to be fetched from the hub.
         weights: where they come from: a repository on the Hugging Face hub, an address, or this package.
         licence: of the weights in this package; empty for others, whose own page says it.
         aliases: other names of it.
@@ -123,12 +123,12 @@ def _catalog() -> tuple[ModelDescription, ...]:
 
 
 def _described() -> list[dict[str, Any]]:
-    """The rows of the table, from open_clip, timm and the model in this package; text encoders' stay as they are written."""
+    """The rows of the table, from open_clip, timm and the model in this package; others stay as they are written."""
     import open_clip
 
     from attune.models.source import STARTER
 
-    found = [row for row in json.loads(FILE.read_text(encoding="utf-8")) if row["task"] == "text-to-text"]
+    found = [row for row in json.loads(FILE.read_text(encoding="utf-8")) if row["task"] in TASKS[2:]]
     found.append(_row("starter", open_clip.get_model_config(f"local-dir:{STARTER}"), "this package", "CC BY-SA 4.0"))
     configs = {architecture: open_clip.get_model_config(architecture) for architecture in open_clip.list_models()}
     for architecture, tag in open_clip.list_pretrained():

@@ -32,12 +32,13 @@ class Clip:
 
     Attributes:
         name: as the user gave it.
-        model: an open_clip `CLIP` or `CustomTextCLIP`; an `ImageEncoder` or a `SentenceEncoder`, which have one tower.
+        model: an open_clip `CLIP` or `CustomTextCLIP`; an `ImageEncoder`, a `SentenceEncoder` or an `Mlp`, which have
+            one tower.
         tokenizer: list of texts in, int64 tensor (texts, context_length) out, or up to the longest, see
             `attune.models.tokens`; None without a text tower.
         config: see `config_of`; builds the same again.
         preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize mode; of timm's models, crop mode;
-            empty without an image tower.
+            empty where no pictures are taken.
         matryoshka_dims: lengths at which the first numbers of its embeddings were trained to be embeddings of their own.
         towers: what it embeds.
     """
@@ -61,6 +62,11 @@ class Clip:
         """That builds and opens it."""
         return library_of(self.config)
 
+    @property
+    def input_dim(self) -> int:
+        """Numbers in the embeddings that it takes in the place of pictures; 0 if it takes pictures, or texts alone."""
+        return int(self.config["input_dim"]) if self.library == "mlp" else 0
+
     @cached_property
     def resize(self) -> Compose:
         """The geometric part of its library's evaluation preprocessing, picture to picture: resize, crop, RGB."""
@@ -68,14 +74,22 @@ class Clip:
         return Compose([step for step in steps if not isinstance(step, Normalize | ToTensor)])
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """uint8 0-255 or float 0-1 pixels (batch, 3, height, width) as the image tower takes them, float32."""
+        """uint8 0-255 or float 0-1 pixels (batch, 3, height, width) as the image tower takes them, float32.
+
+        Embeddings in their place, (batch, input_dim), are taken as they are.
+        """
+        if self.input_dim:
+            return pixels
         scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
         mean, std = (torch.tensor(self.preprocess[key], device=pixels.device).view(1, 3, 1, 1) for key in ("mean", "std"))
         return (scaled - mean) / std
 
     @torch.inference_mode()
     def encode_images(self, pixels: np.ndarray, batch_size: int = 256) -> np.ndarray:
-        """Embeddings of uint8 pixels (images, 3, height, width): float32 (images, dim), unit length, in fp32 arithmetic."""
+        """Embeddings of uint8 pixels (images, 3, height, width): float32 (images, dim), unit length, in fp32 arithmetic.
+
+        An `mlp` takes float32 embeddings (images, input_dim) instead.
+        """
         found = []
         with evaluating(self.model):
             for start in range(0, len(pixels), batch_size):
@@ -91,7 +105,8 @@ class Clip:
             ModelError: if it has no text tower.
         """
         if self.tokenizer is None:
-            raise ModelError(f"The model {self.name!r} embeds pictures and no texts: it has no text tower")
+            what = "given embeddings" if self.input_dim else "pictures"
+            raise ModelError(f"The model {self.name!r} embeds {what} and no texts: it has no text tower")
         tokens = Tokens(self.tokenizer, texts)
         # Each once: in batches of different length those of equal texts would differ by a rounding.
         distinct, places = tokens.distinct()

@@ -8,6 +8,7 @@ import torch
 
 from attune.models import (
     image_encoder,
+    mlp,
     open_clip_files,
     open_clip_models,
     open_clip_options,
@@ -47,6 +48,15 @@ class Functions(NamedTuple):
 
 
 LIBRARIES: dict[Library, Functions] = {
+    "mlp": Functions(
+        mlp.config_of,
+        mlp.changed_config,
+        mlp.check_options,
+        mlp.Mlp,
+        mlp.load,
+        mlp.save,
+        lambda _: [],  # it takes no pictures
+    ),
     "open_clip": Functions(
         open_clip_models.config_of,
         open_clip_options.changed_config,

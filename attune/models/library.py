@@ -5,14 +5,15 @@ from typing import Any, Literal
 
 from attune.kinds import Tower
 
-Library = Literal["open_clip", "sentence_transformers", "timm"]
+Library = Literal["mlp", "open_clip", "sentence_transformers", "timm"]
 
 EMBEDS: dict[Library, tuple[Tower, ...]] = {
+    "mlp": ("image",),
     "open_clip": ("image", "text"),
     "sentence_transformers": ("text",),
     "timm": ("image",),
 }
-"""What the models of each embed."""
+"""What the models of each embed; an `mlp` takes embeddings in the place of pictures."""
 
 
 def library_of(config: Mapping[str, Any]) -> Library:

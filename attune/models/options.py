@@ -4,6 +4,7 @@ from typing import Any
 
 from attune.errors import SettingsError
 from attune.models.libraries import functions_of
+from attune.models.library import Library, library_of
 from attune.settings import ModelOptions
 
 
@@ -20,6 +21,19 @@ def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, A
     return functions_of(config).changed_config(config, options)
 
 
+def sized(options: ModelOptions, library: Library, dimension: int) -> ModelOptions:
+    """The options, which for an `mlp` say how many numbers the embeddings have that it is to take.
+
+    Args:
+        options: of the run.
+        library: of the model.
+        dimension: of the data's embeddings; 0 of other data.
+    """
+    if library != "mlp" or not dimension or options.input_dim is not None:
+        return options
+    return options.model_copy(update={"input_dim": dimension})
+
+
 def check_options(config: dict[str, Any], options: ModelOptions) -> None:
     """Passes if a model can have the options, as far as its configuration tells: nothing is loaded.
 
@@ -30,6 +44,9 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
     Raises:
         SettingsError: with what cannot be, the reason, and what to choose.
     """
+    for name in ("input_dim", "hidden_sizes", "dropout"):
+        if getattr(options, name) is not None and library_of(config) != "mlp":
+            raise SettingsError(f"model_options.{name} = {getattr(options, name)!r} is of an `mlp` alone. Leave it out")
     functions_of(config).check_options(config, options)
     whole = changed_config(config, options)["embed_dim"]
     if too_long := [dim for dim in options.matryoshka_dims if dim >= whole]:

@@ -7,6 +7,7 @@ ViT-B-32#openai              an open_clip model and its pre-trained weights, fet
 ViT-B-32#path/to/weights.pt  an open_clip model and a local checkpoint
 ViT-B-32#scratch             an open_clip model with random weights; `starter#scratch` and folders work too
 timm/resnet50.a1_in1k        an image model of timm's; `#scratch` and `#path/to/checkpoint` as above
+mlp                          a small network for given embeddings, which begins as what it is given; `mlp#scratch` as random
 bert-base-cased              a text encoder of the catalogue, fetched from the Hugging Face hub and cached
 owner/name                   any other text encoder of the hub
 clip-base-en                 names of Jina Finetuner and others, see `attune.models.catalog.ALIASES`
@@ -25,12 +26,14 @@ from attune.kinds import Tower
 from attune.models.architecture import CONFIG, read_config
 from attune.models.catalog import ALIASES, hub_models
 from attune.models.library import EMBEDS, Library
+from attune.models.mlp_folder import is_mlp_folder, read_mlp_folder
 from attune.models.sentence_folder import is_sentence_folder, read_sentence_folder
 from attune.models.timm_folder import is_timm_folder, read_folder
 from attune.models.timm_names import PREFIX, check_timm_name
 from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
+MLP = "mlp"
 
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -79,6 +82,10 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
     base, _, weights = name.partition("#")
     base, _, tag = ALIASES.get(base, base).partition("#")
     weights = weights or tag
+    if base == MLP:
+        if weights not in ("", "scratch"):
+            raise ModelError(f"{name!r}: an `mlp` comes without weights. Write 'mlp', 'mlp#scratch', or the folder of one")
+        return ModelSource(scratch=weights == "scratch", library="mlp")
     folder = STARTER if base == "starter" else local_path(base, roots)
     hint = "" if roots is None else _ROOTS
     library = _library_of_folder(folder) if folder else None
@@ -91,8 +98,8 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
         return ModelSource(folder=folder.resolve(), scratch=weights == "scratch", library=library)
     if folder and folder.is_dir():
         raise ModelError(
-            f"The folder {base!r} has no open_clip_config.json, modules.json or config.json, so its architecture is not "
-            f"known. {_LOCAL}"
+            f"The folder {base!r} has no open_clip_config.json, mlp_config.json, modules.json or config.json, "
+            f"so its architecture is not known. {_LOCAL}"
         )
     if base.startswith(PREFIX):
         return _timm_model(base.removeprefix(PREFIX), weights, roots, hint)
@@ -121,12 +128,15 @@ def _library_of_folder(folder: Path) -> Library | None:
     """The library that wrote a folder; None if none did."""
     if (folder / CONFIG).is_file():
         return "open_clip"
+    if is_mlp_folder(folder):
+        return "mlp"
     if is_timm_folder(folder):
         return "timm"
     return "sentence_transformers" if is_sentence_folder(folder) else None
 
 
 _READ: dict[Library, Callable[[Path], object]] = {
+    "mlp": read_mlp_folder,
     "open_clip": read_config,
     "sentence_transformers": read_sentence_folder,
     "timm": read_folder,
@@ -143,6 +153,6 @@ def _timm_model(name: str, weights: str, roots: Sequence[Path] | None, hint: str
 _ROOTS = ". Of local paths only those below ATTUNE_MODEL_ROOTS count, which the service's operator sets"
 _LOCAL = (
     "Known: `starter`; any open_clip model as `ViT-B-32#openai`; image models of timm as `timm/resnet50.a1_in1k`; text "
-    "encoders of the Hugging Face hub as `owner/name`; a folder of open_clip, timm, sentence-transformers or transformers; "
-    "`ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`"
+    "encoders of the Hugging Face hub as `owner/name`; `mlp` for given embeddings; a "
+    "folder of open_clip, timm, sentence-transformers or transformers; `ViT-B-32#path/to/checkpoint`; `ViT-B-32#scratch`"
 )

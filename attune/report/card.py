@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg as get_timm_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
-from attune.kinds import IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT
+from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT
 from attune.models.catalog import ALIASES, hub_models
 from attune.models.library import Library, library_of
 from attune.models.timm_names import PREFIX
@@ -30,8 +30,9 @@ def model_card(run: FinetuningRun, config: Mapping[str, Any] | None = None) -> s
     config = config or {}
     library = library_of(config)
     gem = config.get("pooler") == "gem"
+    whole = library != "mlp" and not (gem and library == "sentence_transformers")
     parts = [
-        f"---\n{_front_matter(run, library, whole=not (gem and library == 'sentence_transformers'))}\n---\n\n# {run.name}",
+        f"---\n{_front_matter(run, library, whole)}\n---\n\n# {run.name}",
         _introduction(run),
         _LOADING_OF_GEM[library] if gem else _LOADING[library],
         _TEXT_TOWER if config.get("text_cfg", {}).get("hf_model_name") else "",
@@ -59,6 +60,29 @@ preprocess = timm.data.create_transform(**timm.data.resolve_model_data_config(mo
 from sentence_transformers import SentenceTransformer
 embeddings = SentenceTransformer("PATH_OF_THIS_FOLDER").encode(["a text"])
 ```""",
+    "mlp": """It takes embeddings of the model that made those it was trained on. torch and safetensors open it:
+
+```python
+import json
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+config = json.load(open("PATH_OF_THIS_FOLDER/mlp_config.json"))
+weights = {name: one.float() for name, one in load_file("PATH_OF_THIS_FOLDER/model.safetensors").items()}
+
+
+def tuned(given: torch.Tensor) -> torch.Tensor:
+    given = F.normalize(given, dim=-1) * config["input_dim"] ** 0.5
+    found, hidden = given @ weights["proj.weight"].T, given
+    for number in range(len(config["hidden_sizes"])):
+        hidden = F.gelu(hidden @ weights[f"layers.{number}.weight"].T + weights[f"layers.{number}.bias"])
+    if config["hidden_sizes"]:
+        found = found + hidden @ weights["head.weight"].T + weights["head.bias"]
+    return F.normalize(found, dim=-1)
+```
+
+`tuned(given)` are tuned embeddings, of unit length, of given ones: float32, one a row.""",
 }
 
 _TEXT_TOWER = """open_clip asks the Hugging Face hub what the text tower is. Without a network, tell it:
@@ -138,6 +162,7 @@ _TASKS = {
     IMAGE: ("image-text-retrieval", "zero-shot-image-classification"),
     TEXT: ("text-retrieval", "sentence-similarity"),
     MATCH: ("image-retrieval", "image-feature-extraction"),
+    EMBEDDING: ("embedding-retrieval", "feature-extraction"),
     SINGLE_IMAGE: ("image-retrieval", "image-feature-extraction"),
     SINGLE_TEXT: ("text-retrieval", "sentence-similarity"),
 }

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.evaluation.measure import Measurement, image_of_text, queries_of
-from attune.kinds import IMAGE, MATCH
+from attune.kinds import IMAGE
 
 EXAMPLES = 12
 HITS = 5
@@ -66,7 +66,7 @@ def _example(direction: str, query: int, test: Pairs, before: Measurement | None
     to_image = direction == test.kind.directions[0] and not test.kind.is_single
     image = int(queries_of(test)[direction][query])
     example: dict[str, Any] = {"query": test.caption_names[query] if to_image else test.names[image], "image": image}
-    if to_image and test.kind is MATCH:
+    if to_image and test.kind.has_matches:
         example["match"] = query
     for when, measurement in (("before", before), ("after", after)):
         if measurement is not None:
@@ -91,7 +91,7 @@ def _hits(measurement: Measurement, query: int, image: int, test: Pairs, to_imag
             "caption": captions[row],
             "right": bool(right[row]),
             "score": round(float(scores[row]), 4) if np.isfinite(scores[row]) else None,
-            **({"match": int(row)} if test.kind is MATCH and not to_image else {}),
+            **({"match": int(row)} if test.kind.has_matches and not to_image else {}),
         }
         for row in best[:HITS]
     ]
@@ -105,7 +105,7 @@ def key_of(one: dict[str, Any], test: Pairs) -> str:
 
 def _right(image: int, test: Pairs) -> str:
     """The key of a picture that is a right answer to a query of this item."""
-    if test.kind is MATCH:
+    if test.kind.has_matches:
         return test.captions[image][0]
     if test.kind.is_single:
         others = (row for row, label in enumerate(test.labels) if label == test.labels[image] and row != image)

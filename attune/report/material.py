@@ -20,7 +20,7 @@ class Material:
         facts: content of `report/metrics.json`.
         events: the run's history since it was last begun from the beginning.
         test: the pictures and captions that were measured on.
-        cache: pixels of these pictures; None of texts.
+        cache: pixels of these pictures; None of texts and of embeddings, which nobody could look at.
         before: figures of the starting model, or of the baseline; None if there is none to compare with.
         after: those of the chosen weights, or of the model that was evaluated.
         model: configuration of that model, `attune.models.clip.Clip.config`.

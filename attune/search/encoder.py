@@ -1,4 +1,4 @@
-"""A model that embeds documents for search: by their picture if they have one, else by their text."""
+"""A model that embeds documents for search: by their picture if there is one, else by their text; or a given embedding."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from attune.data.embeddings import read_embedding, to_bytes
 from attune.data.images import decode
 from attune.data.pixels import to_pixels
 from attune.device import choose_device
@@ -140,7 +141,12 @@ def _check_dim(clip: Clip, dim: int) -> int:
 
 
 def _prepare(encoder: SearchEncoder, document: SearchDocument) -> np.ndarray | str | None:
-    """Pixels of a document with a picture; None if its text is to be embedded; else what is wrong with it."""
+    """Pixels of a document with a picture; None if its text is to be embedded; else what is wrong with it.
+
+    For an `mlp`, the embedding that it was given.
+    """
+    if encoder.clip.input_dim:
+        return _given(encoder.clip, document)
     if document.image:
         if "image" not in encoder.clip.towers:
             return "it has a picture, but the model embeds texts alone. Send its text alone, or search with a CLIP"
@@ -157,6 +163,22 @@ def _prepare(encoder: SearchEncoder, document: SearchDocument) -> np.ndarray | s
     if encoder.towers == "image":
         return "it has a text only, but the Encoder was started with towers: image. Start it with both or text"
     return None
+
+
+def _given(clip: Clip, document: SearchDocument) -> np.ndarray | str:
+    """The embedding that a document came with, float32 (input_dim,); or what is wrong with it."""
+    if document.model:
+        return "its embedding was made by an Encoder already. Send the one that the tuned model is to embed, with no model"
+    wanted = f"an embedding of {clip.input_dim} numbers, of the model whose embeddings {clip.name!r} was trained on"
+    if not document.embedding and not document.image:
+        return f"it has no embedding, and nothing else can be embedded. Give it {wanted}"
+    try:
+        vector = read_embedding(to_bytes(document.embedding) if document.embedding else document.image)
+    except ValueError as error:
+        return f"its embedding cannot be used: {error}. Give it {wanted}"
+    if len(vector) != clip.input_dim:
+        return f"its embedding has {len(vector)} numbers. Give it {wanted}"
+    return vector
 
 
 def _label(number: int, document: SearchDocument) -> str:

@@ -14,7 +14,6 @@ from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
-from attune.kinds import MATCH
 from attune.losses.table import LOSSES, needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
@@ -98,7 +97,7 @@ class Feed:
         of_classes = (pairs.kind.is_single and not self._twice) or needs_classes(recipe.loss, recipe.loss_options)
         self.classes = _numbered(pairs.labels) if of_classes else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
-        self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind is MATCH else None
+        self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind.has_matches else None
         self._queries = Tokens(clip.tokenizer, pairs.queries) if pairs.kind.of_texts else None
 
     def plan(self, epoch: int) -> list[np.ndarray]:

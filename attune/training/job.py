@@ -15,7 +15,7 @@ from attune.data.pixels import PixelCache
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_items, pixels_of
-from attune.kinds import MATCH, TOWERS, Tower
+from attune.kinds import TOWERS, Tower
 from attune.losses.batch import EmbeddedBatch, Loss
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
@@ -46,7 +46,7 @@ class Job:
     """One process's view of a run that trains.
 
     Attributes:
-        cache: pixels of the training data; None of texts.
+        cache: pixels of the training data, or the embeddings in their place; None of texts.
         validation_cache: those of the validation part.
         retention_cache: those of the retention data, if there is any.
         watches: what callbacks look at; only the main process does.
@@ -204,10 +204,12 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
 def _duplicates(train: Pairs, cache: PixelCache | None) -> Duplicates:
     if cache is None:
         return Duplicates(train.captions, None, train.groups, queries=train.queries, negatives=train.negatives)
+    if train.dimension:
+        return Duplicates(train.captions, None, train.groups, queries=train.images)
     small = thumbnails(cache.pixels)
     hashes, colours = picture_hashes(small), mean_colours(small)
     rows = cache.rows(train.images)
-    if train.kind is not MATCH:
+    if not train.kind.has_matches:
         return Duplicates(train.captions, hashes[rows], train.groups, colours[rows], negatives=train.negatives)
     matches = cache.rows(train.texts)
     looks = hashes[matches], colours[matches]

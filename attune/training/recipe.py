@@ -8,6 +8,7 @@ from torch import nn
 
 from attune.data.pairs import Pairs
 from attune.losses.table import LOSSES, needs_meeting
+from attune.models.mlp import EmbeddingTower
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
 from attune.training.schedule import CYCLES, POWER, SHARES, Shape
@@ -135,7 +136,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs) 
         layer_wise_lr_decay=decay if decay != "auto" else 1.0 if scratch else 0.9,
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
         ema_decay=_ema_decay(settings, total),
-        augmentation=_augmentation(settings, scratch),
+        augmentation=_augmentation(settings, model, scratch),
     )
 
 
@@ -199,9 +200,11 @@ def _ema_decay(settings: FinetuningSettings, total: int) -> float:
     return round(1 - 3 / total, 6) if total >= 30 else 0.0
 
 
-def _augmentation(settings: FinetuningSettings, scratch: bool) -> str:
+def _augmentation(settings: FinetuningSettings, model: Any, scratch: bool) -> str:
     if settings.augmentation != "auto":
         return settings.augmentation
+    if isinstance(getattr(model, "visual", None), EmbeddingTower):
+        return "none"
     if settings.lock_image:  # the same picture is then the same embedding, computed once
         return "none"
     return "strong" if scratch else "light"

@@ -34,11 +34,15 @@ class Towers:
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit-length embeddings (images, dim) of uint8 pixels (images, 3, height, width), or of the tokens of texts.
 
-        Embeddings (images, dim) of a locked tower pass through: they were computed once, before the first step.
+        Embeddings (images, dim) of a locked tower pass through: they were computed once, before the first step. Given
+        embeddings (images, input_dim) are what an `mlp` takes.
         """
-        if images.ndim == 2:
+        if images.ndim == 2 and not self.clip.input_dim:
             return self.encode_texts(images)
         assert self._image is not None  # data of pictures is refused without it
+        if self.clip.input_dim:
+            with self._autocast():
+                return self._image(images, normalize=True)
         changed = self.clip.normalise(augment(images, self.augmentation))
         with self._autocast():
             # Convolutions are up to twice as fast in this order of memory.
@@ -49,10 +53,10 @@ class Towers:
 
         Embeddings pass through.
         """
+        if texts.ndim == 4 or self.clip.input_dim:
+            return self.encode_images(texts)
         if texts.is_floating_point():
             return texts
-        if texts.ndim == 4:
-            return self.encode_images(texts)
         with self._autocast():
             return self._text(texts)
 
