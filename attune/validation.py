@@ -153,7 +153,7 @@ def _check_towers(model: str, kind: Kind, dimension: int) -> None:
     takes = config_of(source)["input_dim"] if source.library == "mlp" else None
     if takes is None and dimension:
         raise SettingsError(
-            f"model = {model!r} embeds {' and '.join(towers)}s, and the data holds embeddings that another model made. "
+            f"model = {model!r} embeds {'s and '.join(towers)}s, and the data holds embeddings that another model made. "
             "Train an `mlp` on them, or push the pictures or texts themselves"
         )
     if takes is not None and not dimension:

@@ -64,11 +64,13 @@ embeddings = SentenceTransformer("PATH_OF_THIS_FOLDER").encode(["a text"])
 
 ```python
 import json
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-config = json.load(open("PATH_OF_THIS_FOLDER/mlp_config.json"))
+config = json.loads(Path("PATH_OF_THIS_FOLDER/mlp_config.json").read_text())
 weights = {name: one.float() for name, one in load_file("PATH_OF_THIS_FOLDER/model.safetensors").items()}
 
 

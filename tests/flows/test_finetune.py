@@ -1,5 +1,6 @@
 """The whole way through the real service with the real client: push, fit, follow, look, download."""
 
+import hashlib
 import json
 import os
 import signal
@@ -9,10 +10,14 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from docarray import DocList
 from jina import Client
 
+from attune.data.embeddings import to_bytes
+from attune.data.keys import batch_key
 from attune.errors import (
     DataError,
     DatasetNotFound,
@@ -22,15 +27,17 @@ from attune.errors import (
     RunExists,
     RunFailed,
     RunNotFound,
+    SearchError,
     SettingsError,
 )
 from attune.metrics import mean_recall
 from attune.models.clip import load_folder
-from attune.schemas import ENDPOINTS, FinetuningRun, TrainingExample
+from attune.schemas import ENDPOINTS, DatasetReport, FinetuningRun, TrainingExample
 from client import AttuneClient, EvaluationCallback
 from client.__main__ import compare
 from client.run import Run
-from flows.background import Service
+from flows.background import Service, running
+from tests.attune.embeddings import DIMENSION, sounds, vectors
 from tests.attune.matches import drawings
 from tests.attune.sentences import save_sentence
 from tests.attune.texts import questions
@@ -396,3 +403,62 @@ def test_pairs_of_pictures_go_from_a_csv_to_an_artifact(
     assert "✓ a match of the picture" in shown
     assert load_folder(run.save_artifact(tmp_path / "artifact", progress=False)).model is not None
     assert "Drawn at random, picture to match" in run.report(tmp_path).read_text()
+
+
+def test_embeddings_of_another_model_go_the_whole_way_to_a_search(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, labels = vectors(120), [example.label for example in sounds(120)]
+    columns = {"embedding": list(rows[:, 0]), "match": list(rows[:, 1]), "label": labels}
+    path = tmp_path / "sounds.parquet"
+    pq.write_table(pa.table(columns), path)
+
+    settings = {"epochs": 8, "learning_rate": 1e-2, "devices": "cpu", "eval_split": 0.25}
+    run = AttuneClient(service.grpc).fit("mlp", path, run_name="sounds", wait=True, **settings)
+
+    evaluation = run.document.evaluation
+    assert (evaluation.images, evaluation.matches, evaluation.dimension) == (30, 30, DIMENSION)
+    assert evaluation.after["embedding_to_match_recall@10"] > evaluation.before["embedding_to_match_recall@10"]
+    run.display_metrics()
+    run.display_examples(1)
+    shown = capsys.readouterr().out
+    assert "embedding to match recall@5" in shown
+    assert "✓ a match of the embedding" in shown
+    assert "<img" not in run.report(tmp_path).read_text()
+    artifact = run.save_artifact(tmp_path / "artifact", progress=False)
+    names = {"ATTUNE_ARTIFACT": str(artifact), "ATTUNE_INDEX": "sounds"}
+    with running(Path("flows/search.yml"), tmp_path / "search", tmp_path / "search.log", **names) as search:
+        for url in (search.grpc, search.http):
+            attune = AttuneClient(search_url=url)
+            assert attune.index(path, progress=False) == 120
+            found = [[hit.key for hit in attune.search(row[0].tolist(), limit=10)] for row in rows[:20]]
+            keys = [hashlib.sha256(to_bytes(row[1])).hexdigest()[:16] for row in rows[:20]]
+            assert sum(key in hits for key, hits in zip(keys, found, strict=True)) > 8  # by chance 2
+            with pytest.raises(SearchError, match="it has no embedding"):
+                attune.search("a bell")
+
+
+@pytest.mark.parametrize("way", ["http", "grpc"])
+def test_embeddings_are_pushed_as_numbers_too(service: Service, way: str) -> None:
+    """As those do who write their own client; ours sends them as bytes, a part of the size."""
+    examples = DocList[TrainingExample]([*sounds(3), TrainingExample(embedding=[0.0, 1.0], embeddings=[[1.0]], source="x")])
+    parameters = {"name": f"numbers-{way}", "upload": f"numbers-{way}"}
+    if way == "grpc":
+        host = service.grpc.removeprefix("grpc://")
+        answer = Client(host=f"grpc://{host}").post(
+            "/push", examples, parameters=parameters, return_type=DocList[DatasetReport], stream=False
+        )
+        reasons, key = answer[0].reasons, answer[0].batches[0]
+    else:
+        body = {"data": [json.loads(example.model_dump_json(exclude={"id"})) for example in examples]}
+        request = urllib.request.Request(
+            f"{service.http}/push",
+            json.dumps({**body, "parameters": parameters}).encode(),
+            {"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as response:
+            [report] = json.load(response)["data"]
+        reasons, key = report["reasons"], report["batches"][0]
+
+    assert reasons == {"other_length": 1}
+    assert key == batch_key(examples)
