@@ -2,8 +2,8 @@
 
 With pictures, texts that describe them are looked for. With texts, an item is a query and its captions are its documents,
 or a sentence and its paraphrases; in pairs of pictures its captions are other pictures, of the same thing: the same figures,
-by names of their own. Embeddings that another model made are pairs as pictures are. Single pictures or texts have nothing
-that belongs to them: those of one label look for each other.
+by names of their own. Embeddings that another model made are pairs as pictures are. Single pictures, texts or embeddings
+have nothing that belongs to them: those of one label look for each other.
 """
 
 from collections.abc import Iterable
@@ -130,7 +130,14 @@ SINGLE_IMAGE = Kind(
     "picture", "pictures", "", "", ("picture_to_picture",), "picture_to_picture", "image", "image", "single pictures"
 )
 SINGLE_TEXT = Kind("text", "texts", "", "", ("text_to_text",), "text_to_text", "text", "text", "single texts")
-KINDS = (IMAGE, TEXT, MATCH, EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT)
+SINGLE_EMBEDDING = SINGLE_IMAGE._replace(
+    item="embedding",
+    items="embeddings",
+    directions=("embedding_to_embedding",),
+    asked="embedding_to_embedding",
+    data="single embeddings",
+)
+KINDS = (IMAGE, TEXT, MATCH, EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT, SINGLE_EMBEDDING)
 ALL_DIRECTIONS = tuple(direction for kind in KINDS for direction in kind.directions)
 """Of all kinds."""
 
@@ -140,10 +147,10 @@ def kind_of(images: int, texts: int, captions: int, matches: int, dimension: int
 
     Embeddings count as pictures; `dimension` is the length of them, 0 of all else.
     """
+    if (images or texts) and not (captions or matches):
+        return SINGLE_EMBEDDING if dimension else SINGLE_TEXT if texts else SINGLE_IMAGE
     if dimension:
         return EMBEDDING
-    if (images or texts) and not (captions or matches):
-        return SINGLE_TEXT if texts else SINGLE_IMAGE
     return TEXT if texts else MATCH if matches else IMAGE
 
 

@@ -55,8 +55,8 @@ class TrainingExample(Document):
     )
     captions: list[str] = Field(
         default_factory=list,
-        description="One or more texts that each describe the picture, or belong to the text. A single picture, which then "
-        "has a label, or a single text has none.",
+        description="One or more texts that each describe the picture, or belong to the text. A single picture or "
+        "embedding, which then has a label, or a single text has none.",
     )
     images: list[bytes] = Field(
         default_factory=list,

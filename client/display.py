@@ -9,7 +9,7 @@ from rich.table import Table
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
 from attune.figures import CHOSEN_BY, figure, p_value, say_size
-from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
+from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
 from client.text import Text
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: i
         EMBEDDING: "✓ a match of the embedding; embeddings go by label and SHA-256",
         SINGLE_IMAGE: "✓ of the same label; pictures go by label and SHA-256 here, the report shows them",
         SINGLE_TEXT: "✓ of the same label",
+        SINGLE_EMBEDDING: "✓ of the same label; embeddings go by label and SHA-256",
     }[kind]
     return Group(*tables, Text(note, "dim italic"))
 
@@ -144,6 +145,7 @@ _OF_KIND = {
     EMBEDDING: " (embeddings)",
     SINGLE_IMAGE: " (same label)",
     SINGLE_TEXT: " (same label)",
+    SINGLE_EMBEDDING: " (same label)",
 }
 """What the figure of a run's kind is of, where it is not text to image."""
 

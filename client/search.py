@@ -31,7 +31,7 @@ def search_documents(examples: Iterable[Any]) -> Iterator["SearchDocument"]:
 
     Of pairs of texts it is the captions that are looked for, and of pairs of pictures or embeddings the matches: each is a
     document, once for all that it belongs to. A match is shown with the label of its picture, or where that came from.
-    Single items are documents themselves, a picture with its label.
+    Single items are documents themselves, a picture or an embedding with its label.
     """
     from attune.schemas import SearchDocument
 

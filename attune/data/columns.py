@@ -58,7 +58,7 @@ class Columns(NamedTuple):
 def find_columns(names: list[str], plain: list[str]) -> Columns | None:
     """What a table's columns hold: pictures and captions, or pictures or embeddings and matches, or queries and documents.
 
-    Or else single items: pictures or texts and labels, or one column of texts and nothing else.
+    Or else single items: pictures, embeddings or texts and labels, or one column of texts and nothing else.
 
     Args:
         names: of the columns.
@@ -83,9 +83,9 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
         other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS)
     group, label = _first(plain, ("group",)), _first(plain, LABEL_COLUMNS)
     if item < 0 or caption < 0:
-        item, caption, other = _first(names, FIRST_COLUMNS), -1, FIRST_COLUMNS
-        if of_texts := item < 0:
-            item, other = _first(names, TEXT_COLUMNS), TEXT_COLUMNS
+        there = (wanted for wanted in (FIRST_COLUMNS, EMBEDDING_COLUMNS, TEXT_COLUMNS) if _first(names, wanted) >= 0)
+        other = next(there, ())
+        item, caption, of_texts = _first(names, other), -1, other is TEXT_COLUMNS
         if item < 0 or (label < 0 and (len(names) > 1 or not of_texts)):
             return None
     known = (item, caption, group, label)

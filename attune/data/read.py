@@ -48,9 +48,9 @@ def read_examples(
     Tables need an image and a caption column; or, of pairs of texts, a column of queries and one of their documents; or, of
     pairs of pictures, an image column and one of their matches; or, of embeddings, a column of them and one of their
     matches, as lists of numbers (Parquet) or as paths of `.npy` files: with a row for each pair that belongs together; or,
-    of single pictures or texts, one of these and one of labels. Of the others, `group` is the group, `label` (or `class`,
-    or `category`) the label, and each one that has a name and plain values is a tag. Where rows of one picture or query
-    differ in these, the first counts that says anything. `score` is the caption's score, `negative` a wrong answer,
+    of single pictures, texts or embeddings, one of these and one of labels. Of the others, `group` is the group, `label` (or
+    `class`, or `category`) the label, and each one that has a name and plain values is a tag. Where rows of one picture or
+    query differ in these, the first counts that says anything. `score` is the caption's score, `negative` a wrong answer,
     `margin` the negative's.
 
     Args:
@@ -264,7 +264,7 @@ def _read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 f"({', '.join(MATCH_COLUMNS)}); or, for embeddings, one of them ({', '.join(EMBEDDING_COLUMNS)}) and one of "
                 f"their matches ({', '.join(BELONGING_COLUMNS)}); or, for pairs of texts, one of queries "
                 f"({', '.join(QUERY_COLUMNS)}) and one of documents ({', '.join(DOCUMENT_COLUMNS)}); or, for single "
-                f"pictures or texts, one of labels ({', '.join(LABEL_COLUMNS)})"
+                f"pictures, texts or embeddings, one of labels ({', '.join(LABEL_COLUMNS)})"
             )
         classes = _class_names(schema)
         pictures = _stored_pictures(part) if is_stored and columns.of_matches else None

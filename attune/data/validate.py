@@ -42,8 +42,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Negatives are
     treated as captions are. Scores and margins belong to their texts: without one for each an example is not used, nor is
     one that has them, or negatives, with pictures in the captions' place, or without captions. A text may be alone, and a
-    picture that has a label. Pictures that are given by `uri` and `uris` are read, if the service's settings allow it.
-    Embeddings become pictures of a kind, see `attune.data.embeddings`.
+    picture or an embedding that has a label. Pictures that are given by `uri` and `uris` are read, if the service's
+    settings allow it. Embeddings become pictures of a kind, see `attune.data.embeddings`.
 
     Returns:
         The usable examples, in order, and every problem found.
@@ -82,7 +82,7 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
             *(
                 _match_problems(checked.source, matches, example)
                 if matches
-                else _alone_problems(checked.source, example)
+                else _alone_problems(checked, example)
                 if is_embedding(checked.image)
                 else [
                     *_caption_problems(checked, example),
@@ -95,8 +95,7 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         ]
         problems += found
         refused = any(problem.field in NEEDED or problem.reason in REFUSED for problem in found)
-        alone = checked.text or (checked.label and not is_embedding(checked.image))
-        single = not example.captions and not matches and alone
+        single = not example.captions and not matches and (checked.text or checked.label)
         if (checked.captions or checked.images or single) and not refused:
             good.append(checked)
     return good, problems
@@ -160,13 +159,18 @@ def _embedding_problems(source: str, given: TrainingExample) -> list[Problem]:
     return []
 
 
-def _alone_problems(source: str, given: TrainingExample) -> list[Problem]:
+def _alone_problems(checked: TrainingExample, given: TrainingExample) -> list[Problem]:
     """What is wrong with an embedding that no other one belongs to."""
     if given.captions:
         advice = "captions are texts, and no model embeds both. Give, in `embeddings`, those that belong to the embedding"
-        return [_problem(source, "captions", given.captions[0], "two_kinds", advice)]
-    advice = "no embedding belongs to it. Give at least one in `embeddings`"
-    return [_problem(source, "embeddings", "[]", "missing_match", advice)]
+        return [_problem(checked.source, "captions", given.captions[0], "two_kinds", advice)]
+    if lists := [name for name in LISTS if getattr(given, name)]:
+        advice = f"there are {' and '.join(lists)} beside an embedding, and those are for captions. Leave them out"
+        return [_problem(checked.source, lists[0], str(getattr(given, lists[0])), "two_kinds", advice)]
+    if checked.label:
+        return []
+    advice = "no embedding belongs to it, and it has no label. Give at least one in `embeddings`, or its class as a label"
+    return [_problem(checked.source, "embeddings", "[]", "missing_match", advice)]
 
 
 def _match_problems(

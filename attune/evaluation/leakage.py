@@ -74,7 +74,7 @@ def find_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels:
 
     Args:
         train: what was trained on.
-        train_pixels: its pictures, row by row: uint8 (pictures, 3, height, width), or their `thumbnails`.
+        train_pixels: its pictures, row by row: uint8 (pictures, 3, height, width), or their `looks`; or embeddings.
         test: what is held out.
         test_pixels: the same of it.
 
@@ -86,7 +86,7 @@ def find_leaks(train: Pairs, train_pixels: np.ndarray, test: Pairs, test_pixels:
             raise ValueError(f"There are pixels of {len(pixels)} pictures for {len(pairs)} pairs. Give them row by row")
     known, said = set(train.images), set(map(plain, train.texts))
     exact = [row for row, image in enumerate(test.images) if image in known]
-    alike = _nearest(thumbnails(test_pixels), thumbnails(train_pixels))
+    alike = _nearest(looks(test_pixels), looks(train_pixels))
     return Leaks(
         exact=exact,
         near=[(row, other) for row, other in alike.items() if test.images[row] not in known],

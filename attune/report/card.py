@@ -10,7 +10,7 @@ from timm.models import get_pretrained_cfg as get_timm_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, figure
-from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_IMAGE, SINGLE_TEXT, TEXT
+from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT, TEXT
 from attune.models.catalog import ALIASES, hub_models
 from attune.models.library import Library, library_of
 from attune.models.timm_names import PREFIX
@@ -167,6 +167,7 @@ _TASKS = {
     EMBEDDING: ("embedding-retrieval", "feature-extraction"),
     SINGLE_IMAGE: ("image-retrieval", "image-feature-extraction"),
     SINGLE_TEXT: ("text-retrieval", "sentence-similarity"),
+    SINGLE_EMBEDDING: ("embedding-retrieval", "feature-extraction"),
 }
 """What is measured, and what the model is for, by the kind of data, in the hub's words."""
 

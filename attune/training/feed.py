@@ -171,7 +171,7 @@ class Feed:
     def _texts(self, tokens: Tensor, numbers: np.ndarray) -> Tensor:
         """Tokens of captions or their embeddings, or pixels of the matches in their place."""
         if self.pairs.kind.is_single:
-            return torch.empty(0, self.clip.config["embed_dim"])
+            return torch.empty(0, self.clip.input_dim or self.clip.config["embed_dim"])  # an `mlp` embeds what there is
         if self._match_rows is not None:
             return self._pixels(self._match_rows[numbers])
         return trim(tokens, self.clip.model) if self.text_table is None else self.text_table[torch.from_numpy(numbers)]

@@ -20,6 +20,11 @@ def vectors(count: int = 96, matches: int = 1, seed: int = 0) -> np.ndarray:
     return (np.concatenate([known, noise], axis=2) @ turn).astype(np.float32)
 
 
+def notes(count: int = 96) -> list[TrainingExample]:
+    """Single embeddings, with the labels of `sounds`."""
+    return [example.model_copy(update={"embeddings": []}) for example in sounds(count)]
+
+
 def sounds(count: int = 96, matches: int = 1) -> list[TrainingExample]:
     """The same as examples, each with one of four labels, by the signs of the first two numbers of what it is."""
     known = np.random.default_rng(0).normal(size=(count, 1, _KNOWN))[:, 0]
