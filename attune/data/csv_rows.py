@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +10,7 @@ from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 
+from attune.data.cells import number_of
 from attune.data.columns import Columns, find_columns
 from attune.errors import DataError
 
@@ -144,18 +144,10 @@ def _row(line: int, row: list[str], columns: Columns, width: int, delimiter: str
     cells = dict(enumerate(cell.strip() for cell in row))
     item, group, label = (cells.get(column, "") for column in (columns.item, columns.group, columns.label))
     caption = cells.get(columns.caption, "") if columns.caption >= 0 else None
-    numbers = (_number(cells.get(column, "")) if column >= 0 else None for column in (columns.score, columns.margin))
+    numbers = (number_of(cells.get(column, "")) if column >= 0 else None for column in (columns.score, columns.margin))
     score, margin = numbers
     negative, kinds = cells.get(columns.negative, ""), (columns.of_texts, columns.of_matches)
     return Row(item, line, caption, group, label, columns.tags_in(cells), *kinds, score, negative, margin)
-
-
-def _number(cell: str) -> float:
-    """A number, or NaN of what is none: the check of the example says so."""
-    try:
-        return float(cell)
-    except ValueError:
-        return math.nan
 
 
 def _columns_by_content(path: Path, rows: list[list[str]]) -> Columns:
