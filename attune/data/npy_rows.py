@@ -32,7 +32,8 @@ def count_rows(path: Path) -> int:
 
 def _open(path: Path) -> np.ndarray:
     try:
-        table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Not `np.load`, which takes a zip file for an archive of arrays. Nothing is unpickled.
+        table: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)!r} cannot be read as NumPy's ({error}). Write it with numpy.save") from error
     if table.ndim != 3 or table.dtype.kind != "f":
