@@ -13,7 +13,7 @@ from attune.data.split import split_by_group
 from attune.errors import DataError, SettingsError
 from attune.kinds import IMAGE, KINDS, SINGLE_TEXT, Kind
 from attune.losses.cost import Sizes
-from attune.losses.table import ALONE, LOSSES, kinds_of, names_of
+from attune.losses.table import ALONE, LOSSES, kinds_of, names_of, needs_meeting
 from attune.settings import FinetuningSettings
 
 
@@ -217,7 +217,8 @@ def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
         able = ", ".join(ALONE)
         of_texts = f", or {', '.join(twice)}, which takes no labels" if train.kind.of_texts else ""
         raise SettingsError(f"{what} compares items with what belongs to them, and {named}. Use one of: {able}{of_texts}")
-    if learns_from_labels(train, settings) and settings.sampler == "auto" and settings.hard_negatives:
+    meet = settings.loss == "auto" or needs_meeting(settings.loss, settings.loss_options, alone=True)
+    if learns_from_labels(train, settings) and meet and settings.sampler == "auto" and settings.hard_negatives:
         raise SettingsError(
             f"hard_negatives = {settings.hard_negatives:g} makes batches of look-alikes, and {named}, of which those of a "
             "label have to meet. Leave it out, or set sampler to random"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from attune.losses.batch import EmbeddedBatch
 from attune.losses.contrastive import clip_loss
 from attune.models.clip import Clip, load_clip
 from attune.models.libraries import LIBRARIES
@@ -28,6 +29,7 @@ from tests.attune.test_sentence import SIZES, SMALL
 
 TEXTS = ["where is alpha north?", "red dog", "a", "yellow wolf"]
 TINY: dict[str, Callable[[Path], Clip]] = {
+    "mlp": lambda _: load_clip("mlp#scratch", seed=1, options=ModelOptions(input_dim=12, hidden_sizes=[8])),
     "open_clip": lambda folder: load_clip(f"{configured(folder, KINDS['vit'])}#scratch", seed=1),
     "sentence_transformers": lambda folder: load_clip(str(save_sentence(folder))),
     "timm": lambda _: load_clip("timm/test_resnet#scratch", seed=1, options=ModelOptions(image_size=64)),
@@ -36,6 +38,9 @@ TINY: dict[str, Callable[[Path], Clip]] = {
 
 
 def pixels(clip: Clip) -> np.ndarray:
+    """Of four pictures, or four embeddings in their place."""
+    if clip.input_dim:
+        return np.random.default_rng(0).normal(size=(4, clip.input_dim)).astype(np.float32)
     return np.random.default_rng(0).integers(0, 256, (4, 3, *np.broadcast_to(clip.preprocess["size"], 2)), dtype=np.uint8)
 
 
@@ -65,7 +70,7 @@ def train_two_steps(clip: Clip) -> None:
             towers.encode_texts if "text" in clip.towers else towers.encode_images,
             first,
             second,
-            lambda one, other: clip_loss(one, other, clip.model.logit_scale.exp()),
+            lambda one, other: clip_loss(EmbeddedBatch(one, other, clip.model.logit_scale.exp())),
             model=clip.model,
         )
         gradients = [each.grad for each in trained if each.grad is not None]
