@@ -7,17 +7,10 @@ from torch import nn
 from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
+from attune.data.loss_data import check_labels, check_loss, learns_from_labels, learns_twice, sizes_of
 from attune.data.pairs import load_pairs
-from attune.data.parts import (
-    check_dimensions,
-    check_kinds,
-    check_labels,
-    check_lists,
-    learns_from_labels,
-    learns_twice,
-    load_parts,
-    sizes_of,
-)
+from attune.data.part_kinds import check_dimensions, check_grades, check_kinds
+from attune.data.parts import load_parts
 from attune.errors import SettingsError
 from attune.evaluation.measure import check_alike
 from attune.evaluation.zero_shot import templates
@@ -89,7 +82,9 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     for model in filter(None, (settings.model, settings.baseline)):
         for kind in dict.fromkeys((parts.test.kind, parts.train.kind)):
             _check_towers(model, kind, dimension)
-    check_lists(parts, settings, looked_at)
+    check_grades(parts, settings, looked_at)
+    if settings.trains:
+        check_loss(parts.train, settings)
     for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
         check_alike(part)
     if settings.trains and learns_twice(parts.train, settings):

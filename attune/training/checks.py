@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attune.data.parts import sizes_of
+from attune.data.loss_data import sizes_of
 from attune.errors import DataError, SettingsError
 from attune.evaluation.measure import Measurement, image_of_text, measure
 from attune.kinds import IMAGE, Kind

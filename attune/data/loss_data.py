@@ -1,0 +1,116 @@
+"""Whether training data is what the loss takes, and how much of it meets in a batch; before anything is loaded."""
+
+import math
+
+from attune.data.pairs import Pairs
+from attune.errors import DataError, SettingsError
+from attune.kinds import SINGLE_TEXT
+from attune.losses.cost import Sizes
+from attune.losses.table import ALONE, LOSSES, kinds_of, names_of, needs_meeting
+from attune.settings import FinetuningSettings
+
+
+def check_labels(train: Pairs, settings: FinetuningSettings) -> None:
+    """Passes if every training picture has a label, and there are two at least.
+
+    Raises:
+        DataError: with what is missing.
+    """
+    item, items = train.kind.item, train.kind.items
+    what = f"sampler = {settings.sampler!r}" if settings.sampler == "class" else f"loss = {settings.loss!r}"
+    without = sum(not label for label in train.labels)
+    if without:
+        raise DataError(
+            f"{what} takes a label for every {item}, and {without} of the {len(train)} training {items} of "
+            f"{settings.train_data!r} have none. Push them with a column `label`, or choose another"
+        )
+    if len(set(train.labels)) < 2:
+        raise DataError(f"{what}: all {items} of {settings.train_data!r} have the label {train.labels[0]!r}. Two are needed")
+
+
+def check_loss(train: Pairs, settings: FinetuningSettings) -> None:
+    """Passes if what the data has, captions, scores, negatives or margins, is what the loss takes.
+
+    Raises:
+        DataError: if the loss takes what the data has not.
+        SettingsError: if the loss is not for such data, with those that are.
+    """
+    kinds, item, items = kinds_of(settings.loss, settings.loss_options), train.kind.item, train.kind.items
+    what, data = f"loss = {settings.loss!r}", repr(settings.train_data)
+    wanted = {kind.data for kind in kinds}
+    _check_single(train, settings)
+    losses = {of: ", ".join(name for name, kind in LOSSES.items() if kind.data == of) for of in ("score", "margin", "")}
+    if train.is_graded and wanted - {"score"}:
+        raise SettingsError(
+            f"{what} takes captions for right answers, and those of {data} have scores: one with a low score is none. Use "
+            f"one of: {losses['score']}; or push the right ones alone, without scores"
+        )
+    if not train.is_graded and "score" in wanted:
+        raise DataError(
+            f"{what} takes a score for every caption, and {data} has none. Push it with a column `score`, or use one of: "
+            f"{losses['']}"
+        )
+    if "margin" in wanted and not (train.margins and all(train.margins)):
+        with_margins = sum(map(bool, train.margins))
+        raise DataError(
+            f"{what} takes a negative with a margin for every {item}, and {with_margins} of the {len(train)} training "
+            f"{items} of {data} have one. Push it with columns `negative` and `margin`, or use one of: {losses['']}"
+        )
+    if train.negatives and not all(kind.negatives for kind in kinds):
+        able = ", ".join(name for name, kind in LOSSES.items() if kind.negatives)
+        raise SettingsError(f"{what} has no use for the negatives of {data}. Push it without them, or use one of: {able}")
+    outside = [score for scores in train.scores for score in scores if not -1 <= score <= 1]
+    if outside and "CosineSimilarityLoss" in names_of(settings.loss, settings.loss_options):
+        raise DataError(
+            f"{what}: {len(outside)} scores of {data} are not from -1 to 1 (such as {outside[0]:g}), as cosines are. "
+            "Push them divided by the highest one there can be, or use CoSENTLoss, which takes them as they are"
+        )
+
+
+def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
+    """Refuses losses over items and captions where there are no captions, and those over single texts where there are."""
+    kinds, what = kinds_of(settings.loss, settings.loss_options), f"loss = {settings.loss!r}"
+    twice = [name for name, kind in LOSSES.items() if kind.twice]
+    paired = [name for name, kind in LOSSES.items() if not kind.twice]
+    named = f"{settings.train_data!r} holds {train.kind.data}"
+    if any(kind.twice for kind in kinds) and (train.kind is not SINGLE_TEXT or len(kinds) > 1):
+        by_itself = ", and is no part of another loss" if len(kinds) > 1 else ""
+        raise SettingsError(
+            f"{what} takes single texts, whose other embedding is all that belongs to them{by_itself}; {named}. Use one of: "
+            f"{', '.join(ALONE if train.kind.is_single else paired)}"
+        )
+    if train.kind.is_single and not all(kind.alone or kind.twice for kind in kinds):
+        able = ", ".join(ALONE)
+        of_texts = f", or {', '.join(twice)}, which takes no labels" if train.kind.of_texts else ""
+        raise SettingsError(f"{what} compares items with what belongs to them, and {named}. Use one of: {able}{of_texts}")
+    meet = settings.loss == "auto" or needs_meeting(settings.loss, settings.loss_options, alone=True)
+    if learns_from_labels(train, settings) and meet and settings.sampler == "auto" and settings.hard_negatives:
+        raise SettingsError(
+            f"hard_negatives = {settings.hard_negatives:g} makes batches of look-alikes, and {named}, of which those of a "
+            "label have to meet. Leave it out, or set sampler to random"
+        )
+    if train.kind.is_single and settings.multi_positive:
+        raise SettingsError(f"multi_positive takes all captions of a {train.kind.item}, and {named}. Leave it out")
+
+
+def learns_from_labels(train: Pairs, settings: FinetuningSettings) -> bool:
+    """Whether items are single ones, which labels tell apart."""
+    return train.kind.is_single and not learns_twice(train, settings)
+
+
+def learns_twice(train: Pairs, settings: FinetuningSettings) -> bool:
+    """Whether items are single ones, each embedded twice: what belongs to one is its other embedding."""
+    if settings.loss == "auto":
+        return train.kind.is_single and not any(train.labels)
+    return any(kind.twice for kind in kinds_of(settings.loss, settings.loss_options))
+
+
+def sizes_of(train: Pairs, settings: FinetuningSettings, batch_size: int) -> Sizes:
+    """How much of the training data meets in a batch of so many pictures."""
+    each = 0.0 if learns_from_labels(train, settings) else 1.0
+    if settings.multi_positive:
+        each = (len(train.texts) + len(train.wrong_texts)) / len(train)
+    elif train.negatives:
+        each = 2.0
+    lengths = 1 + len(settings.model_options.matryoshka_dims)
+    return Sizes(batch_size, math.ceil(batch_size * each), max(1, len(set(train.labels))), lengths)
