@@ -6,6 +6,17 @@ CHOSEN_BY = {"mean_recall": "recall", "spearman": "spearman", "map@r": "MAP@R"}
 """Figures that checkpoints are chosen by, of which data has one, and what they are called in short: recall, correlation
 where captions have scores, and of single items mean average precision among as many answers as there are right ones."""
 
+
+def chosen_by(single: bool, graded: bool) -> str:
+    """Which of `CHOSEN_BY` data has.
+
+    Args:
+        single: whether nothing belongs to its items, see `attune.kinds.Kind.is_single`.
+        graded: whether captions have scores.
+    """
+    return "spearman" if graded else "map@r" if single else "mean_recall"
+
+
 MISSING = "–"
 """What stands for a figure that is not defined, or was not measured."""
 

@@ -81,6 +81,11 @@ class Kind(NamedTuple):
         return (self.tower, self.of_embeddings) == (other.tower, other.of_embeddings)
 
     @property
+    def has_texts(self) -> bool:
+        """Whether what belongs to items are texts."""
+        return self.caption_tower == "text" and not self.is_single
+
+    @property
     def left_out(self) -> Tower | None:
         """The tower that embeds nothing, and stays as it is; None if both have something to embed."""
         return next((tower for tower in TOWERS if tower not in (self.tower, self.caption_tower)), None)

@@ -7,6 +7,7 @@ the share of the five found.) All figures of Attune that are called recall@k are
 
 import numpy as np
 
+from attune.figures import chosen_by
 from attune.kinds import IMAGE, kind_of_names
 
 DIRECTIONS = IMAGE.directions
@@ -15,6 +16,12 @@ KS = (1, 5, 10)
 
 AT_R = "map@r"
 """Of single items; see `attune.evaluation.retrieval`."""
+
+OF_AT_R = (
+    "map@r is the mean of the precision at the places of right answers among the first R, over R, which is how many right "
+    "ones there are (Musgrave et al. 2020). "
+)
+"""What it means, for people."""
 
 
 def retrieval_metrics(found: dict[str, np.ndarray]) -> dict[str, float]:
@@ -54,10 +61,11 @@ def worth(metrics: dict[str, float]) -> tuple[str, float]:
     Mean recall; `spearman` where captions have scores; of single items `map@r`: with few labels, some of the first ten
     answers are right whatever the model.
     """
-    if "spearman" in metrics:
-        return "spearman", metrics["spearman"]
     kind = kind_of_names(metrics)
-    return (AT_R, metrics[f"{kind.asked}_{AT_R}"]) if kind.is_single else ("mean_recall", mean_recall(metrics))
+    name = chosen_by(kind.is_single, "spearman" in metrics)
+    if name == AT_R:
+        return name, metrics[f"{kind.asked}_{AT_R}"]
+    return name, metrics[name] if name in metrics else mean_recall(metrics)
 
 
 def mean_recall(metrics: dict[str, float]) -> float:

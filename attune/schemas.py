@@ -84,8 +84,8 @@ class TrainingExample(Document):
     )
     group: str = Field(
         default="",
-        description="Examples of one group never meet across a split, nor as negatives in a batch. "
-        "Empty: the picture, or the text, is its own group.",
+        description="Examples of one group never meet across a split, nor as negatives in a batch; single items go by "
+        "labels there. Empty: the picture, or the text, is its own group.",
     )
     label: str = Field(
         default="",

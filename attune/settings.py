@@ -86,11 +86,6 @@ class ModelOptions(BaseModel):
             raise ValueError("names a length twice. Name each once")
         return tuple(sorted(value))
 
-    @property
-    def changes_shape(self) -> bool:
-        """Whether the model is built anew."""
-        return any(value is not None for value in (self.image_size, self.context_length, self.output_dim, self.pooler))
-
 
 class FinetuningSettings(BaseModel):
     """Everything that decides what a run does. Immutable once built; `attune.config.check_settings` builds it.
@@ -164,13 +159,18 @@ class FinetuningSettings(BaseModel):
         "`retention_max_drop` on it are not chosen.",
     )
     retention_max_drop: float = Field(
-        default=0.01, ge=0, le=1, description="The most that mean recall (0-1) on `retention_data` may fall."
+        default=0.01,
+        ge=0,
+        le=1,
+        description="The most that mean recall (0-1) on `retention_data` may fall; the correlation, or MAP@R, where that "
+        "chooses the weights.",
     )
 
     loss: Auto | str = Field(
         default="auto",
         description=f"Training loss, one of: {', '.join(LOSSES)}; `auto` takes the one the model was pre-trained "
-        "with, and CoSENTLoss where captions have scores. The others have the names of pytorch-metric-learning's, and "
+        "with, CoSENTLoss where captions have scores, and of single items TripletMarginLoss where they have labels, else "
+        "SimCSELoss. The others have the names of pytorch-metric-learning's, and "
         "those that compare pairs are taken in both directions.",
     )
     loss_options: dict[str, Any] = Field(
@@ -214,14 +214,14 @@ class FinetuningSettings(BaseModel):
     )
     batch_size: Annotated[int, Field(ge=2, le=65_536)] | Auto = Field(
         default="auto",
-        description="Pictures per optimizer step, at most one of each group; `auto` is a quarter of the groups, "
-        "between 16 and 256.",
+        description="Pictures per optimizer step, at most one of each group but with the sampler `class`; `auto` is a "
+        "quarter of the groups, between 16 and 256.",
     )
     sampler: Literal["auto", "random", "image-unique", "class", "hard-batch"] = Field(
         default="auto",
         description="Which pictures meet in a batch: `random` ones, each once with one of its captions (`image-unique` is "
         "another name of that); `num_items_per_class` of each of some classes (`class`); or look-alikes, in every epoch "
-        "(`hard-batch`, as `hard_negatives` in some). `auto` is `class` for labelled single items and losses that need it: "
+        "(`hard-batch`, as `hard_negatives` in some). `auto` is `class` where labelled single items are compared, and for: "
         f"{', '.join(name for name, kind in LOSSES.items() if kind.meets)}.",
     )
     num_items_per_class: int = Field(
@@ -264,9 +264,11 @@ class FinetuningSettings(BaseModel):
     )
 
     lock_image: bool = Field(
-        default=False, description="Leave the image tower as it is (LiT); so it is with pairs of texts."
+        default=False, description="Leave the image tower as it is (LiT); so it is where no picture is trained on."
     )
-    lock_text: bool = Field(default=False, description="Leave the text tower as it is; so it is with pairs of pictures.")
+    lock_text: bool = Field(
+        default=False, description="Leave the text tower as it is; so it is where no text is trained on."
+    )
     train_last_blocks: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Train only this many of the last blocks of each tower, with what comes after them."
     )
@@ -283,7 +285,8 @@ class FinetuningSettings(BaseModel):
     )
     mask_duplicates: bool = Field(
         default=True,
-        description="Pairs whose captions or pictures are the same, or nearly so, are no negatives of each other.",
+        description="Pairs whose captions or pictures are the same, or nearly so, are no negatives of each other. "
+        "Single items go by their labels alone.",
     )
     hard_negatives: float = Field(
         default=0.0, ge=0, le=1, description="Fraction (0-1) of the epochs whose batches hold pictures that look alike."
@@ -291,7 +294,8 @@ class FinetuningSettings(BaseModel):
     augmentation: Literal["auto", "none", "light", "strong"] = Field(
         default="auto",
         description="Random changes to training pictures: `none`; `light` turns, shifts, scales and recolours a little; "
-        "`strong` does more of it; `auto` is `light`, `strong` from scratch, `none` with a locked image tower.",
+        "`strong` does more of it; `auto` is `light`, `strong` from scratch, `none` with a locked image tower, or "
+        "embeddings.",
     )
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="Chance (0-1) that a word of a caption is left out.")
     caption_mixing: float = Field(
@@ -309,12 +313,13 @@ class FinetuningSettings(BaseModel):
     early_stopping_patience: int = Field(
         default=10,
         ge=0,
-        description="Stop after this many epochs without a better validation recall; 0 never stops. `EarlyStopping` among "
-        "the `callbacks` takes its place.",
+        description="Stop after this many epochs without a better validation recall, correlation or MAP@R; 0 never stops. "
+        "`EarlyStopping` among the `callbacks` takes its place.",
     )
     check_pairs: bool = Field(
         default=True,
-        description="Before training, refuse data whose captions fit their pictures no better than other pictures.",
+        description="Before training, refuse data whose captions fit their pictures no better than other pictures. "
+        "Captions with scores and single items are not looked at.",
     )
 
     callbacks: tuple[Callback, ...] = Field(

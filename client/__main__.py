@@ -45,7 +45,7 @@ Url = Annotated[str, typer.Option(envvar="ATTUNE_URL", help="The fine-tuning Flo
 SearchUrl = Annotated[str, typer.Option(envvar="ATTUNE_SEARCH_URL", help="The search Flow.")]
 Data = Annotated[
     Path,
-    typer.Option(help="CSV, Parquet or a folder: pictures with captions, pairs of texts or of pictures (docs/data.md)."),
+    typer.Option(help="CSV, Parquet, .npy or a folder: pictures with captions, pairs, or single items (docs/data.md)."),
 ]
 ImageFolder = Annotated[Path | None, typer.Option(help="Where a CSV's relative image paths start, if not beside it.")]
 BatchSize = Annotated[int, typer.Option(min=1, max=MOST, help="Examples sent at a time, at most.")]
@@ -110,7 +110,7 @@ def models(
 def fit(
     model: Annotated[
         str | None,
-        typer.Option(help="`starter`, ViT-B-32#openai, timm/NAME, a text encoder, a path, or a finished run; see `models`."),
+        typer.Option(help="`starter`, ViT-B-32#openai, timm/NAME, mlp, a text encoder, a path, or a run; see `models`."),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Data to push first, as `push --data`, under the run's name.")] = None,
     train_data: Annotated[str | None, typer.Option(help="Or the name of a dataset that is pushed already.")] = None,
@@ -121,7 +121,7 @@ def fit(
     experiment: Experiment = "default",
     description: Annotated[str, typer.Option(help="Free text.")] = "",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pairs per optimizer step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures, or items in their place, per optimizer step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     loss: Annotated[str | None, typer.Option(help="Training loss.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any other setting: --set seed=1. Repeatable.")] = None,
@@ -310,7 +310,7 @@ def compare(
 def index(
     data: Data, image_folder: ImageFolder = None, batch_size: BatchSize = 64, search_url: SearchUrl = DEFAULT_SEARCH_URL
 ) -> None:
-    """Encode pictures, or the documents or matches of pairs, with the tuned model and store them for search."""
+    """Encode pictures, texts or embeddings, of pairs what belongs to them, with the tuned model; store them for search."""
     _say(f"{AttuneClient(search_url=search_url).index(data, image_folder, batch_size)} documents indexed")
 
 

@@ -15,8 +15,9 @@ class EvaluationCallback:
 
     The figures are in the run's history: precision, recall, f1, hit, average_precision, reciprocal_rank and dcg of the
     first `limit` answers. A query's right answers are those of its own picture, or all of its label if both datasets have
-    labels. Of pairs of texts, queries look among documents, and `model` and `index_model` are left out. It decides nothing,
-    so its data may overlap with the training data; `eval_data` is for before and after.
+    labels. Of pairs, items look among what belongs to them, single items among others of their label, none of which is
+    an answer to itself without `index_data`; of all but pictures with captions `model` and `index_model` are left out. It
+    decides nothing, so its data may overlap with the training data; `eval_data` is for before and after.
 
     Attributes:
         query_data: name of a pushed dataset; or a `Path` or examples, which are pushed first as the run's name and `-query`.
@@ -71,7 +72,7 @@ class EarlyStopping(Callback):
 
     Attributes:
         monitor: `val_loss`, `train_loss`, `mean_recall`, `text_to_image_recall@5` or another figure of the validation part;
-            where captions have scores, `spearman` or `pearson`.
+            where captions have scores, `spearman` or `pearson`; of single items `text_to_text_map@r` and the like.
         mode: `min` or `max`; `auto` knows which is better.
         patience: epochs in a row that bring nothing, after which training ends.
         min_delta: a figure is better only if it is by more than this.

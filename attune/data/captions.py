@@ -71,7 +71,7 @@ class Captions:
         self.first = np.cumsum(self.counts) - self.counts
         self._negatives = np.asarray([len(texts) for texts in pairs.negatives], dtype=np.int64)
         self._scores = _scores(pairs)
-        of_texts = pairs.kind.caption_tower == "text" and not pairs.kind.is_single
+        of_texts = pairs.kind.has_texts
         self.tokens = Tokens(tokenizer, [*pairs.texts, *pairs.wrong_texts]) if of_texts else None
 
     def sample(

@@ -39,6 +39,7 @@ def check_loss(train: Pairs, settings: FinetuningSettings) -> None:
     what, data = f"loss = {settings.loss!r}", repr(settings.train_data)
     wanted = {kind.data for kind in kinds}
     _check_single(train, settings)
+    _check_sampler(train, settings)
     losses = {of: ", ".join(name for name, kind in LOSSES.items() if kind.data == of) for of in ("score", "margin", "")}
     if train.is_graded and wanted - {"score"}:
         raise SettingsError(
@@ -83,14 +84,20 @@ def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
         able = ", ".join(ALONE)
         of_texts = f", or {', '.join(twice)}, which takes no labels" if train.kind.of_texts else ""
         raise SettingsError(f"{what} compares items with what belongs to them, and {named}. Use one of: {able}{of_texts}")
-    meet = settings.loss == "auto" or needs_meeting(settings.loss, settings.loss_options, alone=True)
-    if learns_from_labels(train, settings) and meet and settings.sampler == "auto" and settings.hard_negatives:
-        raise SettingsError(
-            f"hard_negatives = {settings.hard_negatives:g} makes batches of look-alikes, and {named}, of which those of a "
-            "label have to meet. Leave it out, or set sampler to random"
-        )
     if train.kind.is_single and settings.multi_positive:
         raise SettingsError(f"multi_positive takes all captions of a {train.kind.item}, and {named}. Leave it out")
+
+
+def _check_sampler(train: Pairs, settings: FinetuningSettings) -> None:
+    """Refuses other ways to make batches where the sampler that `auto` takes is that of classes."""
+    alone = learns_from_labels(train, settings)
+    meet = (alone and settings.loss == "auto") or needs_meeting(settings.loss, settings.loss_options, alone)
+    for name in ("hard_negatives", "images_per_epoch"):
+        if settings.sampler == "auto" and meet and (value := getattr(settings, name)):
+            raise SettingsError(
+                f"{name} = {value:g}: loss = {settings.loss!r} learns where {train.kind.items} of a label meet, in batches "
+                "that pass over all of them. Leave it out, or set sampler to random"
+            )
 
 
 def learns_from_labels(train: Pairs, settings: FinetuningSettings) -> bool:

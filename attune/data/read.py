@@ -143,8 +143,8 @@ def _read_classes(folders: list[Path]) -> Iterator[TrainingExample]:
     """Single pictures, in a folder for each class: its name is their label, as for torchvision's `ImageFolder`."""
     for folder in folders:
         for path in _pictures(folder):
-            data, _ = image_or_address(path.name, folder)
-            yield TrainingExample(image=data, label=folder.name, source=f"{folder.name}/{path.name}")
+            data, _ = image_or_address(str(path.relative_to(folder)), folder)
+            yield TrainingExample(image=data, label=folder.name, source=str(path.relative_to(folder.parent)))
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -152,7 +152,7 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _captions_file(folder: Path) -> Path | None:

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from attune.metrics import AT_R, KS
+from attune.metrics import AT_R, KS, OF_AT_R
 from attune.schemas import EvaluationResult, FinetuningRun
 
 FEWEST = 20
@@ -98,7 +98,7 @@ def comparison(result: EvaluationResult) -> Section:
     return Section(
         name="headline",
         title="Correlation with scores" if graded else "Retrieval",
-        definition=f"{of_scores if graded else of_retrieval}{of_classes if classes else ''}"
+        definition=f"{of_scores if graded else of_retrieval}{OF_AT_R if at_r else ''}{of_classes if classes else ''}"
         f"Intervals are 95 %, {of_what} bootstrap over {result.kind.items}.",
         rows=[
             Row(

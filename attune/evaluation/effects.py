@@ -41,7 +41,7 @@ def _tags(test: Pairs, owner: np.ndarray, leaked: list[int]) -> dict[str, list[s
     if leaked:
         there = set(leaked)
         of_picture["training data"] = ["nearly in it" if row in there else "not in it" for row in range(len(test))]
-    of_texts = test.kind.caption_tower == "text" and not test.kind.is_single
+    of_texts = test.kind.has_texts
     found = {f"{test.kind.caption} length": caption_length(test.texts)} if of_texts else {}
     found |= {name: [values[row] for row in owner] for name, values in of_picture.items()}
     for name in sorted({name for tags in test.tags for name in tags}):

@@ -32,16 +32,18 @@ class Measurement:
         ranks: see `attune.evaluation.ranking.ranks`; by the directions of the data's kind. None where captions have scores.
         images: embeddings, float32 (images, dim), or of the texts in the pictures' place.
         texts: embeddings, float32 (captions, dim), or of the pictures in the captions' place; (0, dim) of single items.
+        at_r: of single items, the MAP@R of each query, float64 (queries,).
     """
 
     metrics: dict[str, float]
     ranks: dict[str, np.ndarray]
     images: np.ndarray
     texts: np.ndarray
+    at_r: np.ndarray | None = None
 
     @property
     def kind(self) -> Kind:
-        """Of what was measured on."""
+        """Of what was measured on; `IMAGE` where captions have scores, and there are no ranks."""
         return kind_of_names(self.ranks)
 
 
@@ -57,8 +59,10 @@ def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
     if pairs.kind.is_single:
         found, direction = places(images, images, alike(pairs), exclude_self=True), pairs.kind.asked
         named = {direction: _best(found)}
-        at_r = {f"{direction}_{AT_R}": float(np.nanmean(query_values(found)[AT_R]))}
-        return Measurement(retrieval_metrics(named) | at_r, named, images, texts)
+        at_r = query_values(found)[AT_R][found.right > 0]
+        return Measurement(
+            retrieval_metrics(named) | {f"{direction}_{AT_R}": float(at_r.mean())}, named, images, texts, at_r
+        )
     named = ranked(images, texts, pairs)
     return Measurement(retrieval_metrics(named), named, images, texts)
 

@@ -36,9 +36,8 @@ def headline(found: Measurement, pairs: Pairs) -> Figures:
     values = [
         (_named(direction, headline_values(found.ranks[direction])), rows) for direction, rows in queries_of(pairs).items()
     ]
-    if pairs.kind.is_single:
-        [(direction, placed)] = _placed(found, pairs, "cpu")
-        values[0][0][f"{direction}_{AT_R}"] = query_values(placed)[AT_R][placed.right > 0]
+    if found.at_r is not None:
+        values[0][0][f"{pairs.kind.asked}_{AT_R}"] = found.at_r
     return Figures("headline", "Retrieval", "As CLIP papers define it.", values)
 
 

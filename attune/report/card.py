@@ -9,8 +9,9 @@ from open_clip.pretrained import get_pretrained_cfg
 from timm.models import get_pretrained_cfg as get_timm_cfg
 
 from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
-from attune.figures import MISSING, figure
+from attune.figures import MISSING, chosen_by, figure
 from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT, TEXT
+from attune.metrics import OF_AT_R
 from attune.models.catalog import ALIASES, hub_models
 from attune.models.library import Library, library_of
 from attune.models.timm_names import PREFIX
@@ -241,7 +242,7 @@ def _figures(run: FinetuningRun) -> str:
         " ".join([f"{headline}." if headline else "", *sentences]).strip(),
         *(f"> **Note:** {warning}" for warning in result.warnings),
         f"On {kind.counted(result.items, result.belonging, held_out=True)}. "
-        f"{_OF_SCORES if graded else _OF_RETRIEVAL}\nIntervals are 95 %,\n"
+        f"{_OF_SCORES if graded else _OF_RETRIEVAL}{f' {OF_AT_R}'.rstrip() if kind.is_single else ''}\nIntervals are 95 %,\n"
         f"{of_what} bootstrap over {kind.items}.",
         comparison_table(run),
     ]
@@ -251,12 +252,13 @@ def _figures(run: FinetuningRun) -> str:
 def _training(run: FinetuningRun) -> str:
     training = run.training
     settings = {key: value for key, value in run.settings.items() if value is not None}
-    single = run.evaluation.kind.is_single
-    chosen_by = "Spearman's correlation" if "spearman" in run.evaluation.after else "MAP@R" if single else "recall"
+    graded = "spearman" in run.evaluation.after
+    name = chosen_by(run.evaluation.kind.is_single, graded)
+    figure = {"spearman": "Spearman's correlation", "map@r": "MAP@R"}.get(name, "recall")
     chosen_on = f"`{run.settings['val_data']}`" if run.settings.get("val_data") else "the validation part"
     return f"""## Made with
 
-Chosen by {chosen_by} on {chosen_on}: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
+Chosen by {figure} on {chosen_on}: {chosen_weights(run)}. {training.steps} steps in {training.seconds:.0f} s
 on {training.device}, {training.precision}.
 
 ```json

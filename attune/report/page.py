@@ -20,6 +20,7 @@ from attune.characters import shortened
 from attune.evaluation.comparison import FEWEST, Row, Section, comparison
 from attune.files import whole_file, write_text
 from attune.kinds import ALL_DIRECTIONS, IMAGE
+from attune.metrics import OF_AT_R
 from attune.report.card import chosen_weights, model_card
 from attune.report.facts import FORMATS, data_facts, fingerprints, measured_on, reproduce, setting_rows
 from attune.report.gallery import SHOWN, contact_sheet, key_of, pick_changed, pick_examples, thumbnail
@@ -97,6 +98,7 @@ def render(material: Material, plots: list[Plot], examples: list[dict[str, Any]]
         further=[section for section in sections if section.name != "headline" and section.rows],
         by_direction=by_direction,
         plots={plot.name: (plot, Markup(plot.svg())) for plot in plots},  # matplotlib escapes texts in SVG
+        of_at_r=OF_AT_R.strip(),
         curves=[plot.name for plot in plots if plot.name.startswith(("recall_", "similarity_"))],
         chosen=chosen_weights(run) if run.training.chosen else "",
         examples=galleries(material, examples),

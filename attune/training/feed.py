@@ -65,6 +65,7 @@ class Feed:
     Attributes:
         image_table: embeddings (rows, dim) of all training pictures, if their tower is locked.
         text_table: embeddings (captions, dim) of all captions, and then all negatives, if the text tower is locked.
+        alone: whether nothing belongs to the items but their classes.
         classes: number of each training picture's class, int64 (rows,), from 0, for losses over classes.
         look_alikes: the starting model's embeddings (rows, dim) of all training pictures, for hard negatives.
     """
@@ -94,7 +95,8 @@ class Feed:
         self.text_table: Tensor | None = None
         self.look_alikes: np.ndarray | None = None
         self._twice = LOSSES[recipe.loss].twice
-        of_classes = (pairs.kind.is_single and not self._twice) or needs_classes(recipe.loss, recipe.loss_options)
+        self.alone = pairs.kind.is_single and not self._twice
+        of_classes = self.alone or needs_classes(recipe.loss, recipe.loss_options)
         self.classes = _numbered(pairs.labels) if of_classes else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
         self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind.has_matches else None

@@ -38,10 +38,9 @@ SigLIP's do, has its start as bound."""
 def fit(job: Job) -> None:
     """Trains from the last checkpoint, or from the start, to the last epoch or until it no longer gets better.
 
-    Leaves `checkpoints/best.safetensors`: the weights with the highest mean validation recall, or Spearman's correlation
-    where captions have scores, or the best of another figure
-    where a `BestModelCheckpoint` asks for it. The starting weights are
-    candidates too: if nothing beats them, they are the result.
+    Leaves `checkpoints/best.safetensors`: the weights of the highest mean validation recall, Spearman's correlation where
+    captions have scores, or MAP@R of single items; or the best of the figure that a `BestModelCheckpoint` names. The
+    starting weights are candidates too: if nothing beats them, they are the result.
 
     Raises:
         TrainingError: if a guard gives up; the message says what was found and what to do.

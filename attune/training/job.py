@@ -15,6 +15,7 @@ from attune.data.pixels import PixelCache
 from attune.data.words import change_captions
 from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_items, pixels_of
+from attune.figures import chosen_by
 from attune.kinds import TOWERS, Tower
 from attune.losses.batch import EmbeddedBatch, Loss
 from attune.losses.make import Scope, make_loss
@@ -88,7 +89,7 @@ class Job:
     def chosen_by(self) -> str:
         """The figure of the validation part that weights are chosen by, one of `attune.figures.CHOSEN_BY`."""
         validation = self.parts.validation
-        return "spearman" if validation.is_graded else "map@r" if validation.kind.is_single else "mean_recall"
+        return chosen_by(validation.kind.is_single, validation.is_graded)
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
@@ -166,9 +167,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     _embed_once(clip, feed, settings, recipe)
 
     classes = 0 if feed.classes is None else int(feed.classes.max()) + 1
-    criterion = _criterion(
-        recipe, settings, clip, world, classes, alone=feed.classes is not None and parts.train.kind.is_single
-    )
+    criterion = _criterion(recipe, settings, clip, world, classes, alone=feed.alone)
 
     retention = parts.retention
     return Job(
@@ -246,7 +245,7 @@ def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Re
         broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches
         feed.image_table = torch.from_numpy(images).to(clip.device) if locked else None
         feed.look_alikes = images if settings.hard_share else None
-    of_texts = feed.pairs.kind.caption_tower == "text" and not feed.pairs.kind.is_single
+    of_texts = feed.pairs.kind.has_texts
     if of_texts and tower_is_frozen(clip.model, "text") and feed.change is None:
         texts = [*feed.pairs.texts, *feed.pairs.wrong_texts]
         feed.text_table = torch.from_numpy(clip.encode_texts(texts)).to(clip.device)

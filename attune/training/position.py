@@ -12,7 +12,7 @@ class Candidate:
         epoch: after which they were; 0 is the start.
         kind: `start`, `weights` or `average`.
         mean_recall: on the validation part, over both directions and @1/5/10; where captions have scores, Spearman's
-            correlation of similarities with them.
+            correlation of similarities with them; of single items MAP@R.
         loss: mean training loss of the epoch.
         figures: what else is monitored, by name.
         figure: what it is chosen by instead of mean recall, if by anything else; more is better.

@@ -20,7 +20,7 @@ class Evaluator(StageExecutor):
         docs = await self.run_stage(docs)
         for run in docs:
             for name, value in run.evaluation.after.items():
-                if "recall" in name or name in ("spearman", "pearson"):
+                if "recall" in name or name in ("spearman", "pearson") or name.endswith("map@r"):
                     metric = f"attune_{name.replace('@', '_at_')}"
                     self.show(metric, "Held-out figure of the last evaluated run", value)
         return docs

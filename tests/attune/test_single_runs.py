@@ -238,7 +238,8 @@ def test_texts_learn_from_labels_too(tuned: RunFolder, tiny_vit: Path) -> None:
         ({"lock_image": True}, SettingsError, "nothing would be left to train"),
         ({"word_dropout": 0.1}, SettingsError, "word_dropout"),
         ({"multi_positive": True}, SettingsError, "multi_positive"),
-        ({"hard_negatives": 0.5}, SettingsError, r"hard_negatives = 0\.5.*those of a label have to meet"),
+        ({"hard_negatives": 0.5}, SettingsError, r"hard_negatives = 0\.5.*pictures of a label meet"),
+        ({"images_per_epoch": 20}, SettingsError, r"images_per_epoch = 20.*pass over all of them"),
         ({"train_data": "plain"}, DataError, "No two of the"),
         (
             {"retention_data": "captioned"},
