@@ -23,7 +23,7 @@ $(READY): requirements.txt requirements-mlflow-server.txt pyproject.toml
 demo: $(READY) ## fine-tune a small model on emoji pictures, show before and after, search
 	@$(BIN)/python -m examples.demo
 
-recipes: $(READY) ## a task each, on real data: pairs of texts, pairs of pictures, many languages (see examples/README.md)
+recipes: $(READY) ## a task each, on real data: texts, pictures, labels, many languages (see examples/README.md)
 	@$(BIN)/python -m examples.recipes
 
 serve: $(READY) ## the fine-tuning service on ports 51000 (gRPC) and 52000 (HTTP)
