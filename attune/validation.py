@@ -115,12 +115,13 @@ def _check_model(settings: FinetuningSettings) -> None:
     source, options = find_model(locate(settings.model)), settings.model_options
     if source.library == "mlp" and settings.train_data:
         dimension = store.describe(settings.train_data).dimension
-        if options.input_dim not in (None, dimension):
+        if dimension and options.input_dim not in (None, dimension):
             raise SettingsError(
                 f"model_options.input_dim = {options.input_dim}: the embeddings of {settings.train_data!r} have {dimension} "
                 "numbers. Leave it out"
             )
-        options = sized(options, source.library, dimension)
+        if not config_of(source)["input_dim"]:  # else it takes what it was trained on, and that is compared with the data
+            options = sized(options, source.library, dimension)
     config = config_of(source)
     check_options(config, options)
     model = shell(changed_config(config, options)) if options.gradient_checkpointing else None
@@ -133,7 +134,8 @@ def _check_dropout(settings: FinetuningSettings) -> None:
     """Raises if a model's text tower embeds a text alike each time, so that there is nothing to learn from."""
     model = shell(changed_config(config_of(find_model(locate(settings.model))), settings.model_options))
     # A hub's text tower of a CLIP is known once it is fetched; those that there are have dropout.
-    if model is not None and not any(isinstance(part, nn.Dropout) and part.p > 0 for part in model.modules()):
+    tower = getattr(model, "text", model)  # a CLIP's own parts, where it has no tower of that name, drop out nothing
+    if tower is not None and not any(isinstance(part, nn.Dropout) and part.p > 0 for part in tower.modules()):
         raise SettingsError(
             f"loss = {settings.loss!r} embeds each text of {settings.train_data!r} twice, and what differs is what a model "
             f"drops out, but {settings.model!r} drops out nothing. Choose a text encoder such as BERT "

@@ -71,7 +71,9 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
     other: tuple[str, ...] = (*IMAGE_COLUMNS, *CAPTION_COLUMNS)  # a second one of these tells nothing apart
     first, match = _first(names, FIRST_COLUMNS), _first(names, MATCH_COLUMNS)
     vector, near = _first(names, EMBEDDING_COLUMNS), _first(names, BELONGING_COLUMNS)
-    of_embeddings = min(first, match) < 0 <= min(vector, near) and min(item, caption) < 0
+    query, document = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)
+    # Texts or pictures that are there with embeddings of them are what is meant.
+    of_embeddings = max(min(first, match), min(item, caption), min(query, document)) < 0 <= min(vector, near)
     of_matches = caption < 0 <= min(first, match) or of_embeddings
     of_texts = item < 0 and not of_matches  # questions on pictures are no pairs of texts
     if of_embeddings:
@@ -79,7 +81,7 @@ def find_columns(names: list[str], plain: list[str]) -> Columns | None:
     elif of_matches:
         item, caption, other = first, match, (*FIRST_COLUMNS, *MATCH_COLUMNS)
     if of_texts:
-        item, caption = _first(names, QUERY_COLUMNS), _first(names, DOCUMENT_COLUMNS)
+        item, caption = query, document
         other = (*QUERY_COLUMNS, *DOCUMENT_COLUMNS)
     group, label = _first(plain, ("group",)), _first(plain, LABEL_COLUMNS)
     if item < 0 or caption < 0:

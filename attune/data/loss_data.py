@@ -74,8 +74,9 @@ def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
     twice = [name for name, kind in LOSSES.items() if kind.twice]
     paired = [name for name, kind in LOSSES.items() if not kind.twice]
     named = f"{settings.train_data!r} holds {train.kind.data}"
-    if any(kind.twice for kind in kinds) and (train.kind is not SINGLE_TEXT or len(kinds) > 1):
-        by_itself = ", and is no part of another loss" if len(kinds) > 1 else ""
+    part = settings.loss not in ("auto", *twice)
+    if any(kind.twice for kind in kinds) and (train.kind is not SINGLE_TEXT or part):
+        by_itself = f", and {', '.join(twice)} is no part of another loss" * part
         raise SettingsError(
             f"{what} takes single texts, whose other embedding is all that belongs to them{by_itself}; {named}. Use one of: "
             f"{', '.join(ALONE if train.kind.is_single else paired)}"
@@ -90,14 +91,19 @@ def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
 
 def _check_sampler(train: Pairs, settings: FinetuningSettings) -> None:
     """Refuses other ways to make batches where the sampler that `auto` takes is that of classes."""
-    alone = learns_from_labels(train, settings)
-    meet = (alone and settings.loss == "auto") or needs_meeting(settings.loss, settings.loss_options, alone)
     for name in ("hard_negatives", "images_per_epoch"):
-        if settings.sampler == "auto" and meet and (value := getattr(settings, name)):
+        if _takes_class_sampler(train, settings) and (value := getattr(settings, name)):
             raise SettingsError(
                 f"{name} = {value:g}: loss = {settings.loss!r} learns where {train.kind.items} of a label meet, in batches "
                 "that pass over all of them. Leave it out, or set sampler to random"
             )
+
+
+def _takes_class_sampler(train: Pairs, settings: FinetuningSettings) -> bool:
+    """Whether the sampler is that of classes by itself."""
+    alone = learns_from_labels(train, settings)
+    meet = (alone and settings.loss == "auto") or needs_meeting(settings.loss, settings.loss_options, alone)
+    return settings.sampler == "auto" and meet
 
 
 def learns_from_labels(train: Pairs, settings: FinetuningSettings) -> bool:
@@ -119,5 +125,7 @@ def sizes_of(train: Pairs, settings: FinetuningSettings, batch_size: int) -> Siz
         each = (len(train.texts) + len(train.wrong_texts)) / len(train)
     elif train.negatives:
         each = 2.0
-    lengths = 1 + len(settings.model_options.matryoshka_dims)
-    return Sizes(batch_size, math.ceil(batch_size * each), max(1, len(set(train.labels))), lengths)
+    lengths, classes = 1 + len(settings.model_options.matryoshka_dims), max(1, len(set(train.labels)))
+    if settings.sampler == "class" or _takes_class_sampler(train, settings):
+        classes = min(classes, math.ceil(batch_size / settings.num_items_per_class))  # the others are in other batches
+    return Sizes(batch_size, math.ceil(batch_size * each), classes, lengths)

@@ -180,12 +180,13 @@ def _not_learnt(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
             f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
             f"model_options.image_size = {options.image_size}": options.image_size is not None,
         }
-    if not kind.of_texts:
+    if not kind.has_texts:
         found |= {
             f"word_dropout = {settings.word_dropout:g} changes captions": settings.word_dropout > 0,
             f"caption_mixing = {settings.caption_mixing:g} changes captions": settings.caption_mixing > 0,
-            f"model_options.context_length = {options.context_length}": options.context_length is not None,
         }
+    if not kind.of_texts:
+        found[f"model_options.context_length = {options.context_length}"] = options.context_length is not None
     return found
 
 

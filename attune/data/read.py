@@ -19,6 +19,12 @@ from attune.schemas import MAX_IMAGE_BYTES, TrainingExample
 SAID = ("text", "captions", "scores", "negatives", "margins", "group", "label", "tags")
 """Fields of an example that say something of its picture, or are in its place."""
 
+NO_CLASSES = ("train", "training", "test", "val", "valid", "validation", "dev", "images")
+"""Folders of these names hold parts of a dataset, or all of its pictures."""
+
+TABLES = (".csv", ".tsv", ".jsonl")
+"""Files that say something of pictures beside them."""
+
 Source = str | Path | Iterable[TrainingExample]
 
 
@@ -131,8 +137,17 @@ def _read_folder(folder: Path, image_folder: str | Path | None) -> Iterator[Trai
     if parts:
         return parquet_rows.read_parquet(parts)
     classes = [found for found in _class_folders(folder) if any(_pictures(found))]
-    if classes:
+    split = [found.name for found in classes if found.name.lower() in NO_CLASSES]
+    tables = [path.name for path in folder.iterdir() if path.suffix.lower() in TABLES]
+    if len(classes) > 1 and not split and not tables:
         return _read_classes(classes)
+    if classes:
+        why = f"{split[0]!r} is no class" if split else "there is one alone"
+        why = f"{tables[0]!r} beside them is not read" if tables else why
+        raise DataError(
+            f"The folder {str(folder)!r} has folders with pictures, and they are not taken for classes: {why}. Give the one "
+            "whose folders are the classes, or captions.txt with lines `image,caption`"
+        )
     raise DataError(
         f"The folder {str(folder)!r} has no captions.txt, captions.csv or *.parquet, and no folders with pictures, one a "
         "class. Add captions.txt with lines `image,caption`"
@@ -148,11 +163,21 @@ def _read_classes(folders: list[Path]) -> Iterator[TrainingExample]:
 
 
 def _class_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_hidden(path.name))
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    return (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(map(_is_hidden, path.relative_to(folder).parts))
+        and path.is_file()
+    )
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _captions_file(folder: Path) -> Path | None:

@@ -42,7 +42,8 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
     of one picture count once, and empty tags are left out; so is a text that stands in a picture's place. Negatives are
     treated as captions are. Scores and margins belong to their texts: without one for each an example is not used, nor is
     one that has them, or negatives, with pictures in the captions' place, or without captions. A text may be alone, and a
-    picture or an embedding that has a label. Pictures that are given by `uri` and `uris` are read, if the service's
+    picture or an embedding that has a label; but where half of the examples or more have something that belongs to them, it
+    is missing from the others. Pictures that are given by `uri` and `uris` are read, if the service's
     settings allow it. Embeddings become pictures of a kind, see `attune.data.embeddings`.
 
     Returns:
@@ -98,7 +99,18 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
         single = not example.captions and not matches and (checked.text or checked.label)
         if (checked.captions or checked.images or single) and not refused:
             good.append(checked)
-    return good, problems
+    return _of_one_sort(good, problems)
+
+
+def _of_one_sort(good: list[TrainingExample], problems: list[Problem]) -> tuple[list[TrainingExample], list[Problem]]:
+    """Sets aside the examples to which nothing belongs where something does to as many others or more: it is missing."""
+    paired = [example for example in good if example.captions or example.images]
+    if len(paired) == len(good) or 2 * len(paired) < len(good):
+        return good, problems
+    advice = "there is no caption, and the other examples have some. Give at least one, or push it under another name"
+    single = [example for example in good if not (example.captions or example.images)]
+    found = [_problem(example.source, "captions", "[]", "missing_caption", advice) for example in single]
+    return paired, [*problems, *found]
 
 
 def _images(examples: list[TrainingExample]) -> Iterator[tuple[Read, list[tuple[str, Read]]]]:
@@ -127,7 +139,10 @@ def _image_problems(example: TrainingExample, uri: str, image: Read) -> list[Pro
     if isinstance(image, UriError):
         return [_problem(example.source, "uri", uri, image.reason, str(image))]
     if not image:
-        advice = "there is no picture, and no text in its place. Give the picture's bytes or a path that exists, or the text"
+        advice = (
+            "there is no picture, and no text or embedding in its place. Give the picture's bytes or a path that exists, "
+            "the text, or one row of numbers"
+        )
         return [_problem(example.source, "image", uri, "missing_image", advice)]
     try:
         _look_at(image)

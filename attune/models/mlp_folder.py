@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from attune.errors import ModelError
+from attune.models.untrusted import MOST_LENGTHS
 
 CONFIG = "mlp_config.json"
 WEIGHTS = "model.safetensors"
@@ -34,7 +35,9 @@ class MlpFolder(BaseModel):
     output_dim: Size = Field(description="Numbers in an embedding that it gives.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Chance that a hidden unit is left out in training.")
     logit_scale: float = Field(ge=-10, le=10, description="Logarithm of the temperature that training goes on with.")
-    matryoshka_dims: list[Size] = Field(default=[], description="Lengths of shorter embeddings that it was trained for.")
+    matryoshka_dims: Annotated[list[Size], Field(max_length=MOST_LENGTHS)] = Field(
+        default=[], description="Lengths of shorter embeddings that it was trained for."
+    )
 
     @property
     def weights(self) -> int:

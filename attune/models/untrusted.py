@@ -129,6 +129,10 @@ def temperature(value: Any) -> float | None:
     return found
 
 
+MOST_LENGTHS = 32
+"""Of shorter embeddings: each is measured by itself."""
+
+
 def shorter_lengths(value: Any, width: int) -> tuple[int, ...]:
     """Lengths at which the beginnings of embeddings are embeddings of their own, shortest first.
 
@@ -136,6 +140,9 @@ def shorter_lengths(value: Any, width: int) -> tuple[int, ...]:
         value: what a folder says under `matryoshka_dims`.
         width: of the whole embedding, which such lengths are below.
     """
-    if not isinstance(value, list) or not all(is_size(length, width - 1) for length in value):
-        raise ValueError(f"matryoshka_dims = {repr(value)[:200]} are no lengths below {width}, that of the whole embedding")
-    return tuple(sorted(value))
+    if not isinstance(value, list) or len(value) > MOST_LENGTHS or not all(is_size(length, width - 1) for length in value):
+        raise ValueError(
+            f"matryoshka_dims = {repr(value)[:200]} are no lengths, {MOST_LENGTHS} at most, below {width}, that of the "
+            "whole embedding"
+        )
+    return tuple(sorted(set(value)))

@@ -175,7 +175,7 @@ def belonging(callback: EvaluationCallback, queries: Pairs, index: Pairs) -> tup
 
 def _is_among_answers(callback: EvaluationCallback, queries: Pairs) -> bool:
     """Whether a query is among what it searches: where it is told so, and where single items search each other."""
-    return callback.exclude_self or (queries.kind.is_single and callback.index_data is None)
+    return callback.exclude_self or (queries.kind.is_single and callback.searched == callback.query_data)
 
 
 def _encoders(callback: EvaluationCallback, pairs: Pairs) -> tuple[Encoder, Encoder]:

@@ -318,7 +318,7 @@ def test_a_table_of_numpys_is_read_item_by_item(tmp_path: Path) -> None:
     assert examples[1].source == "sounds.npy, row 2"
 
 
-@pytest.mark.parametrize("array", [np.ones((3, 4)), np.ones((3, 2, 4), dtype=int), np.asarray(["a"])])
+@pytest.mark.parametrize("array", [np.ones((3, 4)), np.ones((3, 0, 4)), np.ones((3, 2, 4), dtype=int), np.asarray(["a"])])
 def test_other_tables_of_numpys_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "sounds.npy", array)
     with pytest.raises(DataError, match=r"sounds.npy' holds .*\(items, 1 \+ matches, dim\)"):

@@ -324,3 +324,18 @@ def test_a_large_parquet_file_is_never_in_memory_as_a_whole(rows: int, tmp_path:
         most = max(most, pa.total_allocated_bytes() - before)
 
     assert 0 < most < 40 * 2**20  # of 80 MB
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["query", "document", "embedding", "embedding2"],
+        ["question", "answer", "embedding", "embeddings"],
+        ["sentence1", "sentence2", "embedding", "match"],
+    ],
+)
+def test_texts_are_pairs_whatever_embeddings_of_them_stand_beside(names: list[str]) -> None:
+    columns = find_columns(names, names[:2])
+
+    assert columns is not None
+    assert (columns.item, columns.caption, columns.of_texts, columns.of_matches) == (0, 1, True, False)

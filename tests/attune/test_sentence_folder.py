@@ -42,7 +42,7 @@ def test_names_of_folders(folder: Path, tmp_path: Path) -> None:
         assert find_model(str(path)).towers == ("text",)
     with pytest.raises(ModelError, match="a folder holds its own weights"):
         find_model(f"{folder}#openai")
-    with pytest.raises(ModelError, match=r"has no open_clip_config\.json, modules\.json or config\.json"):
+    with pytest.raises(ModelError, match=r"has no open_clip_config\.json, mlp_config\.json, modules\.json or config\.json"):
         find_model(str(tmp_path))
 
 
@@ -188,7 +188,10 @@ ST = "sentence_transformers.models."
         (changed("2_Dense/config.json", use_residual=True), "a dense layer has a residual"),
         (changed("sentence_bert_config.json", max_seq_length="x"), "is x, no number of tokens"),
         (lambda folder: write(folder / "attune.json", {"logit_scale": 1e9}), "is no logarithm of a temperature"),
-        (lambda folder: write(folder / "attune.json", {"matryoshka_dims": [99]}), r"\[99\] are no lengths below 16"),
+        (
+            lambda folder: write(folder / "attune.json", {"matryoshka_dims": [99]}),
+            r"\[99\] are no lengths, 32 at most, below 16",
+        ),
         (lambda folder: write(folder / "adapter_config.json", {}), "Merge the adapter into the weights first"),
         (lambda folder: write(folder / "model.safetensors.index.json", {"weight_map": {"a": "../x"}}), "not in the folder"),
         (lambda folder: (folder / "config.json").write_text('{"a": ' * 5000), "cannot be used"),

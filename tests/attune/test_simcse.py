@@ -153,6 +153,8 @@ def test_training_changes_what_is_near_to_what(home: Path, bert: Path) -> None:
             "single texts",
         ),
         ({"loss": "MultipleLosses", "loss_options": {"losses": ["SimCSELoss", "SupConLoss"]}}, SettingsError, "no part of"),
+        ({"loss": "MultipleLosses", "loss_options": {"losses": ["SimCSELoss"]}}, SettingsError, "no part of"),
+        ({"word_dropout": 0.1}, SettingsError, r"word_dropout = 0\.1 changes captions"),
         ({"loss": "CLIPLoss"}, SettingsError, "CLIPLoss.*single texts.*or SimCSELoss, which takes no labels"),
         (
             {"loss_options": {"temperature": 0}, "loss": "SimCSELoss"},

@@ -22,7 +22,7 @@ from attune.schemas import DatasetReport, TrainingExample
 from client.search import search_documents
 from tests.attune.singles import sentences, shapes
 from tests.attune.texts import questions
-from tests.conftest import coloured_examples, picture
+from tests.conftest import coloured_examples, labelled_examples, picture
 
 Push = Callable[..., DatasetReport]
 RED, BLUE = picture("red"), picture("blue")
@@ -78,10 +78,19 @@ def test_a_text_may_be_alone_and_a_picture_that_has_a_label() -> None:
 
 
 def test_items_with_captions_and_items_without_do_not_make_one_dataset(attune_home: Path, push: Push) -> None:
-    with pytest.raises(DataError, match=r"3 of its 43 pictures have no captions"):
-        push("mixed", [*coloured_examples(), *shapes(3)])
-    with pytest.raises(DataError, match=r"2 of its 12 queries have no documents"):
-        push("mixed", [*questions(10), *sentences(100)[-2:]])
+    with pytest.raises(DataError, match=r"16 of its 32 pictures have no captions"):
+        push("mixed", [*coloured_examples()[:16], *shapes(16)], 16)
+    with pytest.raises(DataError, match=r"12 of its 14 queries have no documents"):
+        push("mixed", [*questions(2), *sentences(100)[-12:]])
+
+
+def test_a_few_captions_that_are_missing_are_reported_and_the_rest_is_kept(attune_home: Path, push: Push) -> None:
+    examples = labelled_examples()
+    examples[3].captions = []
+
+    report = push("shapes", examples)
+
+    assert (report.images, report.rejected, report.reasons) == (39, 1, {"missing_caption": 1})
 
 
 @pytest.mark.parametrize(
@@ -123,16 +132,35 @@ def test_a_folder_of_folders_is_pictures_by_class(tmp_path: Path) -> None:
         (tmp_path / label / name).write_bytes(RED + name.encode())
     (tmp_path / "warm" / "notes.txt").write_text("no picture")
     (tmp_path / ".cache").mkdir()
+    for hidden in ("__MACOSX", "warm/.thumbnails"):
+        (tmp_path / hidden).mkdir()
+        (tmp_path / hidden / "d.png").write_bytes(BLUE)
+    (tmp_path / "warm" / "more").mkdir()
+    (tmp_path / "warm" / "more" / "e.png").write_bytes(BLUE)
 
     read = list(read_examples(tmp_path))
 
-    assert [(one.source, one.label) for one in read] == [
-        ("cold/c.png", "cold"),
-        ("warm/a.png", "warm"),
-        ("warm/b.png", "warm"),
-    ]
+    found = {"cold/c.png": "cold", "warm/a.png": "warm", "warm/b.png": "warm", "warm/more/e.png": "warm"}
+    assert {one.source: one.label for one in read} == found
     assert read[0].image == RED + b"c.png"
-    assert count_examples(tmp_path) == 3
+    assert count_examples(tmp_path) == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("train/cat/1.png", "val/dog/2.png"), "'train' is no class"),
+        (("photos/1.png",), "there is one alone"),
+        (("cat/1.png", "dog/2.png", "metadata.jsonl"), "'metadata.jsonl' beside them is not read"),
+    ],
+)
+def test_folders_that_are_no_classes_are_not_taken_for_them(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(RED)
+
+    with pytest.raises(DataError, match=said):
+        list(read_examples(tmp_path))
 
 
 def test_a_folder_without_pictures_is_an_error_that_says_what_could_be_there(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_the_report_shows_pictures_of_one_label(tuned: RunFolder) -> None:
 
     assert "48 pictures" in page
     assert "those of its label are right" in page
+    assert "Validation MAP@R is on the part that chooses the weights" in " ".join(page.split())
     assert page.count("data:image/jpeg") > 20
     assert " with 0 " not in page
     assert "On 48 held-out pictures." in card
@@ -280,3 +281,6 @@ def test_callbacks_look_for_others_of_a_label(tuned: RunFolder, tiny_vit: Path) 
     labels = np.asarray(pairs.labels)
     hits = (labels[np.argsort(-scores, axis=1)[:, :5]] == labels[:, None]).any(1)
     assert looks[0].values["hit"] == pytest.approx(hits.mean())
+    named = start("named", f"{tiny_vit}#scratch", **FEW, callbacks=[{**watch, "index_data": "few"}])
+    run_stage("train", "named")
+    assert of_kind(named, "callback")[0].values["hit"] == pytest.approx(hits.mean())  # not itself either

@@ -101,7 +101,7 @@ def test_pictures_and_texts_in_one_dataset_are_refused_with_how_many_of_each(
         ({"text": " \x00 "}, "empty_text", "the text is empty"),
         ({"text": "nan"}, "empty_text", "the text is empty"),
         ({"text": "x" * 10_001}, "long_text", "more than 10,000 characters"),
-        ({}, "missing_image", "no picture, and no text in its place"),
+        ({}, "missing_image", "no picture, and no text or embedding in its place"),
     ],
 )
 def test_an_example_is_of_a_picture_or_a_text(given: dict[str, object], reason: str, said: str) -> None:

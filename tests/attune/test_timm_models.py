@@ -434,10 +434,10 @@ def test_a_folder_that_timm_cannot_build_is_refused_before_a_run(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"attune": {"matryoshka_dims": [8, 96]}}, r"matryoshka_dims = \[8, 96\] are no lengths below 96"),
+        ({"attune": {"matryoshka_dims": [8, 96]}}, r"matryoshka_dims = \[8, 96\] are no lengths, 32 at most, below 96"),
         (
             {"num_classes": 16, "attune": {"projection": 16, "matryoshka_dims": [24]}},
-            r"matryoshka_dims = \[24\] are no lengths below 16",
+            r"matryoshka_dims = \[24\] are no lengths, 32 at most, below 16",
         ),
         (
             {"architecture": "swinv2_cr_tiny_224", "model_args": {"img_size": 8192}},

@@ -170,3 +170,17 @@ def test_a_memory_of_items_alone_looks_within_the_batch_and_at_what_is_kept() ->
     first = within[same & others].mean() + (3 - within[~same]).mean()
     second = across[same].mean() + (3 - across[~same]).mean()
     torch.testing.assert_close(found, (first + second) / 2)
+
+
+@pytest.mark.parametrize("name", [name for name in REMEMBERING if name != "DynamicSoftMarginLoss"])  # it learns as it goes
+def test_a_memory_without_any_of_the_batchs_classes_adds_nothing(name: str) -> None:
+    memory, plain = (
+        make_loss(*given, scope=Scope(8, 8, alone=True))
+        for given in (("CrossBatchMemory", {"loss": {"name": name}, "memory_size": 12}), (name, {}))
+    )
+    none, classes = torch.empty(0, 8), torch.arange(12) // 3
+    memory(EmbeddedBatch(embeddings()[0], none, SCALE, classes=classes + 4))
+    remember(memory)
+    batch = EmbeddedBatch(embeddings(seed=1)[0], none, SCALE, classes=classes)
+
+    torch.testing.assert_close(memory(batch), plain(batch))
