@@ -1,7 +1,11 @@
 """The list of models: whole, true, and every name of it leads to a model."""
 
+from typing import Any
+
+import numpy as np
 import open_clip
 import pytest
+import torch
 from huggingface_hub.utils import validate_repo_id
 from timm.models import get_pretrained_cfg
 
@@ -87,15 +91,41 @@ def test_every_architecture_of_open_clip_can_begin_with_random_weights(architect
     assert config_of(source)["embed_dim"] > 0
 
 
+def check_shapes(config: dict[str, Any]) -> None:
+    """Two pictures and two texts forward and back, in shapes alone; but text towers of the hub, which are known there."""
+    model = shell(config)
+    text = config.get("text_cfg", {})
+    assert (model is None) == ("hf_model_name" in text)
+    if model is None:
+        return
+    height, width = np.broadcast_to(model.visual.image_size, 2).tolist()
+    found = [model.encode_image(torch.empty(2, 3, height, width, device="meta"))]
+    if text:
+        tokens = torch.zeros(2, text.get("context_length", 77), dtype=torch.long, device="meta")
+        found.append(model.encode_text(tokens))
+    sum(each.sum() for each in found).backward()
+
+    assert [each.shape for each in found] == [(2, config["embed_dim"])] * len(found)
+    gradients = [weight for weight in model.parameters() if weight.grad is not None]
+    assert len(gradients) > 10
+    assert all(weight.grad.shape == weight.shape for weight in gradients)
+
+
+PICTURED = sorted({name for name in ALIASES.values() if MODELS[name].image_size})
+
+
+@pytest.mark.parametrize("name", PICTURED)
+def test_every_alias_of_a_model_of_pictures_has_the_shapes_it_is_told_of(name: str) -> None:
+    config = config_of(find_model(name))
+
+    assert config["embed_dim"] == MODELS[name].dimension
+    check_shapes(config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", open_clip.list_models())
-def test_every_architecture_of_open_clip_is_built(architecture: str) -> None:
-    """But those with a text tower of the hub, whose shape is only known there."""
-    config = config_of(find_model(f"{architecture}#scratch"))
-
-    model = shell(config)
-
-    assert (model is None) == ("hf_model_name" in config["text_cfg"])
+def test_every_architecture_of_open_clip_embeds_in_its_shape(architecture: str) -> None:
+    check_shapes(config_of(find_model(f"{architecture}#scratch")))
 
 
 @pytest.mark.parametrize("name", ["starter", "ViT-B-32#openai", "ViT-B-16-SigLIP#webli", "coca_ViT-B-32#laion2b_s13b_b90k"])
