@@ -2,7 +2,7 @@
 
 from attune.evaluation.comparison import FEWEST, Row, comparison
 from attune.kinds import Kind
-from attune.metrics import KS
+from attune.metrics import AT_R, KS
 from attune.schemas import EvaluationResult
 
 WORDS = {"better": "Better", "worse": "Worse", "": "No clear difference"}
@@ -12,7 +12,7 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
     """A headline such as `Better in both directions`, and a sentence with the figures for each direction.
 
     It goes by recall@5, and on fewer than 50 pictures, where that is easily had, by recall@1; where captions have scores, by
-    Spearman's correlation with them. Better and worse are said only where the whole 95 % interval is on one side of zero and
+    Spearman's correlation with them; of single items by MAP@R, which chooses their weights. Better and worse are said only where the whole 95 % interval is on one side of zero and
     the p-value agrees, if there is one, and on `FEWEST` pictures at least. The headline is empty if nothing was compared.
 
     Args:
@@ -22,7 +22,8 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
     k = KS[1] if result.items >= 50 else KS[0]
     rows = {row.metric: row for row in comparison(result).rows}
     directions = result.kind.directions
-    names = ["spearman"] if "spearman" in rows else [f"{direction}_recall@{k}" for direction in directions]
+    figure = AT_R if result.kind.is_single else f"recall@{k}"
+    names = ["spearman"] if "spearman" in rows else [f"{direction}_{figure}" for direction in directions]
     chosen = [rows[name] for name in names]
     too_few = f"too few {result.kind.items} to judge" if result.items < FEWEST else ""
     return _headline(chosen, too_few, result.kind), [_sentence(row, trained, too_few) for row in chosen]

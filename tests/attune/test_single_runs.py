@@ -149,6 +149,7 @@ def test_the_report_shows_pictures_of_one_label(tuned: RunFolder) -> None:
     card = model_card(tuned.load(), {"embed_dim": 64})
 
     assert "48 pictures" in page
+    assert "Picture to picture map@r rose from" in page
     assert "those of its label are right" in page
     assert "Validation MAP@R is on the part that chooses the weights" in " ".join(page.split())
     assert page.count("data:image/jpeg") > 20
