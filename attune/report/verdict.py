@@ -12,8 +12,9 @@ def verdict(result: EvaluationResult, trained: bool = True) -> tuple[str, list[s
     """A headline such as `Better in both directions`, and a sentence with the figures for each direction.
 
     It goes by recall@5, and on fewer than 50 pictures, where that is easily had, by recall@1; where captions have scores, by
-    Spearman's correlation with them; of single items by MAP@R, which chooses their weights. Better and worse are said only where the whole 95 % interval is on one side of zero and
-    the p-value agrees, if there is one, and on `FEWEST` pictures at least. The headline is empty if nothing was compared.
+    Spearman's correlation with them; of single items by MAP@R, which chooses their weights. Better and worse are said only
+    where the whole 95 % interval is on one side of zero and the p-value agrees, if there is one, and on `FEWEST` pictures at
+    least. The headline is empty if nothing was compared.
 
     Args:
         result: the figures.
