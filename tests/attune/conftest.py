@@ -79,3 +79,10 @@ def model(knowing: tuple[Path, RunFolder], monkeypatch: pytest.MonkeyPatch) -> P
     folder, run = knowing
     monkeypatch.setenv("ATTUNE_HOME", str(run.path.parents[2]))
     return folder
+
+
+@pytest.fixture
+def tuned(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """The run that a test's own module has as `finished`, in its home."""
+    monkeypatch.setenv("ATTUNE_HOME", str(finished.path.parents[2]))
+    return finished

@@ -69,13 +69,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, push: Push) -> RunFolder:
         return folder
 
 
-@pytest.fixture
-def tuned(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The run, in its home."""
-    monkeypatch.setenv("ATTUNE_HOME", str(finished.path.parents[2]))
-    return finished
-
-
 def test_it_learns_which_embeddings_belong_together(tuned: RunFolder) -> None:
     run = tuned.load()
     result = run.evaluation

@@ -60,13 +60,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_vit: Path, make_exam
         return folder
 
 
-@pytest.fixture
-def tuned(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The run, in its home."""
-    monkeypatch.setenv("ATTUNE_HOME", str(finished.path.parents[2]))
-    return finished
-
-
 def test_a_model_learns_the_order_of_scores(tuned: RunFolder) -> None:
     run = tuned.load()
     result = run.evaluation

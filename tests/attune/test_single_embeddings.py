@@ -57,13 +57,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, push: Push) -> RunFolder:
         return folder
 
 
-@pytest.fixture
-def tuned(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The run, in its home."""
-    monkeypatch.setenv("ATTUNE_HOME", str(finished.path.parents[2]))
-    return finished
-
-
 def test_pushed_embeddings_are_counted_and_found_again(attune_home: Path, push: Push) -> None:
     report = push("notes", notes(20))
 

@@ -62,13 +62,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_vit: Path, push: Pus
         return folder
 
 
-@pytest.fixture
-def tuned(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The run, in its home."""
-    monkeypatch.setenv("ATTUNE_HOME", str(finished.path.parents[2]))
-    return finished
-
-
 def test_a_model_learns_from_labels_alone(tuned: RunFolder) -> None:
     run = tuned.load()
 

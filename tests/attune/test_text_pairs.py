@@ -58,13 +58,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_vit: Path, make_exam
         return folder
 
 
-@pytest.fixture
-def tuned(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The run, in its home."""
-    monkeypatch.setenv("ATTUNE_HOME", str(finished.path.parents[2]))
-    return finished
-
-
 def test_a_model_learns_which_documents_belong_to_a_query(tuned: RunFolder) -> None:
     (_, _, before), *_ = validations(tuned)
     run = tuned.load()
