@@ -23,6 +23,9 @@ PAIRED_BYTES = {"LiftedStructureLoss": 10, "NTXentLoss": 10, "PNPLoss": 66, "Tup
 CLASS_BYTES = 30
 """Likewise, of an item and what stands for a class."""
 
+GRAPH_BYTES = 80
+"""Likewise, of two items, or classes, of `ManifoldLoss`: it inverts the graph of all of both."""
+
 TRIPLET_MINERS = ("AngularMiner", "TripletMarginMiner")
 """These look through all triplets, and may choose as many."""
 FEW_MINERS = ("BatchEasyHardMiner", "BatchHardMiner", "DistanceWeightedMiner")
@@ -97,12 +100,14 @@ def _parts(spec: Any, kept: int = 0) -> list[tuple[str, int]]:
 def _bytes(name: str, kept: int, miner: str | None, sizes: Sizes) -> int:
     """Of a loss that is made of no others."""
     kind, (pictures, texts, classes, _) = LOSSES[name], sizes
+    if name == "ManifoldLoss":
+        return GRAPH_BYTES * (pictures + texts + classes) ** 2
     if kind.classes and not kind.meets:
         return CLASS_BYTES * (pictures + texts) * classes
     answers = max(pictures, texts) + kept
     right = texts or max(pictures, pictures * answers // classes)
     compared = texts * (answers + pictures + kept) if texts else pictures * answers  # in both directions, or among items
-    if kind.triplets and not texts:
+    if (kind.triplets or name == "SmoothAPLoss") and not texts:  # each right pair with each item
         compared *= right // pictures
     found = 0
     if miner in TRIPLET_MINERS and kind.picks:

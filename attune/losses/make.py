@@ -79,7 +79,8 @@ def make_loss(
     # Here, as it takes a second to load, and most runs have no use for it.
     from attune.losses.parts import make_part
 
-    counts = {"num_classes": scope.classes, "embedding_size": scope.dimension, "descriptors_dim": scope.dimension}
+    counts = dict.fromkeys(("num_classes", "K"), scope.classes)
+    counts |= dict.fromkeys(("embedding_size", "descriptors_dim", "l"), scope.dimension)
     loss = make_part("loss_options", name, options, counts if kind.classes else None)
     chooses = None if miner is None or not kind.picks else make_part("miner_options", miner, miner_options or {})
     return (LabelLoss if kind.classes or scope.alone else MetricLoss)(loss, kind, chooses)

@@ -12,7 +12,7 @@ from torch import nn
 
 from attune.choices import check_option, did_you_mean
 from attune.errors import SettingsError
-from attune.losses.dynamic_soft_margin import DynamicSoftMargin
+from attune.losses.mended import MENDED
 from attune.losses.table import LOSSES, MINERS
 
 PARTS = {
@@ -37,7 +37,7 @@ PARTS = {
 }
 """Options that are parts of their own, and what they may be."""
 _SAME = {"default_reducer": "reducer"}
-COUNTED = ("num_classes", "embedding_size", "descriptors_dim")
+COUNTED = ("num_classes", "embedding_size", "descriptors_dim", "K", "l")
 """Arguments that follow from the data and the model."""
 NOT_OPTIONS = (*COUNTED, "collect_stats", "mat_based_loss", "aggregation_func", "weight_init_func")
 """The others are of the library's own affairs, or no JSON."""
@@ -89,8 +89,8 @@ def _value(setting: str, option: str, value: Any) -> Any:
 
 
 def _class_of(name: str) -> type[nn.Module]:
-    if name == "DynamicSoftMarginLoss":
-        return DynamicSoftMargin
+    if name in MENDED:
+        return MENDED[name]
     modules = [(losses, LOSSES), (miners, MINERS), *PARTS.values()]
     found: type[nn.Module] = next(getattr(module, name) for module, names in modules if name in names)
     return found

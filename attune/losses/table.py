@@ -62,7 +62,9 @@ LOSSES = {
     "NCALoss": Kind(picks=False),
     "NTXentLoss": Kind(temperature=True),
     "SignalToNoiseRatioContrastiveLoss": Kind(),
+    "SmoothAPLoss": Kind(picks=False),
     "SupConLoss": Kind(temperature=True),
+    "ThresholdConsistentMarginLoss": Kind(),
     "TripletMarginLoss": Kind(triplets=True),
     "TupletMarginLoss": Kind(),
     "VICRegLoss": Kind(picks=False, one_each=True, negatives=False, alone=False),
@@ -71,6 +73,7 @@ LOSSES = {
             "ArcFaceLoss",
             "CosFaceLoss",
             "LargeMarginSoftmaxLoss",
+            "ManifoldLoss",
             "NormalizedSoftmaxLoss",
             "P2SGradLoss",
             "ProxyAnchorLoss",
@@ -123,12 +126,9 @@ ALIASES = {
 }
 """Other spellings: Finetuner's documents and classes, open_clip's classes."""
 
-_EQUAL = "it takes batches with as many items of each class, and pictures have different numbers of captions"
 _GONE = "pytorch-metric-learning has it no more"
 REFUSED_LOSSES = {
-    **dict.fromkeys(("ManifoldLoss", "SmoothAPLoss"), _EQUAL),
     "InstanceLoss": "in the library it takes the number of a class for a place in the batch",
-    "ThresholdConsistentMarginLoss": "it looks at items of one kind alone, not at pictures with captions",
     "SelfSupervisedLoss": "it wraps another loss. Name that one",
     **dict.fromkeys(("BaseLossWrapper", "BaseMetricLossFunction", "GenericPairLoss"), "it is a base class"),
     "CentroidTripletLoss": _GONE,

@@ -382,7 +382,7 @@ def test_other_spellings_are_understood(given: str, meant: str) -> None:
         ({"loss": "TripletMarginLoss", "miner_options": {"margin": 1}}, "no miner. Name one"),
         ({"loss_options": {"margin": 1}}, "Name the loss that they are for"),
         ({"loss": "VICRegLoss", "multi_positive": True}, "takes one caption a picture"),
-        ({"loss": "SmoothAPLoss"}, "as many items of each class"),
+        ({"loss": "InstanceLoss"}, "for a place in the batch"),
         ({"sampler": "class", "hard_negatives": 0.5}, "two ways to choose which pictures meet"),
         ({"sampler": "class", "images_per_epoch": 10}, "passes over all pictures"),
         ({"loss_optimizer": "LBFGS"}, "computes the loss of one batch many times a step"),

@@ -1,0 +1,82 @@
+"""Losses of the library, mended where they cannot train on such batches as there are here."""
+
+from typing import Any
+
+import torch
+from pytorch_metric_learning.losses import ManifoldLoss, SmoothAPLoss, ThresholdConsistentMarginLoss
+from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs
+from torch import Tensor, nn
+
+from attune.losses.dynamic_soft_margin import DynamicSoftMargin
+
+
+class Manifold(ManifoldLoss):  # type: ignore[misc]  # the library has no types
+    """Items and what stands for their classes as a graph, on which a random walk from an item ends at its own class (Aziere
+    and Todorovic 2019, CVPR).
+
+    In pytorch-metric-learning 2.9 it takes no labels, and draws by chance to which proxy an item belongs. Here there is a
+    proxy for each class.
+    """
+
+    def compute_loss(self, embeddings: Tensor, labels: Tensor, *_: Any) -> Any:
+        """See the library's; `labels` int64 (items,), from 0."""
+        return super().compute_loss(embeddings, None, labels, embeddings, None)
+
+
+class SmoothAP(SmoothAPLoss):  # type: ignore[misc]
+    """One minus the average precision of each query, with sigmoids in place of steps (Brown et al. 2020, arXiv:2007.12163).
+
+    In pytorch-metric-learning 2.9 it takes nothing but as many classes as items of each, all in order, and no references.
+    """
+
+    def compute_loss(
+        self, embeddings: Tensor, labels: Tensor, _: None, ref_emb: Tensor, ref_labels: Tensor
+    ) -> dict[str, Any]:
+        """See the library's; a query without right answers is not asked."""
+        similar = self.distance(embeddings, ref_emb)
+        candidates = torch.ones_like(similar, dtype=torch.bool)
+        if ref_emb is embeddings:
+            candidates.fill_diagonal_(False)  # a query is no answer to itself
+        right = (labels[:, None] == ref_labels) & candidates
+        queries, answers = right.nonzero(as_tuple=True)
+        # How far each answer is above each right one, in the list of its query: (right pairs, answers).
+        above = torch.sigmoid((similar[queries] - similar[queries, answers, None]) / self.temperature)
+        above = above * candidates[queries].scatter(1, answers[:, None], False)
+        precision = (1 + (above * right[queries]).sum(1)) / (1 + above.sum(1))
+        count = right.sum(1)
+        average = torch.zeros_like(similar[:, 0]).index_add(0, queries, precision) / count.clamp(min=1)
+        asked = count.nonzero()[:, 0]
+        return {"ap_loss": {"losses": 1 - average[asked], "indices": asked, "reduction_type": "element"}}
+
+
+class ThresholdConsistentMargin(ThresholdConsistentMarginLoss):  # type: ignore[misc]
+    """Right pairs below one similarity, and wrong ones above another, are brought to it (Zhang et al. 2024,
+    arXiv:2307.04047).
+
+    In pytorch-metric-learning 2.9 references are ignored, and where all is well there is nothing to go back through.
+    """
+
+    def compute_loss(
+        self, embeddings: Tensor, labels: Tensor, indices_tuple: Any, ref_emb: Tensor, ref_labels: Tensor
+    ) -> dict[str, Any]:
+        """See the library's."""
+        anchors, right, others, wrong = convert_to_pairs(indices_tuple, labels, ref_labels)
+        similar = self.distance(embeddings, ref_emb)
+        lacking = (self.margin_plus - similar[anchors, right]).clamp(min=0)
+        too_near = (similar[others, wrong] - self.margin_minus).clamp(min=0)
+        loss = self.lambda_plus * _mean_of_positive(lacking) + self.lambda_minus * _mean_of_positive(too_near)
+        return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
+
+
+def _mean_of_positive(values: Tensor) -> Tensor:
+    """The mean of those above 0; 0 if there are none."""
+    return values.sum() / (values > 0).sum().clamp(min=1)
+
+
+MENDED: dict[str, type[nn.Module]] = {
+    "DynamicSoftMarginLoss": DynamicSoftMargin,
+    "ManifoldLoss": Manifold,
+    "SmoothAPLoss": SmoothAP,
+    "ThresholdConsistentMarginLoss": ThresholdConsistentMargin,
+}
+"""What is taken in place of the library's class of that name."""
