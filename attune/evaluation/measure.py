@@ -11,7 +11,7 @@ from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache, open_embeddings, open_pixels
 from attune.errors import DataError
 from attune.evaluation.correlation import correlations, similarities
-from attune.evaluation.places import Places, places
+from attune.evaluation.places import places
 from attune.evaluation.ranking import ranks
 from attune.evaluation.relevance import Relevance, from_labels
 from attune.evaluation.retrieval import query_values
@@ -52,38 +52,29 @@ def measure(clip: Clip, pairs: Pairs, cache: PixelCache | None) -> Measurement:
 
     Captions with scores are not ranked: similarities are set against the scores. Single items are ranked among themselves.
     """
-    images, texts = embed_items(clip, pairs, cache), embed_captions(clip, pairs, cache)
-    if pairs.is_graded:
-        measured = correlations(*similarities(images, texts, pairs)[:2])
-        return Measurement({name: float(value) for name, (value,) in measured.items()}, {}, images, texts)
-    if pairs.kind.is_single:
-        found, direction = places(images, images, alike(pairs), exclude_self=True), pairs.kind.asked
-        named = {direction: _best(found)}
-        at_r = query_values(found)[AT_R][found.right > 0]
-        return Measurement(
-            retrieval_metrics(named) | {f"{direction}_{AT_R}": float(at_r.mean())}, named, images, texts, at_r
-        )
-    named = ranked(images, texts, pairs)
-    return Measurement(retrieval_metrics(named), named, images, texts)
+    return measured(embed_items(clip, pairs, cache), embed_captions(clip, pairs, cache), pairs)
 
 
-def ranked(images: np.ndarray, texts: np.ndarray, pairs: Pairs) -> dict[str, np.ndarray]:
-    """The rank of the best right answer of each query, from 1, by the directions of the data's kind: int64 (queries,).
+def measured(images: np.ndarray, texts: np.ndarray, pairs: Pairs) -> Measurement:
+    """What `measure` says of a split's embeddings.
 
     Args:
         images: unit-length embeddings of the items, float32 (items, dim).
-        texts: of their captions, float32 (captions, dim); of single items none.
+        texts: of their captions, float32 (captions, dim); of single items (0, dim).
         pairs: what belongs together.
     """
+    if pairs.is_graded:
+        of_scores = correlations(*similarities(images, texts, pairs)[:2])
+        return Measurement({name: float(value) for name, (value,) in of_scores.items()}, {}, images, texts)
     if pairs.kind.is_single:
-        return {pairs.kind.asked: _best(places(images, images, alike(pairs), exclude_self=True))}
-    found = ranks(images, texts, image_of_text(pairs))
-    return {name: found[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
-
-
-def _best(found: Places) -> np.ndarray:
-    """The rank of the best right answer of each query that has any."""
-    return found.best[found.right > 0].astype(np.int64)
+        found, asked = places(images, images, alike(pairs), exclude_self=True), pairs.kind.asked
+        answered = found.right > 0
+        named, at_r = {asked: found.best[answered].astype(np.int64)}, query_values(found)[AT_R][answered]
+        metrics = retrieval_metrics(named) | {f"{asked}_{AT_R}": float(at_r.mean())}
+        return Measurement(metrics, named, images, texts, at_r)
+    rank = ranks(images, texts, image_of_text(pairs))
+    named = {name: rank[direction] for name, direction in zip(pairs.kind.directions, DIRECTIONS, strict=True)}
+    return Measurement(retrieval_metrics(named), named, images, texts)
 
 
 def alike(pairs: Pairs) -> Relevance:

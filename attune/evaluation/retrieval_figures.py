@@ -8,7 +8,7 @@ import numpy as np
 from attune.data.pairs import Pairs
 from attune.evaluation import modes
 from attune.evaluation.embeddings import shortened
-from attune.evaluation.measure import Measurement, alike, image_of_text, queries_of, ranked
+from attune.evaluation.measure import Measurement, alike, image_of_text, measured, queries_of
 from attune.evaluation.places import Places, places
 from attune.evaluation.relevance import from_owner
 from attune.evaluation.retrieval import figures, query_values
@@ -63,7 +63,8 @@ def matryoshka(found: Measurement, pairs: Pairs, dims: Sequence[int]) -> Figures
     clusters = queries_of(pairs)
     values = []
     for dim in dims:
-        for direction, placed in ranked(shortened(found.images, dim), shortened(found.texts, dim), pairs).items():
+        shorter = measured(shortened(found.images, dim), shortened(found.texts, dim), pairs)
+        for direction, placed in shorter.ranks.items():
             named = _named(direction, headline_values(placed))
             values.append(({f"{name}_dim_{dim}": value for name, value in named.items()}, clusters[direction]))
     return Figures("matryoshka", "Shorter embeddings", definition, values)

@@ -16,7 +16,7 @@ from attune.data.shards import find_parts
 from attune.data.validate import validate_examples
 from attune.errors import DataError
 from attune.evaluation.leakage import find_text_leaks
-from attune.evaluation.measure import alike, queries_of, ranked, split_fingerprint
+from attune.evaluation.measure import alike, measured, queries_of, split_fingerprint
 from attune.kinds import SINGLE_IMAGE, SINGLE_TEXT
 from attune.schemas import DatasetReport, TrainingExample
 from client.search import search_documents
@@ -206,7 +206,7 @@ def test_items_look_for_others_of_their_label() -> None:
     angles = np.array([0.0, 0.1, 0.25, 0.5, 0.9, 1.4])
     images = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
 
-    ranks = ranked(images, images[:0], pairs)
+    ranks = measured(images, images[:0], pairs).ranks
 
     assert queries_of(pairs)["text_to_text"].tolist() == [
         0,
