@@ -6,7 +6,7 @@ from attune.data.pairs import Pairs
 from attune.errors import DataError, SettingsError
 from attune.kinds import SINGLE_TEXT
 from attune.losses.cost import Sizes
-from attune.losses.table import ALONE, LOSSES, kinds_of, names_of, needs_meeting
+from attune.losses.table import ALONE, LOSSES, kinds_of, needs_meeting, parts_of
 from attune.settings import FinetuningSettings
 
 
@@ -61,7 +61,7 @@ def check_loss(train: Pairs, settings: FinetuningSettings) -> None:
         able = ", ".join(name for name, kind in LOSSES.items() if kind.negatives)
         raise SettingsError(f"{what} has no use for the negatives of {data}. Push it without them, or use one of: {able}")
     outside = [score for scores in train.scores for score in scores if not -1 <= score <= 1]
-    if outside and "CosineSimilarityLoss" in names_of(settings.loss, settings.loss_options):
+    if outside and "CosineSimilarityLoss" in dict(parts_of(settings.loss, settings.loss_options)):
         raise DataError(
             f"{what}: {len(outside)} scores of {data} are not from -1 to 1 (such as {outside[0]:g}), as cosines are. "
             "Push them divided by the highest one there can be, or use CoSENTLoss, which takes them as they are"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from attune.errors import SettingsError
-from attune.losses.table import ALIASES, LOSSES, MEMORY_SIZE
+from attune.losses.table import LOSSES, parts_of
 
 MOST_BYTES = 256 * 10**9
 """More than any GPU has; what takes more is refused before anything is loaded."""
@@ -59,7 +59,7 @@ def loss_bytes(loss: str, options: Mapping[str, Any], miner: str | None, sizes: 
         miner: in `attune.losses.table.MINERS`, if there is one.
         sizes: of a batch.
     """
-    return sizes.lengths * sum(_bytes(name, kept, miner, sizes) for name, kept in _parts({**options, "name": loss}))
+    return sizes.lengths * sum(_bytes(name, kept, miner, sizes) for name, kept in parts_of(loss, options))
 
 
 def check_cost(
@@ -73,7 +73,7 @@ def check_cost(
     found = loss_bytes(loss, options, miner, sizes)
     if found <= available_bytes:
         return found
-    parts = _parts({**options, "name": loss})
+    parts = parts_of(loss, options)
     kept = max(kept for _, kept in parts)
     batch = f"{sizes.pictures:,} items" + f" and {sizes.texts:,} captions" * bool(sizes.texts)
     those = f" with each other and the {kept:,} that are kept" if kept else " with each other"
@@ -84,17 +84,6 @@ def check_cost(
         f"loss = {loss!r} takes about {found / 1e9:,.1f} GB to compare the {batch} of a batch{those}, and there are "
         f"{max(0, available_bytes) / 1e9:,.1f} GB for it. A smaller micro_batch_size does not change that. {advice}"
     )
-
-
-def _parts(spec: Any, kept: int = 0) -> list[tuple[str, int]]:
-    """Names of the losses that a loss is made of, and how many of batches before each looks at."""
-    options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else spec
-    name = ALIASES.get(options["name"], options["name"])
-    if name == "MultipleLosses":
-        return [part for one in options["losses"] for part in _parts(one)]
-    if name == "CrossBatchMemory":
-        return _parts(options["loss"], options.get("memory_size", MEMORY_SIZE))
-    return [(name, kept)]
 
 
 def _bytes(name: str, kept: int, miner: str | None, sizes: Sizes) -> int:

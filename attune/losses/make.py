@@ -15,7 +15,7 @@ from attune.losses.label_loss import LabelLoss
 from attune.losses.library_loss import LibraryLoss
 from attune.losses.metric_learning import MetricLoss
 from attune.losses.sum import SumOfLosses
-from attune.losses.table import ALONE, LOSSES, MEMORY_SIZE, REMEMBERING, check_loss
+from attune.losses.table import ALONE, LOSSES, MEMORY_SIZE, REMEMBERING, read_part
 
 OURS: dict[str, Loss] = {**CONTRASTIVE, **GRADED}
 _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -86,21 +86,6 @@ def make_loss(
     return (LabelLoss if kind.classes or scope.alone else MetricLoss)(loss, kind, chooses)
 
 
-def _read(setting: str, given: Any) -> tuple[str, dict[str, Any]]:
-    """The name of a loss among the options of another, and its own options."""
-    spec = {"name": given} if isinstance(given, str) else given
-    if not isinstance(spec, dict) or "name" not in spec:
-        raise SettingsError(
-            f"{setting} = {given!r}: give the name of a loss, or a name with options such as "
-            "{'name': 'TripletMarginLoss', 'margin': 0.1}"
-        )
-    try:
-        name = check_loss(str(spec["name"]))
-    except ValueError as error:
-        raise SettingsError(f"{setting}: {spec['name']!r} {error}") from None
-    return name, {option: value for option, value in spec.items() if option != "name"}
-
-
 def _sum(options: dict[str, Any], make: Callable[..., Loss]) -> Loss:
     for option in options:
         check_option("loss_options", "MultipleLosses", option, {"losses": "required", "weights": "1 each"})
@@ -113,7 +98,7 @@ def _sum(options: dict[str, Any], make: Callable[..., Loss]) -> Loss:
     weights = options.get("weights") or [1.0] * len(given)
     if not isinstance(weights, list) or len(weights) != len(given) or not all(map(_is_weight, weights)):
         raise SettingsError(f"loss_options.weights = {weights!r}: give a number above 0 for each of the {len(given)} losses")
-    parts = [_read("loss_options.losses", one) for one in given]
+    parts = [read_part("loss_options.losses", one) for one in given]
     if any(name == "MultipleLosses" for name, _ in parts):
         raise SettingsError("loss_options.losses: MultipleLosses within MultipleLosses. Name all losses in one list")
     return SumOfLosses([make(name, own) for name, own in parts], weights)
@@ -125,7 +110,7 @@ def _memory(options: dict[str, Any], make: Callable[..., Loss], scope: Scope) ->
     size = options.get("memory_size", MEMORY_SIZE)
     if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_KEPT:
         raise SettingsError(f"loss_options.memory_size = {size!r}: give a whole number from 1 to {MOST_KEPT:,}")
-    name, own = _read("loss_options.loss", options.get("loss"))
+    name, own = read_part("loss_options.loss", options.get("loss"))
     if name not in REMEMBERING:
         raise SettingsError(
             f"loss_options.loss: {name} cannot look at what batches before held. Use one of: {', '.join(REMEMBERING)}"

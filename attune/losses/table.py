@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from attune.choices import one_of
+from attune.errors import SettingsError
 
 
 class Kind(NamedTuple):
@@ -159,19 +160,49 @@ def check_miner(name: str) -> str:
     return _known(name, MINERS, REFUSED_MINERS)
 
 
-def names_of(loss: str, options: Mapping[str, Any]) -> list[str]:
-    """Names of the known losses that a loss is made of: its own, or those of `MultipleLosses`."""
-    names = [loss]
+def read_part(setting: str, given: Any) -> tuple[str, dict[str, Any]]:
+    """The name of a loss among the options of another, and its own options.
+
+    Args:
+        setting: where it stands, for the message.
+        given: its name, or a name with options.
+
+    Raises:
+        SettingsError: if it is neither, or there is no such loss.
+    """
+    spec = {"name": given} if isinstance(given, str) else given
+    if not isinstance(spec, dict) or "name" not in spec:
+        raise SettingsError(
+            f"{setting} = {given!r}: give the name of a loss, or a name with options such as "
+            "{'name': 'TripletMarginLoss', 'margin': 0.1}"
+        )
+    try:
+        name = check_loss(str(spec["name"]))
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {spec['name']!r} {error}") from None
+    return name, {option: value for option, value in spec.items() if option != "name"}
+
+
+def parts_of(loss: str, options: Mapping[str, Any], kept: int = 0) -> list[tuple[str, int]]:
+    """Names of the losses that a loss is made of, and how many items of batches before each looks at.
+
+    A loss that is made of no others is its own part; of `auto` nothing is known.
+
+    Args:
+        loss: its name.
+        options: its own, such as `attune.losses.make.make_loss` takes.
+        kept: items of batches before that it looks at.
+    """
     if loss == "MultipleLosses":
-        parts = options.get("losses")
-        given = parts if isinstance(parts, list) else []
-        names = [str(part.get("name") if isinstance(part, dict) else part) for part in given]
-    return [name for name in (ALIASES.get(name, name) for name in names) if name in LOSSES]
+        return [part for one in options["losses"] for part in parts_of(*read_part("loss_options.losses", one))]
+    if loss == "CrossBatchMemory":
+        return parts_of(*read_part("loss_options.loss", options["loss"]), options.get("memory_size", MEMORY_SIZE))
+    return [(loss, kept)] if loss in LOSSES else []
 
 
 def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
-    """What is known of the losses that a loss is made of; see `names_of`."""
-    return [LOSSES[name] for name in names_of(loss, options)]
+    """What is known of the losses that a loss is made of; see `parts_of`."""
+    return [LOSSES[name] for name, _ in parts_of(loss, options)]
 
 
 def needs_classes(loss: str, options: Mapping[str, Any]) -> bool:
