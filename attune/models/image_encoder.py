@@ -13,9 +13,6 @@ from torch import Tensor, nn
 
 from attune.models.pooling import GEM_LEAST, GEM_POWER
 
-LIBRARY = "timm"
-"""What the configuration of such a model has under `library`."""
-
 START_SCALE = 1 / 0.07
 """The temperature of a model that was trained without one: CLIP's own start (arXiv:2103.00020)."""
 

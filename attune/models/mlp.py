@@ -25,9 +25,6 @@ from attune.models.source import ModelSource
 from attune.models.weights import load_weights, save_weights
 from attune.settings import ModelOptions
 
-LIBRARY = "mlp"
-"""What the configuration of such a model has under `library`."""
-
 HIDDEN_SIZES = (512,)
 """Where nothing is said. On a thousand pairs a linear map alone does as well; with more, there is room to learn more."""
 
@@ -106,16 +103,17 @@ def config_of(source: ModelSource) -> dict[str, Any]:
     Raises:
         ModelError: if a folder's configuration is not to be used.
     """
-    if source.folder is None:
-        return {"library": LIBRARY, "input_dim": 0, "hidden_sizes": [*HIDDEN_SIZES], "embed_dim": 0, "dropout": 0.0}
-    given = read_mlp_folder(source.folder)
-    return {
-        "library": LIBRARY,
-        "input_dim": given.input_dim,
-        "hidden_sizes": [*given.hidden_sizes],
-        "embed_dim": given.output_dim,
-        "dropout": given.dropout,
+    config: dict[str, Any] = {
+        "library": "mlp",
+        "input_dim": 0,
+        "hidden_sizes": [*HIDDEN_SIZES],
+        "embed_dim": 0,
+        "dropout": 0.0,
     }
+    if source.folder is not None:
+        said = read_mlp_folder(source.folder)
+        config |= said.model_dump(include={"input_dim", "hidden_sizes", "dropout"}) | {"embed_dim": said.output_dim}
+    return config
 
 
 def changed_config(config: dict[str, Any], options: ModelOptions) -> dict[str, Any]:

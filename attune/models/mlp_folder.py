@@ -6,21 +6,19 @@ model.safetensors   proj.weight; layers.0.weight, layers.0.bias and so on; head.
 Its configuration is read as data that anyone may have written.
 """
 
-import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from attune.errors import ModelError
-from attune.models.untrusted import MOST_LENGTHS
+from attune.models.untrusted import read_as_data, read_json, shorter_lengths
 
 CONFIG = "mlp_config.json"
 WEIGHTS = "model.safetensors"
 
-MAX_BYTES = 100_000
 MAX_WEIGHTS = 10**9
+"""Far fewer than a tower may have: it stands on embeddings that are made already."""
 
 Size = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -35,9 +33,7 @@ class MlpFolder(BaseModel):
     output_dim: Size = Field(description="Numbers in an embedding that it gives.")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="Chance that a hidden unit is left out in training.")
     logit_scale: float = Field(ge=-10, le=10, description="Logarithm of the temperature that training goes on with.")
-    matryoshka_dims: Annotated[list[Size], Field(max_length=MOST_LENGTHS)] = Field(
-        default=[], description="Lengths of shorter embeddings that it was trained for."
-    )
+    matryoshka_dims: list[Size] = Field(default=[], description="Lengths of shorter embeddings that it was trained for.")
 
     @property
     def weights(self) -> int:
@@ -58,24 +54,20 @@ def read_mlp_folder(folder: Path) -> MlpFolder:
     Raises:
         ModelError: if it is no such model, or too large to be meant.
     """
-    path = folder / CONFIG
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
-        found = MlpFolder.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        if found.weights > MAX_WEIGHTS:
-            raise ValueError(f"it describes {found.weights:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
-        if any(dim >= found.output_dim for dim in found.matryoshka_dims):
-            raise ValueError(f"matryoshka_dims are not below output_dim ({found.output_dim})")
+    with read_as_data(folder / CONFIG, "Attune"):
+        found = _checked(read_json(folder / CONFIG))
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f"there is no {WEIGHTS} beside it")
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise ModelError(f"{path} cannot be used: {where}: {first['msg']}. {_TAKE}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be used: {error}. {_TAKE}") from error
     return found
 
 
-_TAKE = "Take the folder as Attune wrote it"
+def _checked(config: Any) -> MlpFolder:
+    try:
+        found = MlpFolder.model_validate(config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from error
+    if found.weights > MAX_WEIGHTS:
+        raise ValueError(f"it describes {found.weights:.0e} weights; at most {MAX_WEIGHTS:.0e} are built")
+    shorter_lengths(found.matryoshka_dims, found.output_dim)
+    return found

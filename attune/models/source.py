@@ -33,7 +33,6 @@ from attune.models.timm_names import PREFIX, check_timm_name
 from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
-MLP = "mlp"
 
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -82,7 +81,7 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
     base, _, weights = name.partition("#")
     base, _, tag = ALIASES.get(base, base).partition("#")
     weights = weights or tag
-    if base == MLP:
+    if base == "mlp":
         if weights not in ("", "scratch"):
             raise ModelError(f"{name!r}: an `mlp` comes without weights. Write 'mlp', 'mlp#scratch', or the folder of one")
         return ModelSource(scratch=weights == "scratch", library="mlp")

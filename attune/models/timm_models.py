@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from attune.errors import SettingsError
-from attune.models.image_encoder import LIBRARY, build_trunk, pooling_layer
+from attune.models.image_encoder import build_trunk, pooling_layer
 from attune.models.source import ModelSource
 from attune.models.timm_folder import CONFIG, WRITERS, TimmFolder, read_folder
 from attune.models.untrusted import build_shell, read_as_data, shorter_lengths
@@ -98,7 +98,7 @@ def _complete(given: TimmFolder) -> dict[str, Any]:
     if known["fixed_input_size"]:
         size = arguments.setdefault("img_size", size)
     config = {
-        "library": LIBRARY,
+        "library": "timm",
         "architecture": given.architecture,
         "model_args": arguments,
         "num_classes": given.projection,
