@@ -9,7 +9,7 @@ from rich.table import Table
 from attune.characters import shortened
 from attune.config import SETTINGS, changed_settings
 from attune.figures import CHOSEN_BY, figure, p_value, say_size
-from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT, TEXT, Kind
+from attune.kinds import IMAGE, Kind
 from client.text import Text
 
 if TYPE_CHECKING:
@@ -100,16 +100,18 @@ def examples_tables(examples: list[dict[str, Any]], names: tuple[str, str], k: i
     """
     shown = {group: [one for one in examples if one.get("kind", "random") == group][:k] for group in EXAMPLES}
     tables = [_examples_table(EXAMPLES[group], found, names) for group, found in shown.items() if found]
-    note = {
-        IMAGE: "✓ the right picture, by its first caption",
-        TEXT: "✓ a document of the query",
-        MATCH: "✓ a match of the picture; pictures go by label and SHA-256 here, the report shows them",
-        EMBEDDING: "✓ a match of the embedding; embeddings go by label and SHA-256",
-        SINGLE_IMAGE: "✓ of the same label; pictures go by label and SHA-256 here, the report shows them",
-        SINGLE_TEXT: "✓ of the same label",
-        SINGLE_EMBEDDING: "✓ of the same label; embeddings go by label and SHA-256",
-    }[kind]
-    return Group(*tables, Text(note, "dim italic"))
+    return Group(*tables, Text(f"✓ {_right(kind)}", "dim italic"))
+
+
+def _right(kind: Kind) -> str:
+    """What a right answer is, and how to know it where it is no text."""
+    if kind is IMAGE:
+        return "the right picture, by its first caption"
+    right = "of the same label" if kind.is_single else f"a {kind.caption} of the {kind.item}"
+    if kind.of_texts:
+        return right
+    shown = "" if kind.of_embeddings else " here, the report shows them"
+    return f"{right}; {kind.items} go by label and SHA-256{shown}"
 
 
 def _examples_table(title: str, examples: list[dict[str, Any]], names: tuple[str, str]) -> Table:
@@ -139,29 +141,19 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
     return shown
 
 
-_OF_KIND = {
-    TEXT: " (texts)",
-    MATCH: " (matches)",
-    EMBEDDING: " (embeddings)",
-    SINGLE_IMAGE: " (same label)",
-    SINGLE_TEXT: " (same label)",
-    SINGLE_EMBEDDING: " (same label)",
-}
-"""What the figure of a run's kind is of, where it is not text to image."""
-
-
 def runs_table(runs: list["FinetuningRun"]) -> Table:
     """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known.
 
-    Of a run with pairs of texts it is query->document recall@5, with pairs of pictures picture->match recall@5, and so on.
+    Of a run with pairs of texts it is query->document recall@5, with pairs of pictures picture->match recall@5, and so on:
+    what is said behind it.
     """
     table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
     for run in runs:
-        graded = "spearman" in run.evaluation.after
-        name = "spearman" if graded else f"{run.evaluation.kind.asked}_recall@5"
+        kind, graded = run.evaluation.kind, "spearman" in run.evaluation.after
+        name = "spearman" if graded else f"{kind.asked}_recall@5"
         recall = [values.get(name) for values in (run.evaluation.before, run.evaluation.after)]
-        of_kind = _OF_KIND.get(run.evaluation.kind, "")
-        of_what = " (spearman)" if graded else of_kind
+        asked = "" if kind is IMAGE else f" ({kind.asked.replace('_', ' ')})"
+        of_what = " (spearman)" if graded else asked
         table.add_row(
             Text(run.name),
             Text(run.experiment),

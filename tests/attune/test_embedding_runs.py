@@ -139,7 +139,7 @@ def test_figures_and_the_terminal_speak_of_embeddings(tuned: RunFolder) -> None:
     assert {name.rpartition("_")[0] for name in ranks} == {"match_to_embedding", "embedding_to_match"}
     assert "tuned: 40 held-out embeddings with 80 matches" in printed(metrics_table(run))
     assert "✓ a match of the embedding" in printed(examples_tables(examples, ("before", "after"), 1, EMBEDDING))
-    assert "(embeddings)" in printed(runs_table([run]))
+    assert "(embedding to match)" in printed(runs_table([run]), 200)
 
 
 def test_the_report_shows_labels_and_keys_and_no_pictures(tuned: RunFolder) -> None:

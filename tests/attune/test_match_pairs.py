@@ -151,7 +151,7 @@ def test_the_terminal_speaks_of_pictures_and_matches(tuned: RunFolder) -> None:
 
     assert "tuned: 24 held-out pictures with 48 matches" in printed(metrics_table(run))
     assert "✓ a match of the picture" in printed(examples_tables(examples, ("before", "after"), 1, run.evaluation.kind))
-    assert "(matches)" in printed(runs_table([run]))
+    assert "(picture to match)" in printed(runs_table([run]), 200)
     assert "192" in printed(datasets_table(store.list_datasets()))
 
 

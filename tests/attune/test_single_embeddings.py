@@ -170,7 +170,7 @@ def test_it_is_shown_by_labels_and_keys(tuned: RunFolder) -> None:
     assert card.data.pipeline_tag == "feature-extraction"
     assert "measuring the model before training: 60 held-out embeddings" in [event.message for event in tuned.events()]
     assert "tuned: 60 held-out embeddings" in printed(metrics_table(run))
-    assert "(same" in printed(runs_table([run]))  # label, in the next line
+    assert "(embedding to embedding)" in printed(runs_table([run]), 200)
     said = printed(examples_tables(examples, ("before", "after"), 2, run.evaluation.kind))
     assert "✓ of the same label; embeddings go by label and SHA-256" in said
 

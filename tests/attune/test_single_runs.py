@@ -164,7 +164,7 @@ def test_the_terminal_speaks_of_labels(tuned: RunFolder) -> None:
     examples = json.loads((tuned.report / "examples.json").read_text())
 
     assert "tuned: 48 held-out pictures" in printed(metrics_table(run))
-    assert "(same label)" in printed(runs_table([run]))
+    assert "(picture to picture)" in printed(runs_table([run]), 200)
     assert "✓ of the same label" in printed(examples_tables(examples, ("before", "after"), 2, run.evaluation.kind))
     assert compare(run, run).rows[0].metric == "picture_to_picture_recall@1"
 

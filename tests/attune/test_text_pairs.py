@@ -148,7 +148,7 @@ def test_the_terminal_speaks_of_queries_and_documents(tuned: RunFolder) -> None:
     assert "tuned: 25 held-out queries with 50 documents" in printed(metrics_table(run))
     assert "pictures" not in printed(metrics_table(run))
     assert "✓ a document of the query" in printed(examples_tables(examples, ("before", "after"), 1, run.evaluation.kind))
-    assert "(texts)" in printed(runs_table([run]))
+    assert "(query to document)" in printed(runs_table([run]), 200)
     assert "texts" in printed(datasets_table(store.list_datasets()))
 
 

@@ -168,8 +168,8 @@ def test_data_that_is_not_pushed_yet_gets_names_of_the_runs_own() -> None:
     ]
 
 
-def printed(table: RenderableType) -> str:
-    console = Console(width=100)
+def printed(table: RenderableType, width: int = 100) -> str:
+    console = Console(width=width)
     with console.capture() as capture:
         console.print(table)
     return capture.get()
