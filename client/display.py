@@ -190,10 +190,10 @@ def experiments_table(experiments: list["Experiment"]) -> Table:
 
 def datasets_table(datasets: list["DatasetReport"]) -> Table:
     """One row a dataset."""
-    table = Table("dataset", "pictures", "texts", "captions", "matches", "groups", "rejected", "fingerprint")
+    table = Table("dataset", "holds", "groups", "rejected", "fingerprint")
     for one in datasets:
-        counts = map(str, (one.images, one.texts, one.captions, one.matches, one.groups, one.rejected))
-        table.add_row(Text(one.name), *counts, Text(one.fingerprint[:12]))
+        holds = one.kind.counted(one.items, one.belonging)
+        table.add_row(Text(one.name), holds, str(one.groups), str(one.rejected), Text(one.fingerprint[:12]))
     return table
 
 

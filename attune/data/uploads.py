@@ -143,15 +143,16 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
     if not report.items:
         first = [f"\n- {problem['source']}: {problem['advice']}" for problem in islice(_problems(draft, keys), 5)]
         raise DataError(f"Nothing of dataset {name!r} can be used.{''.join(first)}")
+    one, several = ("an embedding", "embeddings") if report.dimension else ("a picture", "pictures")
     if report.images and report.texts:
         raise DataError(
-            f"The push of {name!r} cannot be closed: it has examples with a picture ({report.images}) and with a text "
+            f"The push of {name!r} cannot be closed: it has examples with {one} ({report.images}) and with a text "
             f"({report.texts}), and a dataset holds the one or the other. Push them under two names"
         )
     if report.captions and report.matches:
         raise DataError(
-            f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with pictures in "
-            f"their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
+            f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with {several} "
+            f"in their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
         )
     _refuse_lengths(name, _reports(draft, keys), report.images)
     _refuse_half(name, _reports(draft, keys), report)

@@ -53,7 +53,7 @@ def neighbours(
         )
     train, queries = checked(broken=False, train=train, queries=queries)
     if k > len(train):
-        _log.warning("k = %d neighbours, but there are only %d training pictures: all of them vote", k, len(train))
+        _log.warning("k = %d neighbours, but there are only %d training items: all of them vote", k, len(train))
     cosines, nearest = top_k(queries, train, min(k, len(train)), device=device)
     weights = np.exp((cosines.astype(np.float64) - cosines[:, :1]) / temperature)  # the nearest, in column 0, weighs 1
     cells = np.arange(len(queries))[:, None] * classes + train_targets[nearest]

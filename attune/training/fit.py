@@ -58,7 +58,7 @@ def fit(job: Job) -> None:
             check_pairs(job, start)
         if knows_nothing(job) and not job.guards.scratch:
             job.guards.expect_nothing_of_the_start()
-            job.log("the starting model knows nothing of these pairs yet: it is guarded as random weights are", kind="guard")
+            job.log("the starting model knows nothing of this data yet: it is guarded as random weights are", kind="guard")
         watch(job, 0)
         save(job)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from attune.errors import DataError
 from attune.evaluation.ranking import ranks
-from attune.kinds import IMAGE, TEXT, Kind
+from attune.kinds import IMAGE, Kind
 
 ENOUGH_PICTURES = 50
 """On fewer, right pairs of a model that is new to the subject may well look like chance."""
@@ -125,8 +125,8 @@ def shuffled_pairs_check(
         )
     if narrow:
         return replace(check, warning=f"{problem}. It may know nothing of this subject: look at some of the pairs")
-    paths = "" if kind is TEXT else "paths point into another folder, "
-    codes = "" if kind.has_matches else "; or the captions are codes or in a language that the model does not know"
+    paths = "" if kind.of_texts or kind.of_embeddings else "paths point into another folder, "
+    codes = f"; or the {kind.captions} are codes or in a language that the model does not know" * kind.has_texts
     raise DataError(
         f"{problem}. Likely {kind.captions} are shifted by a row, {paths}or a table was sorted by one column only{codes}. "
         "Look at some of the pairs and push the data again; or set check_pairs=False if they are right and the model is to "

@@ -215,7 +215,7 @@ def test_embeddings_of_several_lengths_and_with_pictures_or_texts_are_refused(at
         push("mixed", [*sounds(5), short], batch_size=4)
     with pytest.raises(DataError, match=r"with an embedding \(5\) and with a picture \(3\).*under two names"):
         push("mixed", [*sounds(5), *drawings(3)])
-    with pytest.raises(DataError, match=r"with a picture \(5\) and with a text \(2\)"):
+    with pytest.raises(DataError, match=r"with an embedding \(5\) and with a text \(2\)"):
         push("mixed", [*sounds(5), *questions(2)])
 
     assert store.list_datasets() == []

@@ -125,7 +125,7 @@ def test_a_start_that_knows_nothing_of_the_pairs_may_be_all_alike_on_its_way(
 
     result = run_stage("train", "untaught").training
 
-    assert "knows nothing of these pairs" in said(folder)[0]
+    assert "knows nothing of this data" in said(folder)[0]
     assert not [line for line in said(folder) if "all alike" in line]
     assert result.epochs == 2
 

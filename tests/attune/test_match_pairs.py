@@ -152,7 +152,7 @@ def test_the_terminal_speaks_of_pictures_and_matches(tuned: RunFolder) -> None:
     assert "tuned: 24 held-out pictures with 48 matches" in printed(metrics_table(run))
     assert "✓ a match of the picture" in printed(examples_tables(examples, ("before", "after"), 1, run.evaluation.kind))
     assert "(picture to match)" in printed(runs_table([run]), 200)
-    assert "192" in printed(datasets_table(store.list_datasets()))
+    assert "96 pictures with 192 matches" in printed(datasets_table(store.list_datasets()))
 
 
 def test_matches_are_indexed_and_searched_by_a_picture(tuned: RunFolder) -> None:

@@ -149,7 +149,7 @@ def test_the_terminal_speaks_of_queries_and_documents(tuned: RunFolder) -> None:
     assert "pictures" not in printed(metrics_table(run))
     assert "✓ a document of the query" in printed(examples_tables(examples, ("before", "after"), 1, run.evaluation.kind))
     assert "(query to document)" in printed(runs_table([run]), 200)
-    assert "texts" in printed(datasets_table(store.list_datasets()))
+    assert " queries with " in printed(datasets_table(store.list_datasets()))
 
 
 def test_documents_are_indexed_and_searched_by_a_query(tuned: RunFolder) -> None:

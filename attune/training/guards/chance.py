@@ -89,8 +89,8 @@ class StuckGuard:
             raise TrainingError(
                 f"Nothing is learnt: at step {step} the loss is {ratio * chance:.3f} on average. For "
                 f"{self._steps_at_chance} steps it was within {MARGIN:.0%} of ln(batch) = {chance:.3f}, that of a model "
-                "that tells nothing apart, and never below. The pairs look shuffled or duplicated: check that each caption "
-                "belongs to its picture; or the learning_rate is far too low or too high: try a tenth and ten times of it"
+                "that tells nothing apart, and never below. The pairs look shuffled or duplicated: check that the two "
+                "of each belong together; or the learning_rate is far too low or too high: try a tenth and ten times of it"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class ScaleGuard:
             raise TrainingError(
                 f"The logit scale fell from {self.start_scale:.1f} to {scale:.1f} by step {step}, and the loss is "
                 f"{loss_ratio:.2f} times ln(batch): the model is unlearning to tell pairs apart. The pairs look mismatched "
-                "or duplicated: check that each caption belongs to its picture; if they are right, set a lower learning_rate"
+                "or duplicated: check that the two of each belong together; if they are right, set a lower learning_rate"
             )
         if self._warned or abs(scale / self.start_scale - 1) <= DRIFT:
             return ""

@@ -111,8 +111,8 @@ def check_collapse(now: Health, start: Health, what: str = "pictures", where: st
     """
     place = f" {where}" if where else ""
     advice = (
-        "Set a lower learning_rate (a tenth of it is a good try), and check that the pairs differ: the same picture or "
-        "the same caption over and over leaves nothing to tell apart"
+        "Set a lower learning_rate (a tenth of it is a good try), and check that the examples differ: the same thing "
+        "over and over leaves nothing to tell apart"
     )
     if not all(map(math.isfinite, now)):
         raise TrainingError(f"Embeddings of {what}{place} hold values that are no number. {advice}")

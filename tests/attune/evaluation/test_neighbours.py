@@ -50,7 +50,7 @@ def test_more_neighbours_than_pictures_are_all_pictures_and_the_log_says_so(capl
     with caplog.at_level(logging.WARNING):
         found = neighbours(train, targets, queries, 2)
 
-    assert "k = 20 neighbours, but there are only 7 training pictures" in caplog.text
+    assert "k = 20 neighbours, but there are only 7 training items" in caplog.text
     assert np.array_equal(found, neighbours(train, targets, queries, 2, k=7))
 
 
