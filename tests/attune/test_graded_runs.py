@@ -19,7 +19,8 @@ from attune.report.card import model_card
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import run_stage
-from attune.training.fit import compute_gradients, fit
+from attune.training.epoch import compute_gradients
+from attune.training.fit import fit
 from attune.training.job import prepare
 from attune.validation import validate
 from client.display import examples_tables, metrics_table, run_progress, runs_table

@@ -17,7 +17,7 @@ from attune.models.trainable import train_mode
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, FinetuningRun
 from attune.stages import run_stage
-from attune.training.fit import compute_gradients
+from attune.training.epoch import compute_gradients
 from attune.training.job import Job, prepare
 from attune.validation import validate
 from tests.attune.sentences import save_sentence
