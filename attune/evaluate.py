@@ -6,8 +6,8 @@ report/index.html     the figures for people, with the rest of what `attune.repo
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -17,19 +17,16 @@ from attune.data.parts import Parts, load_parts
 from attune.device import choose_device
 from attune.errors import EvaluationError
 from attune.evaluation.cautions import cautions
-from attune.evaluation.class_figures import class_figures, zero_shot_facts, zero_shot_ranks
-from attune.evaluation.classes import Classes, classes_fingerprint, find_classes, why_no_probe
+from attune.evaluation.class_figures import zero_shot_facts, zero_shot_ranks
+from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
 from attune.evaluation.comparison import Row, Section, sides
-from attune.evaluation.correlation import correlation_section
 from attune.evaluation.effects import effects
-from attune.evaluation.embeddings import shortened
 from attune.evaluation.kept_ranks import FILE, pack
 from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks, looks
 from attune.evaluation.look import Look, look
-from attune.evaluation.measure import Measurement, pixels_of, queries_of, split_fingerprint
+from attune.evaluation.measure import pixels_of, queries_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
-from attune.evaluation.retrieval_figures import headline, matryoshka, retention, retrieval_figures
-from attune.evaluation.tables import Figures, tables
+from attune.evaluation.sections import sections
 from attune.evaluation.zero_shot import templates
 from attune.files import whole_file, write_text
 from attune.kinds import IMAGE
@@ -67,7 +64,8 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     _say(folder, f"looking for held-out {kind.items} among those it learnt from")
     leaks = _leaks(clip, parts, settings)
     dims = settings.model_options.matryoshka_dims or clip.matryoshka_dims
-    first, *others = _sections(folder, before, after, parts, classes, dims, str(clip.device))
+    say = partial(_say, folder)
+    first, *others = sections(before, after, parts, classes, dims, sides(run), say, str(clip.device))
     rows = [*first.rows, *_zero_shot_rows(others)]
     result = EvaluationResult(
         images=0 if kind.of_texts else len(parts.test),
@@ -200,73 +198,6 @@ def _learnt_from(folder: RunFolder) -> Pairs:
     run = folder.load()
     settings = check_settings(run.settings)
     return load_parts(settings, run.train_fingerprint, run.eval_fingerprint, val_fingerprint=run.val_fingerprint).train
-
-
-def _sections(
-    folder: RunFolder,
-    before: Look | None,
-    after: Look,
-    parts: Parts,
-    classes: Classes | None,
-    dims: Sequence[int],
-    device: str,
-) -> list[Section]:
-    """Every table, the headline first."""
-    kind = parts.test.kind
-    width = min(one.test.images.shape[1] for one in (before, after) if one)
-    dims = [dim for dim in dims if dim < width]  # a baseline may be of fewer numbers than those
-
-    graded = parts.test.is_graded
-
-    def figures(one: Look, name: str) -> list[Figures]:
-        of_classes = ""
-        if classes is not None:
-            missing = why_no_probe(classes, parts)
-            learnt = f"linear probe and neighbours from {len(classes.train)} {kind.items}"
-            by_name = "by their names" if kind is IMAGE else "no zero-shot, which is for pictures with captions"
-            of_classes = f"; {len(classes.names)} classes {by_name}, {f'no probe: {missing}' if missing else learnt}"
-        _say(folder, f"figures, {name}: {'correlation with scores' if graded else 'retrieval'}{of_classes}")
-        of_class = class_figures(one, classes, device) if classes else []
-        if graded:
-            return of_class
-        return [
-            headline(one.test, parts.test),
-            *retrieval_figures(one.test, parts.test, device),
-            *([matryoshka(one.test, parts.test, dims)] if dims else []),
-            *of_class,
-            *([retention(one.retention, parts.retention)] if one.retention and parts.retention else []),
-        ]
-
-    names = sides(folder.load())
-    found = [figures(one, name) for one, name in zip((before, after), names, strict=True) if one]
-    _say(folder, f"intervals, by bootstrap over {kind.items}")
-    return [
-        *(_correlations(before, after, parts, dims) if graded else []),
-        *tables(found[0] if before else None, found[-1]),
-    ]
-
-
-def _correlations(before: Look | None, after: Look, parts: Parts, dims: Sequence[int]) -> list[Section]:
-    """The tables of data whose captions have scores: the headline first, then of shorter embeddings and of retention."""
-
-    def of(one: Measurement, dim: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        return (one.images, one.texts) if dim is None else (shortened(one.images, dim), shortened(one.texts, dim))
-
-    test = parts.test
-    found = [
-        correlation_section("headline", "Correlation with scores", of(before.test) if before else None, of(after.test), test)
-    ]
-    for dim in dims:
-        was = of(before.test, dim) if before else None
-        found.append(
-            correlation_section(
-                f"matryoshka_{dim}", f"The first {dim} numbers of embeddings", was, of(after.test, dim), test
-            )
-        )
-    if after.retention and parts.retention:
-        was = of(before.retention) if before and before.retention else None
-        found.append(correlation_section("retention", "Retention", was, of(after.retention), parts.retention))
-    return found
 
 
 def _known(rows: list[Row], field: str) -> dict[str, float]:
