@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from attune.data import store
 from attune.data.embeddings import dimension_of
 from attune.data.fingerprint import summarize
 from attune.data.keys import batch_key
+from attune.data.one_kind import check_one_kind, lengths
 from attune.data.shards import LISTS, find_parts, write_part
 from attune.data.validate import addresses, validate_examples
 from attune.errors import DataError
@@ -139,23 +140,12 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             f"The push of {name!r} cannot be closed: {len(missing)} of its {len(keys)} batches are not there "
             f"({', '.join(missing[:3]) or 'none was named'}). Push the data again: what is there is not sent twice"
         )
-    report = _sum(name, upload, [], _reports(draft, keys))
+    reports = list(_reports(draft, keys))
+    report = _sum(name, upload, [], reports)
     if not report.items:
         first = [f"\n- {problem['source']}: {problem['advice']}" for problem in islice(_problems(draft, keys), 5)]
         raise DataError(f"Nothing of dataset {name!r} can be used.{''.join(first)}")
-    one, several = ("an embedding", "embeddings") if report.dimension else ("a picture", "pictures")
-    if report.images and report.texts:
-        raise DataError(
-            f"The push of {name!r} cannot be closed: it has examples with {one} ({report.images}) and with a text "
-            f"({report.texts}), and a dataset holds the one or the other. Push them under two names"
-        )
-    if report.captions and report.matches:
-        raise DataError(
-            f"The push of {name!r} cannot be closed: it has examples with captions ({report.captions}) and with {several} "
-            f"in their place ({report.matches}), and a dataset holds the one or the other. Push them under two names"
-        )
-    _refuse_lengths(name, _reports(draft, keys), report.images)
-    _refuse_half(name, _reports(draft, keys), report)
+    check_one_kind(name, report, reports)
     parts = find_parts(draft)
     found = summarize(parts)._asdict()
     count, pictures = found.pop("items"), found.pop("pictures")
@@ -171,54 +161,6 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             draft.rename(content)
             draft = content
         store.point(report, commit_key, map(json.dumps, _problems(draft, keys)))
-
-
-def _refuse_lengths(name: str, reports: Iterable[dict[str, Any]], images: int) -> None:
-    """Refuses embeddings of several lengths, and pictures beside embeddings."""
-    counts = _lengths(reports)
-    if len(counts) > 1:
-        said = ", ".join(f"{count} of {length} numbers" for length, count in counts.most_common(5))
-        raise DataError(
-            f"The push of {name!r} cannot be closed: it has embeddings of several lengths ({said}), and those of different "
-            "models cannot be compared. Push them under a name each"
-        )
-    if counts and counts.total() < images:
-        raise DataError(
-            f"The push of {name!r} cannot be closed: it has examples with an embedding ({counts.total()}) and with a "
-            f"picture ({images - counts.total()}), and a dataset holds the one or the other. Push them under two names"
-        )
-
-
-def _lengths(reports: Iterable[dict[str, Any]]) -> Counter[int]:
-    """How many items are embeddings, by their length."""
-    found = Counter[int]()
-    for fields in reports:
-        found.update({int(length): count for length, count in fields.get("lengths", {}).items()})  # none in those of before
-    return found
-
-
-def _refuse_half(name: str, reports: Iterable[dict[str, Any]], report: DatasetReport) -> None:
-    """Refuses data of which some items have captions, some captions scores, or some negatives margins, and others none."""
-    counts = Counter[str]()
-    for fields in reports:
-        counts.update(fields.get("lists", {}), single=fields.get("single", 0))  # batches of before have none
-    if single := counts["single"] if report.belonging else 0:
-        raise DataError(
-            f"The push of {name!r} cannot be closed: {single} of its {report.items} {report.kind.items} have no "
-            f"{report.kind.captions}, and all of a dataset have them, or none. Give them to all, or push those without "
-            "under another name"
-        )
-    for numbers, of, count in (("scores", "captions", report.captions), ("margins", "negatives", counts["negatives"])):
-        if 0 < counts[numbers] < count:
-            raise DataError(
-                f"The push of {name!r} cannot be closed: {counts[numbers]} of its {count} {of} have {numbers}, and all of a "
-                "dataset have them, or none. Give them to all, or push the others under another name"
-            )
-    if counts["scores"] and counts["negatives"]:
-        raise DataError(
-            f"The push of {name!r} cannot be closed: it has examples with scores and others with negatives. Captions with "
-            "scores are neither right nor wrong: give wrong ones low scores, or push the others under another name"
-        )
 
 
 def upload_folder(upload: str) -> Path:
@@ -304,10 +246,10 @@ def _problems(folder: Path, keys: Sequence[str]) -> Iterator[dict[str, str]]:
     return (problem for report in _reports(folder, keys) for problem in report["problems"])
 
 
-def _sum(name: str, upload: str, keys: list[str], reports: Iterable[dict[str, Any]]) -> DatasetReport:
+def _sum(name: str, upload: str, keys: list[str], reports: Collection[dict[str, Any]]) -> DatasetReport:
     """The counts of batches together."""
-    total, reasons, reports = Counter[str](images=0), Counter[str](), list(reports)
-    dimension = max(_lengths(reports), default=0)
+    total, reasons = Counter[str](images=0), Counter[str]()
+    dimension = max(lengths(reports), default=0)
     for fields in reports:
         total.update({count: fields.get(count, 0) for count in ("images", "texts", "captions", "matches", "rejected")})
         reasons.update(fields["reasons"])
