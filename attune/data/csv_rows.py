@@ -67,7 +67,7 @@ class Said:
 
 
 def read_said(path: Path) -> Iterator[Said]:
-    """What a CSV file says of each picture or query, in the order of their first rows.
+    """What a CSV file says of each picture or query, in the order of their first rows; of a single one under each label.
 
     Without a header the image column is the one whose values look like image files; two columns of these are pictures and
     their matches, two columns of texts queries and their documents.
@@ -77,23 +77,32 @@ def read_said(path: Path) -> Iterator[Said]:
     """
     with _by_item(path) as database:
         ordered = database.execute("SELECT rows, min(line) OVER (PARTITION BY item) AS first FROM runs ORDER BY first, line")
-        for line, runs in groupby(ordered, key=lambda run: run[1]):
-            rows = [Row(*values) for run, _ in runs for values in json.loads(run)]
-            said = Said(rows[0].item, line, rows[0].of_texts, rows[0].of_matches)
-            for row in rows:
-                said.add(row)
-            yield said
+        for _, runs in groupby(ordered, key=lambda run: run[1]):
+            for own in _by_label([Row(*values) for run, _ in runs for values in json.loads(run)]):
+                said = Said(own[0].item, own[0].line, own[0].of_texts, own[0].of_matches)
+                for row in own:
+                    said.add(row)
+                yield said
 
 
 def count_items(path: Path) -> int:
-    """How many pictures, or queries, a CSV file names.
+    """How many examples there are in a CSV file.
 
     Raises:
         DataError: as `read_said`.
     """
-    with _by_item(path) as database:
-        [(count,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM runs GROUP BY item)")
-    return int(count)
+    return sum(1 for _ in read_said(path))
+
+
+def _by_label(rows: list[Row]) -> list[list[Row]]:
+    """The rows of one item, apart by label if it is single: labels are all that is said of it, and all are to be seen."""
+    first = next((row.label for row in rows if row.label), "")
+    if rows[0].caption is not None:
+        return [rows]
+    known: dict[str, list[Row]] = {}
+    for row in rows:
+        known.setdefault(row.label or first, []).append(row)
+    return list(known.values())
 
 
 @contextmanager

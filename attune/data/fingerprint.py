@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from attune.data.contradictions import CONTRADICTORY, labels_in
 from attune.data.shards import CONTENT, LISTS, read_rows
 
 CACHE_KIB = 32 * 1024
@@ -21,7 +22,8 @@ MATCHES = CONTENT.index("matches")
 class Summary(NamedTuple):
     """A dataset's fingerprint and counts; what came twice counts once. Items are pictures, or texts in their place.
 
-    Of pairs of pictures, `pictures` counts items and matches together; of others it is 0.
+    `contradictory` counts the examples of single items with several labels, and all else is without them. `pictures` counts
+    items and matches together, or items and those that are contradictory, where there are any; elsewhere it is 0.
     """
 
     fingerprint: str
@@ -30,6 +32,7 @@ class Summary(NamedTuple):
     matches: int
     groups: int
     pictures: int
+    contradictory: int
 
 
 def summarize(parts: Sequence[Path]) -> Summary:
@@ -38,17 +41,20 @@ def summarize(parts: Sequence[Path]) -> Summary:
     The rows are sorted in a temporary file of SQLite's, so memory stays bounded however many there are.
     """
     digest, separator = hashlib.sha256(), ""
-    items = captions = matches = pictures = 0
+    items = captions = matches = pictures = contradictory = 0
     with closing(sqlite3.connect("")) as database:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        database.execute("CREATE TABLE rows (content TEXT, part_of TEXT)")
+        database.execute("CREATE TABLE rows (content TEXT, part_of TEXT, item TEXT, label TEXT)")
         database.execute("CREATE TABLE pictures (picture TEXT)")
         for part in parts:
             table = read_rows([part])
-            database.executemany("INSERT INTO rows VALUES (?, ?)", _rows(table))
+            database.executemany("INSERT INTO rows VALUES (?, ?, ?, ?)", _rows(table))
             if table["matches"].null_count < len(table):
                 database.executemany("INSERT INTO pictures VALUES (?)", zip(table["image_sha256"].to_pylist()))
+        [(aside,)] = database.execute(f"SELECT count(*) FROM ({CONTRADICTORY})")
+        if aside:
+            contradictory = database.execute(f"DELETE FROM rows WHERE item IN ({CONTRADICTORY})").rowcount
         [(groups,)] = database.execute("SELECT count(*) FROM (SELECT 1 FROM rows GROUP BY part_of)")
         ordered = database.execute("SELECT content FROM rows ORDER BY content")
         distinct = (row for (row,), _ in groupby(ordered))
@@ -65,21 +71,28 @@ def summarize(parts: Sequence[Path]) -> Summary:
             matches += len(keys)
         if matches:
             [(pictures,)] = database.execute("SELECT count(DISTINCT picture) FROM pictures")
-    return Summary(digest.hexdigest(), items, captions, matches, groups, pictures)
+        elif aside:
+            pictures = items + aside
+    return Summary(digest.hexdigest(), items, captions, matches, groups, pictures, contradictory)
 
 
 def _item(row: str) -> str:
     return row[: len('["') + 64]
 
 
-def _rows(table: pa.Table) -> Iterator[tuple[str, str]]:
-    """Each item's row as text, and its group. What there is none of, such as labels and tags, or scores, does not count."""
+def _rows(table: pa.Table) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """Each item's row as text, and its group; of a single item its key and label as well.
+
+    What there is none of, such as labels and tags, or scores, does not count.
+    """
     columns = (table[name].to_pylist() for name in CONTENT)
-    for image, captions, group, label, tags, matches, *lists in zip(*columns, strict=True):
+    for (image, captions, group, label, tags, matches, *lists), known in zip(
+        zip(*columns, strict=True), labels_in(table), strict=True
+    ):
         if matches:
-            yield json.dumps([image, [], group, label, tags, matches]), group
+            yield json.dumps([image, [], group, label, tags, matches]), group, *known
         elif group:  # not a match only
             more = [label, tags] if label or tags != "{}" else []
             if given := {name: values for name, values in zip(LISTS, lists, strict=True) if values}:
                 more = [*more, given]
-            yield json.dumps([image, captions or [], group, *more]), group
+            yield json.dumps([image, captions or [], group, *more]), group, *known

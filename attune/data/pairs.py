@@ -133,14 +133,15 @@ def load_pairs(fingerprint: str) -> Pairs:
     """All pairs of a dataset. Rows with equal pictures, or texts, become one, with the captions, negatives and tags of all.
 
     Where they differ in group, label, the value of a tag, a caption's score or a negative's margin, the first counts that
-    has one; what is a caption in one row is no negative in another. The order depends on the content alone, not on how it
-    was pushed.
+    has one; what is a caption in one row is no negative in another. Single items with several labels are left out, as
+    `attune.data.contradictions` says. The order depends on the content alone, not on how it was pushed.
     """
     captions: dict[str, dict[str, float]] = {}  # with the score of each
     negatives: dict[str, dict[str, float]] = {}  # with the margin of each
     groups: dict[str, str] = {}
     labels: dict[str, str] = {}
     tags: dict[str, dict[str, str]] = {}
+    contradictory = set[str]()
     table = store.read_index(fingerprint)
     columns = ([[] if value is None else value for value in table[name].to_pylist()] for name in CONTENT)
     of_group = CONTENT.index("group")
@@ -149,6 +150,8 @@ def load_pairs(fingerprint: str) -> Pairs:
         _add(captions.setdefault(image, {}), matches or texts, scores)
         _add(negatives.setdefault(image, {}), wrong, margins)
         groups.setdefault(image, group)
+        if label and labels.get(image, "") not in ("", label):
+            contradictory.add(image)
         labels[image] = labels.get(image) or label
         tags[image] = json.loads(more) | tags.get(image, {})
     for image, known in captions.items():
@@ -156,7 +159,7 @@ def load_pairs(fingerprint: str) -> Pairs:
     there = {name for name in OPTIONAL if table[name].null_count < len(table)}
     dimension = store.read_dimension(fingerprint)
     texts_by_key = dict(zip(table["image_sha256"].to_pylist(), table["text"].to_pylist(), strict=True))
-    return Pairs(
+    pairs = Pairs(
         fingerprint,
         list(captions),
         [list(known) for known in captions.values()],
@@ -170,6 +173,9 @@ def load_pairs(fingerprint: str) -> Pairs:
         [list(known.values()) for known in negatives.values()] if "margins" in there else [],
         dimension,
     )
+    if not (contradictory and pairs.kind.is_single):
+        return pairs
+    return pairs.take([row for row, image in enumerate(pairs.images) if image not in contradictory])
 
 
 def _add(known: dict[str, float], texts: list[str], numbers: list[float]) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import attune
 from attune.data import store
+from attune.data.contradictions import REASON, contradictions
 from attune.data.embeddings import dimension_of
 from attune.data.fingerprint import summarize
 from attune.data.keys import batch_key
@@ -143,15 +144,18 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
     reports = list(_reports(draft, keys))
     report = _sum(name, upload, [], reports)
     if not report.items:
-        first = [f"\n- {problem['source']}: {problem['advice']}" for problem in islice(_problems(draft, keys), 5)]
-        raise DataError(f"Nothing of dataset {name!r} can be used.{''.join(first)}")
+        raise _nothing(name, _problems(draft, keys))
     check_one_kind(name, report, reports)
     parts = find_parts(draft)
     found = summarize(parts)._asdict()
-    count, pictures = found.pop("items"), found.pop("pictures")
+    count, pictures, aside = (found.pop(number) for number in ("items", "pictures", "contradictory"))
+    item = report.kind.item if aside else ""
+    if not count:
+        raise _nothing(name, _problems(draft, keys, item))
     found |= {"images": 0 if report.texts else count, "texts": count if report.texts else 0}
-    report = report.model_copy(update={**found, "merged": report.items - count})
-    manifest = {**found, "pictures": pictures or found["images"], "dimension": report.dimension}
+    known = {"rejected": report.rejected + aside, "reasons": report.reasons | ({REASON: aside} if aside else {})}
+    report = report.model_copy(update={**found, **known, "merged": report.items - aside - count})
+    manifest = {**found, "pictures": 0 if report.texts else pictures or count, "dimension": report.dimension}
     manifest["parts"] = [part.name for part in parts]
     write_text(draft / "manifest.json", json.dumps(manifest, indent=2))
     with store.changing_datasets():
@@ -160,7 +164,12 @@ def _close(name: str, upload: str, keys: Sequence[str], temporary: Path) -> None
             content.parent.mkdir(exist_ok=True)
             draft.rename(content)
             draft = content
-        store.point(report, commit_key, map(json.dumps, _problems(draft, keys)))
+        store.point(report, commit_key, map(json.dumps, _problems(draft, keys, item)))
+
+
+def _nothing(name: str, problems: Iterable[dict[str, str]]) -> DataError:
+    first = [f"\n- {problem['source']}: {problem['advice']}" for problem in islice(problems, 5)]
+    return DataError(f"Nothing of dataset {name!r} can be used.{''.join(first)}")
 
 
 def upload_folder(upload: str) -> Path:
@@ -242,8 +251,13 @@ def _reports(folder: Path, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
     return (json.loads(_report_file(folder, key).read_text(encoding="utf-8")) for key in keys)
 
 
-def _problems(folder: Path, keys: Sequence[str]) -> Iterator[dict[str, str]]:
-    return (problem for report in _reports(folder, keys) for problem in report["problems"])
+def _problems(folder: Path, keys: Sequence[str], item: str = "") -> Iterator[dict[str, str]]:
+    """All problems of these batches; with what an item is called, those of labels that contradict each other as well."""
+    for report in _reports(folder, keys):
+        yield from report["problems"]
+    if item:
+        parts = [_part_file(folder, key) for key in keys]
+        yield from (problem.model_dump(exclude={"id"}) for problem in contradictions(parts, item))
 
 
 def _sum(name: str, upload: str, keys: list[str], reports: Collection[dict[str, Any]]) -> DatasetReport:

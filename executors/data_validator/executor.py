@@ -10,6 +10,7 @@ from jina import requests
 from prometheus_client import Counter
 
 from attune.data import store, uploads
+from attune.data.contradictions import REASON
 from attune.runs.life_cycle import posted
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import run_stage
@@ -53,6 +54,8 @@ class DataValidator(AttuneExecutor):
     async def commit(self, docs: DocList[DatasetReport], **kwargs: Any) -> DocList[DatasetReport]:
         """Name, upload and keys of all batches in; the whole dataset's report out."""
         reports = [await asyncio.to_thread(uploads.commit, doc.name, doc.upload, doc.batches) for doc in docs]
+        for report in reports:
+            self.problems.labels(REASON).inc(report.reasons.get(REASON, 0))  # the one that only the whole shows
         return DocList[DatasetReport](reports)
 
     @requests(on="/datasets/get")
