@@ -6,6 +6,7 @@ report/index.html     the figures for people, with the rest of what `attune.repo
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +25,7 @@ from attune.evaluation.effects import effects
 from attune.evaluation.kept_ranks import FILE, pack
 from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks, looks
 from attune.evaluation.look import Look, look
+from attune.evaluation.look_alikes import look_alikes
 from attune.evaluation.measure import pixels_of, queries_of, split_fingerprint
 from attune.evaluation.provenance import preprocessing_fingerprint
 from attune.evaluation.sections import sections
@@ -40,6 +42,9 @@ from attune.runs.life_cycle import last_attempt
 from attune.runs.models import ancestors, load_named, locate
 from attune.schemas import EvaluationResult
 from attune.settings import FinetuningSettings, ModelOptions
+
+Shrunk = Callable[[Pairs, list[str]], np.ndarray]
+"""What pictures of a dataset are compared by, by their keys: see `attune.evaluation.leakage.looks`."""
 
 
 def evaluate(folder: RunFolder) -> EvaluationResult:
@@ -62,7 +67,11 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
     named = classes if kind is IMAGE else None  # prompts tell pictures apart by texts
     before, after, clip = _look_at_both(folder, settings, parts, classes, prompts)
     _say(folder, f"looking for held-out {kind.items} among those it learnt from")
-    leaks = _leaks(clip, parts, settings)
+    shrunk = _shrinking(clip)
+    leaks = _leaks(shrunk, parts, settings)
+    unlike = {}
+    if kind.is_single:
+        unlike = look_alikes(parts.test, None if kind.of_texts else shrunk(parts.test, parts.test.images))
     dims = settings.model_options.matryoshka_dims or clip.matryoshka_dims
     say = partial(_say, folder)
     first, *others = sections(before, after, parts, classes, dims, sides(run), say, str(clip.device))
@@ -89,7 +98,7 @@ def evaluate(folder: RunFolder) -> EvaluationResult:
         },
         warnings=[
             *([leaks.describe()] if leaks.rows else []),
-            *cautions(parts, [row for one in others for row in one.rows]),
+            *cautions(parts, [row for one in others for row in one.rows], unlike),
         ],
     )
     facts = result.model_dump(exclude={"id"}) | {
@@ -162,7 +171,22 @@ def _say(folder: RunFolder, what: str) -> None:
     folder.log(what, kind="evaluation")
 
 
-def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
+def _shrinking(clip: Clip) -> Shrunk:
+    """A function to what pairs' pictures, or matches, of these keys are compared by; each dataset is looked at once."""
+    small: dict[str, np.ndarray] = {}
+
+    def shrunk(pairs: Pairs, keys: list[str]) -> np.ndarray:
+        cache = pixels_of(clip, pairs)
+        assert cache is not None  # there are pictures
+        if pairs.fingerprint not in small:
+            small[pairs.fingerprint] = looks(cache.pixels)
+        pixels: np.ndarray = small[pairs.fingerprint][cache.rows(keys)]
+        return pixels
+
+    return shrunk
+
+
+def _leaks(shrunk: Shrunk, parts: Parts, settings: FinetuningSettings) -> Leaks:
     """Held-out pictures that are in the training data: the run's own, and that of the finished runs its models come from."""
     models = [model for model in (settings.model, settings.baseline) if model]
     runs = {folder.reference: folder for model in models for folder in ancestors(model)}
@@ -174,15 +198,6 @@ def _leaks(clip: Clip, parts: Parts, settings: FinetuningSettings) -> Leaks:
         return Leaks(exact=[], near=[], captions=0)
     if kind.of_texts:
         return replace(find_text_leaks(joined(seen), parts.test), earlier=tuple(earlier))
-    small: dict[str, np.ndarray] = {}
-
-    def shrunk(pairs: Pairs, keys: list[str]) -> np.ndarray:
-        cache = pixels_of(clip, pairs)
-        assert cache is not None  # there are pictures
-        if pairs.fingerprint not in small:
-            small[pairs.fingerprint] = looks(cache.pixels)
-        pixels: np.ndarray = small[pairs.fingerprint][cache.rows(keys)]
-        return pixels
 
     def pictures(several: list[Pairs]) -> np.ndarray:
         matches = several if kind.has_matches else []

@@ -51,10 +51,10 @@ def contradictions(parts: Sequence[Path], item: str) -> Iterator[Problem]:
                 (key, SHOWN + 1),
             ).fetchall()
             named = ", ".join(f"{shortened(label, 40)!r} ({shortened(source, 80)})" for label, source in labels[:SHOWN])
+            more = " and more" if len(labels) > SHOWN else ""
             advice = (
-                f"the same {item} comes with several labels: {named}{' and more' if len(labels) > SHOWN else ''}. Which one is "
-                "right cannot be known, so none of its examples is used. Keep those with the right label, and leave the "
-                "others out"
+                f"the same {item} comes with several labels: {named}{more}. Which one is right cannot be known, so none of "
+                "its examples is used. Keep those with the right label, and leave the others out"
             )
             for label, source in database.execute("SELECT label, source FROM rows WHERE item = ? ORDER BY rowid", (key,)):
                 yield Problem(source=source, field="label", value=label[:100], reason=REASON, advice=advice)

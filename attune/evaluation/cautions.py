@@ -1,10 +1,12 @@
 """What a reader of an evaluation's figures is warned of, besides pictures that leak."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from attune.characters import shortened
 from attune.data.duplicates import caption_keys
+from attune.data.pairs import Pairs
 from attune.data.parts import Parts
 from attune.evaluation.classes import why_no_classes
 from attune.evaluation.comparison import FEWEST, Row
@@ -13,13 +15,18 @@ from attune.evaluation.measure import queries_of
 TIES = 0.1
 """Share of queries that may tie before anything is said of it."""
 
+SHOWN = 3
+"""Pairs of items that are nearly the same that are named."""
 
-def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
+
+def cautions(parts: Parts, rows: Sequence[Row], unlike: Mapping[int, int] | None = None) -> list[str]:
     """Sentences on few pictures, on captions that several pictures have, on ties, and on labels that are no classes.
 
     Args:
         parts: of the run's data.
         rows: of the figures, with the tie rates among them.
+        unlike: of single items, held-out ones that are nearly the same as one of another label, see
+            `attune.evaluation.look_alikes`.
     """
     found = []
     kind = parts.test.kind
@@ -41,6 +48,14 @@ def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
             f"Held-out {kind.items} whose label no other has: {len(parts.test) - queries} of {len(parts.test)}. There is "
             "nothing to find for them: they are wrong answers to others, and no queries"
         )
+    if unlike:
+        alike = "say the same as" if kind.of_texts else "are nearly" if kind.of_embeddings else "look nearly like"
+        both = list(dict.fromkeys(tuple(sorted(pair)) for pair in unlike.items()))[:SHOWN]
+        named = "; ".join(f"{_labelled(parts.test, row)} and {_labelled(parts.test, other)}" for row, other in both)
+        found.append(
+            f"Held-out {kind.items} that {alike} one of another label: {len(unlike)} of {len(parts.test)}, such as {named}. "
+            "To take the one for the other counts as wrong. Look whether their labels are right"
+        )
     tied = [
         f"{row.after:.0%} of the queries from {direction.replace('_', ' ')}"
         for direction in kind.directions
@@ -54,6 +69,12 @@ def cautions(parts: Parts, rows: Sequence[Row]) -> list[str]:
         )
     unclassified = why_no_classes(parts)
     return [*found, unclassified] if unclassified else found
+
+
+def _labelled(test: Pairs, row: int) -> str:
+    """An item in words: its label, and its text or the beginning of its key."""
+    name = test.queries[row] if test.queries else test.images[row][:12]
+    return f"{shortened(test.labels[row], 40)!r} ({shortened(name, 60)})"
 
 
 def shared_captions(captions: Sequence[Sequence[str]]) -> int:
