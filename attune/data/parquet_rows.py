@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from attune.data.cells import image_or_address, matches_of, numbers_of, text_example, texts_of
+from attune.data.cells import image_or_address, matches_of, no_text, numbers_of, text_example, text_of, texts_of
 from attune.data.columns import (
     BELONGING_COLUMNS,
     CAPTION_COLUMNS,
@@ -57,7 +57,9 @@ def read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                 number += 1
                 cells = {column: values[row] for column, values in said.items()}
                 tags = columns.tags_in(cells)
-                source = f"{part.name}, row {number}"
+                lists = {columns.caption: None if columns.of_matches else caption, columns.negative: negatives[row]}
+                notes = (no_text(schema.names[column], cell, several=True) for column, cell in lists.items())
+                source = f"{part.name}, row {number}" + "".join(f" ({note})" for note in notes if note)
                 more = {
                     "captions": [] if columns.of_matches else texts_of(caption),
                     "scores": numbers_of(scores[row], columns.score >= 0 and not is_stored),
@@ -74,7 +76,8 @@ def read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                     others = others if pictures is None else [pictures.get(str(key), b"") for key in others]
                     more |= matches_of([image_or_address(one, part.parent) for one in others])
                 if columns.of_texts or text:
-                    yield text_example(_text(text or item, []), source, **more)
+                    cell = text or item
+                    yield text_example(text_of(cell), source, no_text(schema.names[columns.item], cell), **more)
                     continue
                 data, uri = image_or_address(item, part.parent)
                 yield TrainingExample(image=data, uri=uri, source=source, **more)

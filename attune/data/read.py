@@ -25,6 +25,8 @@ NO_CLASSES = ("train", "training", "test", "val", "valid", "validation", "dev", 
 TABLES = (".csv", ".tsv", ".jsonl")
 """Files that say something of pictures beside them."""
 
+JSON = (".json", ".jsonl", ".ndjson")
+
 Source = str | Path | Iterable[TrainingExample]
 
 
@@ -88,6 +90,11 @@ def _read(source: str | Path, image_folder: str | Path | None) -> Iterator[Train
         return parquet_rows.read_parquet([path])
     if path.suffix.lower() == ".npy":
         return npy_rows.read_npy(path)
+    if path.suffix.lower() in JSON:
+        raise DataError(
+            f"{str(path)!r} is a file of JSON, and those are not read: its braces would be taken for texts. Write it as "
+            "Parquet, such as pandas.read_json(path, lines=True).to_parquet(...), or as CSV"
+        )
     return _read_csv(path, Path(image_folder) if image_folder else None)
 
 

@@ -168,6 +168,15 @@ def test_a_csv_with_other_columns_is_refused(folder: Path, text: str) -> None:
         list(read_examples(folder / "data.csv"))
 
 
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "DATA.NDJSON"])
+def test_a_file_of_json_is_not_taken_for_a_csv_of_texts(tmp_path: Path, name: str) -> None:
+    lines = [{"query": f"how {what} is it?", "document": "It is written here."} for what in ("old", "far")]
+    (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+
+    with pytest.raises(DataError, match="is a file of JSON, and those are not read"):
+        read_examples(tmp_path / name)
+
+
 def test_a_csv_that_is_not_utf8_is_refused(folder: Path) -> None:
     (folder / "data.csv").write_bytes("image,caption\nred.png,un café\n".encode("latin-1"))
 
