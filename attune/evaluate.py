@@ -23,7 +23,7 @@ from attune.evaluation.classes import Classes, classes_fingerprint, find_classes
 from attune.evaluation.comparison import Row, Section, sides
 from attune.evaluation.effects import effects
 from attune.evaluation.kept_ranks import FILE, pack
-from attune.evaluation.leakage import Leaks, find_leaks, find_match_leaks, find_text_leaks, looks
+from attune.evaluation.leakage import Leaks, count_negatives, find_leaks, find_match_leaks, find_text_leaks, looks
 from attune.evaluation.look import Look, look
 from attune.evaluation.look_alikes import look_alikes
 from attune.evaluation.measure import pixels_of, queries_of, split_fingerprint
@@ -193,11 +193,13 @@ def _leaks(shrunk: Shrunk, parts: Parts, settings: FinetuningSettings) -> Leaks:
     kind = parts.test.kind
     learnt = ((name, _learnt_from(folder)) for name, folder in runs.items())
     earlier = {name: pairs for name, pairs in learnt if len(pairs) and pairs.kind.goes_with(kind)}
-    seen = [pairs.seen_as(kind) for pairs in (parts.train, *earlier.values()) if len(pairs)]
-    if not seen:
+    trained = [pairs for pairs in (parts.train, *earlier.values()) if len(pairs)]
+    if not trained:
         return Leaks(exact=[], near=[], captions=0)
+    seen = [pairs.seen_as(kind) for pairs in trained]
+    negatives = count_negatives((text for pairs in trained for text in pairs.wrong_texts), parts.test)
     if kind.of_texts:
-        return replace(find_text_leaks(joined(seen), parts.test), earlier=tuple(earlier))
+        return replace(find_text_leaks(joined(seen), parts.test), negatives=negatives, earlier=tuple(earlier))
 
     def pictures(several: list[Pairs]) -> np.ndarray:
         matches = several if kind.has_matches else []
@@ -205,7 +207,7 @@ def _leaks(shrunk: Shrunk, parts: Parts, settings: FinetuningSettings) -> Leaks:
 
     find = find_match_leaks if kind.has_matches else find_leaks
     leaks = find(joined(seen), pictures(seen), parts.test, pictures([parts.test]))
-    return replace(leaks, earlier=tuple(earlier))
+    return replace(leaks, negatives=negatives, earlier=tuple(earlier))
 
 
 def _learnt_from(folder: RunFolder) -> Pairs:

@@ -1,5 +1,6 @@
 """Held-out pictures, or texts, that were also trained on, as they are or nearly: their figures tell of memory."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ class Leaks:
             those that say the same as one, or that make the same pair with a caption, whichever of the two is the query.
         captions: held-out captions that a training picture has too, but for case, punctuation and spaces; of pairs of
             pictures, held-out matches that are training pictures or matches, or look like one.
+        negatives: held-out texts, captions or queries, that were trained on as negatives, see `count_negatives`.
         earlier: the runs that the model comes from, whose training pictures are among those that were looked at.
         kind: what is held out.
     """
@@ -33,6 +35,7 @@ class Leaks:
     exact: list[int]
     near: list[tuple[int, int]]
     captions: int
+    negatives: int = 0
     earlier: tuple[str, ...] = ()
     kind: Kind = IMAGE
 
@@ -60,6 +63,12 @@ class Leaks:
             usual = ", as is usual of short ones" if kind is IMAGE else ""
             have = f"look like training {kind.items}, or are" if kind.has_matches else f"training {kind.items} have too"
             found.append(f"Held-out {kind.captions} that {have}: {self.captions}{usual}")
+        if self.negatives:
+            texts = " or ".join(([kind.items] if kind.of_texts else []) + ([kind.captions] if kind.has_texts else []))
+            found.append(
+                f"Held-out {texts} that were trained on as negatives: {self.negatives}. Training moved them away from other "
+                f"{kind.items}, so their figures may be lower or higher than those of new texts"
+            )
         if found and self.earlier:
             found.append(f"Those of the runs that the model comes from count as well: {', '.join(self.earlier)}")
         return "".join(f"{sentence}. " for sentence in found).rstrip()
@@ -139,6 +148,23 @@ def find_text_leaks(train: Pairs, test: Pairs) -> Leaks:
         captions=sum(plain(text) in said for text in test.texts),
         kind=test.kind,
     )
+
+
+def count_negatives(wrong: Iterable[str], test: Pairs) -> int:
+    """How many held-out texts were trained on as negatives, but for case, punctuation and spaces.
+
+    They are no leak as training items and captions are, and no reason for a warning by themselves: what belongs to them was
+    not learnt, and negatives are usually drawn from the very texts that are searched later. But they were moved away from
+    the items whose negatives they were, and not from others, so that figures may be lower or higher than of texts that are
+    new. So they are counted and said.
+
+    Args:
+        wrong: the negatives of all that was trained on.
+        test: what is held out; its texts are its captions, and its items if these are texts.
+    """
+    known = set(map(plain, wrong))
+    texts = [*test.queries, *(test.texts if test.kind.has_texts else [])]
+    return sum(plain(text) in known for text in texts) if known else 0
 
 
 def _texts_and_pairs(query: str, captions: list[str]) -> list[str | frozenset[str]]:

@@ -186,7 +186,14 @@ def test_a_text_encoder_takes_negatives(tuned: RunFolder, tmp_path: Path, data: 
     for stage in ("train", "evaluate", "export"):
         run_stage(stage, f"encoder-{data}")
 
-    assert "query_to_document_recall@5" in folder.load().evaluation.after
+    run = folder.load()
+    assert "query_to_document_recall@5" in run.evaluation.after
+    parts = load_parts(check_settings(run.settings), run.train_fingerprint)
+    shared = sum(text in parts.train.wrong_texts for text in parts.test.texts)
+    overlap = json.loads((folder.report / "metrics.json").read_text())["leakage"]
+    assert 0 < shared < len(parts.test.texts)
+    assert f"trained on as negatives: {shared}." in overlap
+    assert overlap not in run.evaluation.warnings
 
 
 @pytest.mark.parametrize(

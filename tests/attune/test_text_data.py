@@ -18,8 +18,8 @@ from attune.data.pairs import Pairs, joined, load_pairs
 from attune.data.read import count_examples, read_examples
 from attune.data.validate import validate_examples
 from attune.errors import DataError
-from attune.evaluation.leakage import find_text_leaks
-from attune.kinds import IMAGE, TEXT
+from attune.evaluation.leakage import Leaks, count_negatives, find_text_leaks
+from attune.kinds import IMAGE, SINGLE_TEXT, TEXT, Kind
 from attune.schemas import DatasetReport, TrainingExample
 from tests.attune.test_captions import words_to_tokens
 from tests.attune.texts import questions
@@ -262,3 +262,20 @@ def test_pairs_of_pictures_are_of_their_own_kind(
     pairs = load_pairs(report.fingerprint)
     assert (report.kind, report.texts, pairs.kind, pairs.queries) == (IMAGE, 0, IMAGE, [])
     assert pairs.names == [captions[0] for captions in pairs.captions]
+
+
+def test_held_out_texts_that_were_negatives_are_counted_and_no_rows_that_leak() -> None:
+    test = pairs_of(how_old=["ten"], how_far=["a mile", "A league!"], a_yard=["three feet"])
+
+    assert count_negatives(["a league", "ten", "Ten.", "a yard", "an inch"], test) == 3
+    assert count_negatives([], test) == 0
+    leaks = Leaks(exact=[], near=[], captions=0, negatives=3, kind=test.kind)
+    assert leaks.rows == []
+    assert leaks.describe().startswith("Held-out queries or documents that were trained on as negatives: 3. Training")
+
+
+@pytest.mark.parametrize(("kind", "said"), [(IMAGE, "captions"), (SINGLE_TEXT, "texts")])
+def test_held_out_negatives_are_called_what_they_are(kind: Kind, said: str) -> None:
+    leaks = Leaks(exact=[], near=[], captions=0, negatives=1, kind=kind)
+
+    assert leaks.describe().startswith(f"Held-out {said} that were trained on as negatives: 1.")
