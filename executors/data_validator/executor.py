@@ -55,7 +55,8 @@ class DataValidator(AttuneExecutor):
         """Name, upload and keys of all batches in; the whole dataset's report out."""
         reports = [await asyncio.to_thread(uploads.commit, doc.name, doc.upload, doc.batches) for doc in docs]
         for report in reports:
-            self.problems.labels(REASON).inc(report.reasons.get(REASON, 0))  # the one that only the whole shows
+            if count := report.reasons.get(REASON):  # the one that only the whole shows
+                self.problems.labels(REASON).inc(count)
         return DocList[DatasetReport](reports)
 
     @requests(on="/datasets/get")

@@ -294,6 +294,10 @@ def test_bad_examples_are_counted_by_reason(
 ) -> None:
     attune.push("counted", DocList[TrainingExample]([*make_examples(3), TrainingExample(image=b"x", captions=["y"])]))
     assert 'attune_bad_examples_total{reason="unreadable_image"}' in _metrics(service.monitoring_port + 2)
+    twice = [TrainingExample(text="call", label=label) for label in ("talk", "work")]
+    report = attune.push("labels", DocList[TrainingExample]([*twice, TrainingExample(text="book", label="talk")]))
+    assert (report.texts, report.rejected, len(report.problems)) == (1, 2, 2)
+    assert 'attune_bad_examples_total{reason="several_labels"}' in _metrics(service.monitoring_port + 2)
 
 
 def test_events_are_streamed_to_browsers(run: Run, service: Service) -> None:
