@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 from attune.callback_settings import KINDS, kind_of
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
-from attune.losses.table import ALIASES, LOSSES
+from attune.idle import IDLE, idle
+from attune.losses.table import ALIASES, LOSSES, kinds_of
 from attune.optimizers import OPTIMIZERS
 from attune.settings import EVALUATION, FinetuningSettings, ModelOptions, SchedulerOptions
 
@@ -52,6 +53,8 @@ def check_settings(raw: dict[str, Any]) -> FinetuningSettings:
     except ValidationError as error:
         problems += [_describe(item) for item in _one_each(error)]
     problems += _contradictions(raw)
+    if settings is not None:  # what is no setting at all does nothing either
+        problems += [said for name, said in idle(IDLE, settings).items() if settings.trains or name in EVALUATION]
     if problems or settings is None:
         raise SettingsError("\n".join([_REFUSED, *(f"- {problem}" for problem in problems)]))
     return settings
@@ -214,8 +217,9 @@ def _training_contradictions(raw: dict[str, Any]) -> list[str]:
 def _loss_contradictions(raw: dict[str, Any]) -> list[str]:
     found = []
     name, miner = raw.get("loss") or "auto", raw.get("miner")
-    kind = LOSSES.get(ALIASES.get(name, name)) if isinstance(name, str) else None
-    if miner is not None and (name == "auto" or (kind and not kind.picks)):
+    options = raw.get("loss_options")
+    kinds = kinds_of(ALIASES.get(name, name), options if isinstance(options, dict) else {}) if isinstance(name, str) else []
+    if miner is not None and (name == "auto" or (kinds and not any(kind.picks for kind in kinds))):
         pickers = ", ".join(loss for loss, other in LOSSES.items() if other.picks)
         found.append(
             f"miner = {miner!r}: loss = {name!r} looks at all of a batch, so there is nothing to choose. Leave miner out, "
@@ -232,7 +236,7 @@ def _loss_contradictions(raw: dict[str, Any]) -> list[str]:
         )
     if raw.get("sampler") == "class" and raw.get("images_per_epoch"):
         found.append("sampler = 'class' passes over all pictures. Leave images_per_epoch out, or set sampler to random")
-    if kind and kind.one_each and raw.get("multi_positive"):
+    if any(kind.one_each for kind in kinds) and raw.get("multi_positive"):
         found.append(f"loss = {name!r} takes one caption a picture. Set multi_positive to false, or use another loss")
     return found
 

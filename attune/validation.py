@@ -7,6 +7,7 @@ from torch import nn
 from attune.callback_settings import EarlyStopping
 from attune.config import check_settings
 from attune.data import store
+from attune.data.idle import unasked
 from attune.data.loss_data import check_labels, check_loss, learns_from_labels, learns_twice, sizes_of
 from attune.data.pairs import load_pairs
 from attune.data.part_kinds import check_dimensions, check_grades, check_kinds
@@ -23,13 +24,14 @@ from attune.models.clip import config_of
 from attune.models.options import changed_config, check_options, sized
 from attune.models.shell import shell
 from attune.models.source import find_model
-from attune.runs.folder import LONGEST_DESCRIPTION
+from attune.models.trainable import choose_trainable
+from attune.runs.folder import LONGEST_DESCRIPTION, RunFolder
 from attune.runs.models import locate
 from attune.schemas import FinetuningRun
 from attune.service.roots import request_roots
 from attune.settings import EVALUATION, FinetuningSettings
 from attune.training.callbacks import belonging
-from attune.training.continuing import origin
+from attune.training.continuing import check_continues, origin
 from attune.training.loggers.check import check_loggers
 from attune.training.optimizer import check_options as check_optimizer_options
 from attune.training.recipe import batch_size_of
@@ -82,6 +84,9 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     for model in filter(None, (settings.model, settings.baseline)):
         for kind in dict.fromkeys((parts.test.kind, parts.train.kind)):
             _check_towers(model, kind, dimension)
+    if settings.trains:
+        for name in unasked(parts.train, settings):
+            complete.pop(name, None)
     check_grades(parts, settings, looked_at)
     if settings.trains:
         check_loss(parts.train, settings)
@@ -99,6 +104,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
     if settings.trains and (tower := parts.train.kind.left_out):
         complete[f"lock_{tower}"] = True  # nothing goes through it
+    if earlier and settings.continue_optimizer:
+        _check_continues(earlier, settings, parts.train.kind, dimension)
     if settings.trains and find_model(locate(settings.model)).library == "mlp":
         complete["model_options"]["input_dim"] = dimension
     return {
@@ -128,6 +135,17 @@ def _check_model(settings: FinetuningSettings) -> None:
     if model is not None:
         locked = {"image": settings.lock_image, "text": settings.lock_text}
         checkpoint_gradients(model, [tower for tower in source.towers if not locked[tower]])
+
+
+def _check_continues(earlier: RunFolder, settings: FinetuningSettings, kind: Kind, dimension: int) -> None:
+    """Raises if the earlier run's optimizer's state is one of other weights; of a hub's text tower that is known later."""
+    source = find_model(locate(settings.model))
+    options = sized(settings.model_options, source.library, dimension)
+    model = shell(changed_config(config_of(source), options))
+    if model is not None:
+        locked = (settings.lock_image or kind.left_out == "image", settings.lock_text or kind.left_out == "text")
+        choose_trainable(model, *locked, settings.train_last_blocks)
+        check_continues(earlier, model, settings.optimizer)
 
 
 def _check_dropout(settings: FinetuningSettings) -> None:

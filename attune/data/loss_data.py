@@ -61,7 +61,7 @@ def check_loss(train: Pairs, settings: FinetuningSettings) -> None:
         able = ", ".join(name for name, kind in LOSSES.items() if kind.negatives)
         raise SettingsError(f"{what} has no use for the negatives of {data}. Push it without them, or use one of: {able}")
     outside = [score for scores in train.scores for score in scores if not -1 <= score <= 1]
-    if outside and "CosineSimilarityLoss" in dict(parts_of(settings.loss, settings.loss_options)):
+    if outside and "CosineSimilarityLoss" in (part.name for part in parts_of(settings.loss, settings.loss_options)):
         raise DataError(
             f"{what}: {len(outside)} scores of {data} are not from -1 to 1 (such as {outside[0]:g}), as cosines are. "
             "Push them divided by the highest one there can be, or use CoSENTLoss, which takes them as they are"
@@ -85,25 +85,30 @@ def _check_single(train: Pairs, settings: FinetuningSettings) -> None:
         able = ", ".join(ALONE)
         of_texts = f", or {', '.join(twice)}, which takes no labels" if train.kind.of_texts else ""
         raise SettingsError(f"{what} compares items with what belongs to them, and {named}. Use one of: {able}{of_texts}")
-    if train.kind.is_single and settings.multi_positive:
-        raise SettingsError(f"multi_positive takes all captions of a {train.kind.item}, and {named}. Leave it out")
 
 
 def _check_sampler(train: Pairs, settings: FinetuningSettings) -> None:
     """Refuses other ways to make batches where the sampler that `auto` takes is that of classes."""
     for name in ("hard_negatives", "images_per_epoch"):
-        if _takes_class_sampler(train, settings) and (value := getattr(settings, name)):
+        if takes_class_sampler(train, settings) and (value := getattr(settings, name)):
             raise SettingsError(
                 f"{name} = {value:g}: loss = {settings.loss!r} learns where {train.kind.items} of a label meet, in batches "
                 "that pass over all of them. Leave it out, or set sampler to random"
             )
 
 
-def _takes_class_sampler(train: Pairs, settings: FinetuningSettings) -> bool:
+def takes_class_sampler(train: Pairs, settings: FinetuningSettings) -> bool:
     """Whether the sampler is that of classes by itself."""
     alone = learns_from_labels(train, settings)
     meet = (alone and settings.loss == "auto") or needs_meeting(settings.loss, settings.loss_options, alone)
     return settings.sampler == "auto" and meet
+
+
+def usual_loss(train: Pairs) -> str:
+    """What `auto` is for data; `CLIPLoss` stands for `SigLIPLoss` too, which is for models that were trained with it."""
+    if train.kind.is_single:
+        return "TripletMarginLoss" if any(train.labels) else "SimCSELoss"
+    return "CoSENTLoss" if train.is_graded else "CLIPLoss"
 
 
 def learns_from_labels(train: Pairs, settings: FinetuningSettings) -> bool:
@@ -126,6 +131,6 @@ def sizes_of(train: Pairs, settings: FinetuningSettings, batch_size: int) -> Siz
     elif train.negatives:
         each = 2.0
     lengths, classes = 1 + len(settings.model_options.matryoshka_dims), max(1, len(set(train.labels)))
-    if settings.sampler == "class" or _takes_class_sampler(train, settings):
+    if settings.sampler == "class" or takes_class_sampler(train, settings):
         classes = min(classes, math.ceil(batch_size / settings.num_items_per_class))  # the others are in other batches
     return Sizes(batch_size, math.ceil(batch_size * each), classes, lengths)

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from attune.callback_settings import Monitoring
+from attune.data.idle import LEARNT, MEASURED
 from attune.data.pairs import Pairs
 from attune.data.parts import Parts
 from attune.errors import DataError, SettingsError
+from attune.idle import idle
 from attune.kinds import IMAGE, KINDS, Kind
 from attune.settings import FinetuningSettings
 
@@ -54,12 +56,13 @@ def check_kinds(parts: Parts, settings: FinetuningSettings, watched: Mapping[str
                 )
     names[learnt] = names[learnt] or repr(settings.train_data)
     wrong: dict[Kind, list[str]] = {kind: [], learnt: []}
-    for one, found in ((kind, _not_measured(kind, settings)), (learnt, _not_learnt(learnt, settings))):
-        wrong[one] += [f"\n- {problem}. Leave it out" for problem, there in found.items() if there]
+    wrong[kind] += [*_locked(kind, settings), *_encoders(kind, settings), *idle(MEASURED, settings, parts.test).values()]
+    if settings.trains:
+        wrong[learnt] += [*_locked(learnt, settings), *idle(LEARNT, settings, parts.train).values()]
     said = [
-        f"The settings cannot be used with {one.data}, as {names[one]} has them:{''.join(dict.fromkeys(problems))}"
-        for one, problems in wrong.items()
-        if problems
+        f"The settings cannot be used with {one.data}, as {names[one]} has them:" + "".join(dict.fromkeys(problems))
+        for one, lines in wrong.items()
+        if (problems := [f"\n- {line}" for line in lines])
     ]
     if said:
         raise SettingsError("\n".join(said))
@@ -155,42 +158,17 @@ def _or_both(measured: Mapping[str, object], settings: FinetuningSettings) -> st
     )
 
 
-def _not_measured(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
-    """By what is wrong with it, whether a setting is given that does nothing where data of a kind is measured on."""
-    if kind is IMAGE:
-        return {}
-    return _locked(kind, settings) | {
-        f"prompt_templates = {settings.prompt_templates!r} are for pictures with captions": (
-            settings.prompt_templates != "openai"
-        ),
-        f"callbacks name a model or an index_model, and here {kind.items} look among {kind.captions or 'each other'}": any(
-            callback.model or callback.index_model for callback in settings.evaluations
-        ),
-    }
+def _encoders(kind: Kind, settings: FinetuningSettings) -> list[str]:
+    """What is wrong with callbacks that say what looks among what, where that is known."""
+    if kind is IMAGE or not any(callback.model or callback.index_model for callback in settings.evaluations):
+        return []
+    among = kind.captions or "each other"
+    return [f"callbacks name a model or an index_model, and here {kind.items} look among {among}. Leave it out"]
 
 
-def _not_learnt(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
-    """The same of a setting that does nothing where data of a kind is trained on."""
-    options = settings.model_options
-    if kind is IMAGE:
-        return {}
-    found = _locked(kind, settings)
-    if kind.of_texts or kind.of_embeddings:
-        found |= {
-            f"augmentation = {settings.augmentation!r} changes pictures": settings.augmentation not in ("auto", "none"),
-            f"model_options.image_size = {options.image_size}": options.image_size is not None,
-        }
-    if not kind.has_texts:
-        found |= {
-            f"word_dropout = {settings.word_dropout:g} changes captions": settings.word_dropout > 0,
-            f"caption_mixing = {settings.caption_mixing:g} changes captions": settings.caption_mixing > 0,
-        }
-    if not kind.of_texts:
-        found[f"model_options.context_length = {options.context_length}"] = options.context_length is not None
-    return found
-
-
-def _locked(kind: Kind, settings: FinetuningSettings) -> dict[str, bool]:
-    """The same of locking the one tower that embeds data of a kind."""
+def _locked(kind: Kind, settings: FinetuningSettings) -> list[str]:
+    """What is wrong with locking the one tower that embeds data of a kind."""
+    if kind is IMAGE or not getattr(settings, f"lock_{kind.tower}"):
+        return []
     what = f"lock_{kind.tower} is true: the {kind.tower} tower embeds all of it, so nothing would be left to train"
-    return {what: bool(getattr(settings, f"lock_{kind.tower}"))}
+    return [f"{what}. Leave it out"]

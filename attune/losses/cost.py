@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from attune.errors import SettingsError
-from attune.losses.table import LOSSES, parts_of
+from attune.losses.table import LOSSES, Part, parts_of
 
 MOST_BYTES = 256 * 10**9
 """More than any GPU has; what takes more is refused before anything is loaded."""
@@ -59,7 +59,7 @@ def loss_bytes(loss: str, options: Mapping[str, Any], miner: str | None, sizes: 
         miner: in `attune.losses.table.MINERS`, if there is one.
         sizes: of a batch.
     """
-    return sizes.lengths * sum(_bytes(name, kept, miner, sizes) for name, kept in parts_of(loss, options))
+    return sizes.lengths * sum(_bytes(part, miner, sizes) for part in parts_of(loss, options))
 
 
 def check_cost(
@@ -74,11 +74,11 @@ def check_cost(
     if found <= available_bytes:
         return found
     parts = parts_of(loss, options)
-    kept = max(kept for _, kept in parts)
+    kept = max(part.kept for part in parts)
     batch = f"{sizes.pictures:,} items" + f" and {sizes.texts:,} captions" * bool(sizes.texts)
     those = f" with each other and the {kept:,} that are kept" if kept else " with each other"
     advice = "Set a smaller memory_size or batch_size" if kept else "Set a smaller batch_size"
-    if paired := sorted({name for name, _ in parts} & PAIRED_BYTES.keys()):
+    if paired := sorted({part.name for part in parts} & PAIRED_BYTES.keys()):
         advice += f", or use a loss that does not compare each right pair with each wrong one as {', '.join(paired)} does"
     raise SettingsError(
         f"loss = {loss!r} takes about {found / 1e9:,.1f} GB to compare the {batch} of a batch{those}, and there are "
@@ -86,9 +86,9 @@ def check_cost(
     )
 
 
-def _bytes(name: str, kept: int, miner: str | None, sizes: Sizes) -> int:
+def _bytes(part: Part, miner: str | None, sizes: Sizes) -> int:
     """Of a loss that is made of no others."""
-    kind, (pictures, texts, classes, _) = LOSSES[name], sizes
+    name, kept, kind, (pictures, texts, classes, _) = part.name, part.kept, LOSSES[part.name], sizes
     if name == "ManifoldLoss":
         return GRAPH_BYTES * (pictures + texts + classes) ** 2
     if kind.classes and not kind.meets:

@@ -11,7 +11,8 @@ class DynamicSoftMargin(DynamicSoftMarginLoss):  # type: ignore[misc]  # the lib
     """Triplets weighed by how large their margin is among those of late (Zhang and Rusinkiewicz 2019, ICCV).
 
     In pytorch-metric-learning 2.9 the running histogram keeps the last step's graph, so that a second step fails, is in
-    no state dict, and has no bins for the largest margins, of pairs that are quite wrong.
+    no state dict, has no bins for the largest margins, of pairs that are quite wrong, and none for what is no number.
+    It also counts whatever the loss is asked of; here, what it is trained on alone, as with running statistics.
 
     Args:
         **options: the library's own.
@@ -24,4 +25,10 @@ class DynamicSoftMargin(DynamicSoftMarginLoss):  # type: ignore[misc]  # the lib
 
     def update_histogram(self, data: Tensor) -> None:
         """Counts margins (triplets,) in; the weights that follow from it are constants to a step."""
-        super().update_histogram(data.detach())
+        if self.training and data.isfinite().all():
+            super().update_histogram(data.detach())
+
+    def weigh_loss(self, data: Tensor) -> Tensor:
+        """Margins (triplets,) times their weights; those that are no numbers stay so, for whoever looks at the loss."""
+        found: Tensor = super().weigh_loss(data) if data.isfinite().all() else data
+        return found

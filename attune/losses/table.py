@@ -4,6 +4,7 @@ Those of pytorch-metric-learning (Musgrave et al. 2020, arXiv:2008.09164) have i
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from attune.choices import one_of
@@ -26,6 +27,8 @@ class Kind(NamedTuple):
         negatives: whether negatives that come with the data can be among the texts of its batch.
         alone: whether it can be used on labelled items of one kind alone, which have no captions.
         twice: it takes single texts, each embedded twice: what belongs to a text is its other embedding.
+        masks: it leaves look-alikes out; so does every loss that picks.
+        scaled: its similarities are multiplied by the model's own temperature, which learns with it.
     """
 
     ours: bool = False
@@ -39,13 +42,15 @@ class Kind(NamedTuple):
     negatives: bool = True
     alone: bool = True
     twice: bool = False
+    masks: bool = False
+    scaled: bool = False
 
 
 LOSSES = {
-    "CLIPLoss": Kind(ours=True, picks=False, alone=False),
-    "SigLIPLoss": Kind(ours=True, picks=False, alone=False),
-    "MultipleNegativesRankingLoss": Kind(ours=True, picks=False, alone=False),
-    "SimCSELoss": Kind(ours=True, picks=False, negatives=False, alone=False, twice=True),
+    "CLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True),
+    "SigLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True),
+    "MultipleNegativesRankingLoss": Kind(ours=True, picks=False, alone=False, masks=True),
+    "SimCSELoss": Kind(ours=True, picks=False, negatives=False, alone=False, twice=True, masks=True),
     "CoSENTLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),
     "CosineSimilarityLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),
     "MarginMSELoss": Kind(ours=True, picks=False, data="margin", alone=False),
@@ -183,26 +188,53 @@ def read_part(setting: str, given: Any) -> tuple[str, dict[str, Any]]:
     return name, {option: value for option, value in spec.items() if option != "name"}
 
 
-def parts_of(loss: str, options: Mapping[str, Any], kept: int = 0) -> list[tuple[str, int]]:
-    """Names of the losses that a loss is made of, and how many items of batches before each looks at.
+class Part(NamedTuple):
+    """A loss that is made of no others.
 
-    A loss that is made of no others is its own part; of `auto` nothing is known.
+    Attributes:
+        name: in `LOSSES`.
+        options: its own.
+        kept: items of batches before that it looks at.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    kept: int = 0
+
+
+def parts_of(loss: str, options: Mapping[str, Any], kept: int = 0) -> list[Part]:
+    """The losses that a loss is made of: itself, but of `MultipleLosses` several, and of `CrossBatchMemory` one.
+
+    Of `auto` nothing is known, nor of what `read_part` refuses.
 
     Args:
         loss: its name.
-        options: its own, such as `attune.losses.make.make_loss` takes.
+        options: its own.
         kept: items of batches before that it looks at.
     """
-    if loss == "MultipleLosses":
-        return [part for one in options["losses"] for part in parts_of(*read_part("loss_options.losses", one))]
+    if loss not in ("MultipleLosses", "CrossBatchMemory"):
+        return [Part(loss, options, kept)] if loss in LOSSES else []
+    given = options.get("losses") if loss == "MultipleLosses" else [options.get("loss")]
     if loss == "CrossBatchMemory":
-        return parts_of(*read_part("loss_options.loss", options["loss"]), options.get("memory_size", MEMORY_SIZE))
-    return [(loss, kept)] if loss in LOSSES else []
+        kept = options.get("memory_size", MEMORY_SIZE)
+    found = []
+    for one in given if isinstance(given, list) else []:
+        with suppress(SettingsError):
+            found += parts_of(*read_part("loss_options", one), kept)
+    return found
+
+
 
 
 def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
     """What is known of the losses that a loss is made of; see `parts_of`."""
-    return [LOSSES[name] for name, _ in parts_of(loss, options)]
+    return [LOSSES[part.name] for part in parts_of(loss, options)]
+
+
+def has_weights(loss: str, options: Mapping[str, Any]) -> bool:
+    """Whether a loss learns something of its own, such as a direction for each class."""
+    parts = [(LOSSES[part.name], part.options) for part in parts_of(loss, options)]
+    return any((kind.classes and not kind.meets) or own.get("learn_beta") for kind, own in parts)
 
 
 def needs_classes(loss: str, options: Mapping[str, Any]) -> bool:

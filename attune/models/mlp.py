@@ -148,6 +148,11 @@ def check_options(config: dict[str, Any], options: ModelOptions) -> None:
                 f"model_options.{said} = {changed[name]!r}: the model was trained with {config[name]!r}, and is not built "
                 "anew. Leave it out, or begin with `mlp`"
             )
+    if options.dropout and not changed["hidden_sizes"]:
+        raise SettingsError(
+            f"model_options.dropout = {options.dropout}: it is for hidden units, and with hidden_sizes = [] there are none. "
+            "Leave it out, or give hidden_sizes"
+        )
     if not changed["input_dim"]:
         raise SettingsError(
             "The model `mlp` takes embeddings that were pushed, of as many numbers as they have, and there are none to tell "

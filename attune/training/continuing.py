@@ -60,6 +60,34 @@ def save_optimizer(folder: RunFolder, model: nn.Module, optimizer: torch.optim.O
         draft.chmod(0o644)
 
 
+def check_continues(folder: RunFolder, model: nn.Module, optimizer: str) -> None:
+    """Passes if the optimizer's state that a finished run left is one of these weights.
+
+    Args:
+        folder: of that run.
+        model: whose weights are going to be trained; nothing but their shapes is looked at.
+        optimizer: name of the optimizer.
+
+    Raises:
+        SettingsError: if that run trained other weights, or with another optimizer.
+    """
+    with safe_open(Checkpoints(folder).optimizer, "pt") as file:
+        facts = file.metadata()
+    if facts["optimizer"] != optimizer:
+        raise SettingsError(
+            f"continue_optimizer: the run {folder.reference!r} was trained with {facts['optimizer']}, and this one is to be "
+            f"with {optimizer}. Set optimizer to {facts['optimizer']}, or continue_optimizer to false"
+        )
+    shapes = json.loads(facts["shapes"])
+    own = {name: list(parameter.shape) for name, parameter in _trained(model).items()}
+    if unlike := sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name)):
+        raise SettingsError(
+            f"continue_optimizer: the run {folder.reference!r} trained other weights than this one does: {len(unlike)} "
+            f"differ, the first is {unlike[0]}. Leave the model's shape as it is (model_options) and train the same towers "
+            "and blocks as it did (lock_image, lock_text, train_last_blocks), or set continue_optimizer to false"
+        )
+
+
 def load_optimizer(folder: RunFolder, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Puts the optimizer in the state that a finished run left.
 
@@ -74,22 +102,10 @@ def load_optimizer(folder: RunFolder, model: nn.Module, optimizer: torch.optim.O
     Raises:
         SettingsError: if that run trained other weights, or with another optimizer.
     """
+    trained = _trained(model)
+    check_continues(folder, model, type(optimizer).__name__)
     with safe_open(Checkpoints(folder).optimizer, "pt") as file:
-        facts = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-    kind, trained = type(optimizer).__name__, _trained(model)
-    if facts["optimizer"] != kind:
-        raise SettingsError(
-            f"continue_optimizer: the run {folder.reference!r} was trained with {facts['optimizer']}, and this one is to be "
-            f"with {kind}. Set optimizer to {facts['optimizer']}, or continue_optimizer to false"
-        )
-    shapes, own = json.loads(facts["shapes"]), {name: list(parameter.shape) for name, parameter in trained.items()}
-    if unlike := sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name)):
-        raise SettingsError(
-            f"continue_optimizer: the run {folder.reference!r} trained other weights than this one does: {len(unlike)} "
-            f"differ, the first is {unlike[0]}. Train the same towers and blocks as it did (lock_image, lock_text, "
-            "train_last_blocks), or set continue_optimizer to false"
-        )
     for entry, tensor in tensors.items():
         key, _, name = entry.partition(".")
         if tensor.shape == trained[name].shape:  # in the order of memory that the weight has

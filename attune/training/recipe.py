@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from attune.data.loss_data import usual_loss
 from attune.data.pairs import Pairs
 from attune.losses.table import LOSSES, needs_meeting
 from attune.models.mlp import EmbeddingTower
@@ -148,11 +149,8 @@ def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[s
 
 
 def _usual_loss(model: nn.Module, train: Pairs) -> str:
-    if train.kind.is_single:
-        return "TripletMarginLoss" if any(train.labels) else "SimCSELoss"
-    if train.is_graded:
-        return "CoSENTLoss"
-    return "SigLIPLoss" if getattr(model, "logit_bias", None) is not None else "CLIPLoss"
+    loss = usual_loss(train)
+    return "SigLIPLoss" if loss == "CLIPLoss" and getattr(model, "logit_bias", None) is not None else loss
 
 
 def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:

@@ -329,6 +329,7 @@ def test_a_callback_lets_embeddings_look_among_matches(tuned: RunFolder) -> None
         ({"model_options": {"input_dim": 3}}, SettingsError, "input_dim = 3: the embeddings of 'few' have 24 numbers"),
         ({"model_options": {"matryoshka_dims": [24]}}, SettingsError, "24 is not below 24"),
         ({"model": "tuned", "model_options": {"hidden_sizes": [8]}}, SettingsError, r"hidden_sizes = \[8\]: the model was"),
+        ({"model_options": {"hidden_sizes": [], "dropout": 0.1}}, SettingsError, r"dropout = 0\.1: it is for hidden units"),
         (
             {"model": "tuned", "model_options": {"output_dim": 8}},
             SettingsError,

@@ -195,7 +195,7 @@ def test_labelled_embeddings_are_indexed_and_searched(tuned: RunFolder) -> None:
     [
         {"micro_batch_size": 3, "model_options": {"output_dim": 12}},
         {"model_options": {"hidden_sizes": [], "output_dim": 40}, "loss": "SupConLoss"},
-        {"loss": "ArcFaceLoss", "hard_negatives": 0.5},
+        {"loss": "ArcFaceLoss", "hard_negatives": 1},
     ],
     ids=["pieces", "linear", "classes"],
 )

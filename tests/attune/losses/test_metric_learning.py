@@ -21,6 +21,8 @@ from attune.losses.table import (
     REFUSED_MINERS,
     check_loss,
     check_miner,
+    has_weights,
+    names_of,
 )
 
 OPTIONS: dict[str, Any] = {
@@ -270,6 +272,22 @@ def test_the_running_histogram_takes_the_worst_of_pairs() -> None:
     assert found.isfinite()
 
 
+def test_the_running_histogram_counts_what_is_trained_on_alone() -> None:
+    """Not what is only tried before the first step, and no numbers that are none."""
+    loss, (images, texts) = make_loss("DynamicSoftMarginLoss", {}), embeddings()
+    assert isinstance(loss, nn.Module)
+    loss(EmbeddedBatch(images, texts, SCALE))
+    kept = loss.state_dict()["loss.hist_"].clone()
+
+    broken = loss(EmbeddedBatch(images * math.nan, texts, SCALE))
+    loss.eval()
+    tried = loss(EmbeddedBatch(*embeddings(seed=1), SCALE))
+
+    assert broken.isnan()  # as the guards want to hear it
+    assert tried.isfinite()
+    assert torch.equal(loss.state_dict()["loss.hist_"], kept)
+
+
 def test_several_losses_are_their_weighted_sum() -> None:
     images, texts = embeddings()
     miner = ("TripletMarginMiner", {"margin": 0.3})
@@ -357,6 +375,42 @@ def test_what_a_loss_does_not_take_is_said(name: str, options: dict[str, Any], s
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [name for name in LOSSES if name not in ("MultipleLosses", "CrossBatchMemory")])
+def test_the_table_says_what_a_loss_learns_and_leaves_out(name: str) -> None:
+    kind, options = LOSSES[name], OPTIONS.get(name, {})
+    loss = make_loss(name, options, scope=Scope(3, 8))
+    images, texts = embeddings()
+    scale = SCALE.clone().requires_grad_()
+    scores, positives = None, None
+    if kind.data:
+        scores = torch.full((12, 12), math.nan).fill_diagonal_(0.5)
+        positives = torch.eye(12, dtype=torch.bool)
+        if kind.data == "margin":
+            positives[-1, -1], positives[-1, 0] = False, True
+            scores[-1, 0] = 0
+    given = EmbeddedBatch(images, texts, scale, BIAS, positives, None, torch.arange(12) // 4, scores)
+    others = ~torch.eye(12, dtype=torch.bool)
+    others[0] = False  # the first picture is left with its negatives
+
+    found = loss(given)
+    found.backward()  # type: ignore[no-untyped-call]
+
+    assert has_weights(name, options) == (isinstance(loss, nn.Module) and any(True for _ in loss.parameters()))
+    assert kind.scaled == (scale.grad is not None)
+    again = make_loss(name, options, scope=Scope(3, 8)) if not has_weights(name, options) else loss
+    assert (kind.picks or kind.masks) == (again(given._replace(ignored=others)) != found)
+
+
+def test_a_loss_is_known_by_what_it_is_made_of() -> None:
+    inner = {"name": "CrossBatchMemory", "loss": {"name": "MarginLoss", "learn_beta": True}}
+    options = {"losses": ["ClipLoss", inner, 3, {"margin": 1}]}
+
+    assert names_of("MultipleLosses", options) == ["CLIPLoss", "MarginLoss"]
+    assert has_weights("MultipleLosses", options)
+    assert not has_weights("MultipleLosses", {"losses": ["CLIPLoss", "FastAPLoss"]})
+    assert names_of("CrossBatchMemory", {}) == names_of("MultipleLosses", {"losses": 1}) == names_of("auto", {}) == []
+
+
 @pytest.mark.parametrize("name", [*REFUSED_LOSSES, "Nonsense", "cliploss"])
 def test_other_losses_are_refused_with_those_there_are(name: str) -> None:
     with pytest.raises(ValueError, match="Use one of: CLIPLoss, SigLIPLoss, MultipleNegativesRankingLoss"):
@@ -383,6 +437,18 @@ def test_other_spellings_are_understood(given: str, meant: str) -> None:
         ({"loss_options": {"margin": 1}}, "Name the loss that they are for"),
         ({"loss": "VICRegLoss", "multi_positive": True}, "takes one caption a picture"),
         ({"loss": "InstanceLoss"}, "for a place in the batch"),
+        (
+            {"loss": "MultipleLosses", "loss_options": {"losses": ["VICRegLoss", "CLIPLoss"]}, "multi_positive": True},
+            "takes one caption a picture",
+        ),
+        (
+            {"loss": "MultipleLosses", "loss_options": {"losses": ["CLIPLoss", "NCALoss"]}, "miner": "BatchHardMiner"},
+            "loss = 'MultipleLosses' looks at all of a batch",
+        ),
+        (
+            {"loss": "CrossBatchMemory", "loss_options": {"loss": "AngularLoss"}, "miner": "BatchHardMiner"},
+            "loss = 'CrossBatchMemory' looks at all of a batch",
+        ),
         ({"sampler": "class", "hard_negatives": 0.5}, "two ways to choose which pictures meet"),
         ({"sampler": "class", "images_per_epoch": 10}, "passes over all pictures"),
         ({"loss_optimizer": "LBFGS"}, "computes the loss of one batch many times a step"),
