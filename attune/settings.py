@@ -220,8 +220,9 @@ class FinetuningSettings(BaseModel):
     sampler: Literal["auto", "random", "image-unique", "class", "hard-batch"] = Field(
         default="auto",
         description="Which pictures meet in a batch: `random` ones, each once with one of its captions (`image-unique` is "
-        "another name of that) or, with `multi_positive`, all; `num_items_per_class` of each of some classes (`class`); or look-alikes, in every epoch "
-        "(`hard-batch`, as `hard_negatives` in some). `auto` is `class` where labelled single items are compared, and for: "
+        "another name of that) or, with `multi_positive`, all; `num_items_per_class` of each of some classes (`class`); or "
+        "look-alikes, in every epoch (`hard-batch`, as `hard_negatives` in some). `auto` is `class` where labelled single "
+        "items are compared, and for: "
         f"{', '.join(name for name, kind in LOSSES.items() if kind.meets)}.",
     )
     num_items_per_class: int = Field(
