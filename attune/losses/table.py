@@ -224,8 +224,6 @@ def parts_of(loss: str, options: Mapping[str, Any], kept: int = 0) -> list[Part]
     return found
 
 
-
-
 def kinds_of(loss: str, options: Mapping[str, Any]) -> list[Kind]:
     """What is known of the losses that a loss is made of; see `parts_of`."""
     return [LOSSES[part.name] for part in parts_of(loss, options)]

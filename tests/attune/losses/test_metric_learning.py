@@ -22,7 +22,7 @@ from attune.losses.table import (
     check_loss,
     check_miner,
     has_weights,
-    names_of,
+    parts_of,
 )
 
 OPTIONS: dict[str, Any] = {
@@ -405,10 +405,10 @@ def test_a_loss_is_known_by_what_it_is_made_of() -> None:
     inner = {"name": "CrossBatchMemory", "loss": {"name": "MarginLoss", "learn_beta": True}}
     options = {"losses": ["ClipLoss", inner, 3, {"margin": 1}]}
 
-    assert names_of("MultipleLosses", options) == ["CLIPLoss", "MarginLoss"]
+    assert [part.name for part in parts_of("MultipleLosses", options)] == ["CLIPLoss", "MarginLoss"]
     assert has_weights("MultipleLosses", options)
     assert not has_weights("MultipleLosses", {"losses": ["CLIPLoss", "FastAPLoss"]})
-    assert names_of("CrossBatchMemory", {}) == names_of("MultipleLosses", {"losses": 1}) == names_of("auto", {}) == []
+    assert parts_of("CrossBatchMemory", {}) == parts_of("MultipleLosses", {"losses": 1}) == parts_of("auto", {}) == []
 
 
 @pytest.mark.parametrize("name", [*REFUSED_LOSSES, "Nonsense", "cliploss"])
