@@ -200,8 +200,13 @@ def stopped_after_each_step(folder: RunFolder) -> list[str]:
     "changes", [{"lora_rank": 2}, {"lock_image": True, "hard_negatives": 1.0}, {"multi_positive": True}]
 )
 def test_every_step_can_be_the_last_before_a_break(
-    shapes: DatasetReport, tiny_vit: Path, changes: dict[str, object]
+    attune_home: Path,
+    make_examples: Callable[..., list[TrainingExample]],
+    push: Callable[..., DatasetReport],
+    tiny_vit: Path,
+    changes: dict[str, object],
 ) -> None:
+    push("shapes", make_examples(48))
     unbroken, broken = (
         start(name, tiny_vit, epochs=2, learning_rate=1e-4, ema_decay=0.9, **changes) for name in ("unbroken", "broken")
     )
