@@ -19,6 +19,7 @@ from attune.kinds import Kind
 from attune.losses.cost import check_cost
 from attune.losses.make import make_loss
 from attune.losses.table import needs_classes
+from attune.losses.trial import try_loss
 from attune.models.checkpointing import checkpoint_gradients
 from attune.models.clip import config_of
 from attune.models.options import changed_config, check_options, sized
@@ -100,6 +101,7 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     if settings.trains and settings.loss != "auto":
         sizes = sizes_of(parts.train, settings, batch_size_of(settings, len(set(parts.train.groups))))
         check_cost(settings.loss, settings.loss_options, settings.miner, sizes)
+        try_loss(settings.loss, settings.loss_options, settings.miner, settings.miner_options, sizes)
     for callback in settings.evaluations:
         belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
     if settings.trains and (tower := parts.train.kind.left_out):

@@ -11,7 +11,6 @@ MOST_BYTES = 256 * 10**9
 
 PAIR_BYTES = {
     **{name: 10 for name, kind in LOSSES.items() if kind.ours},
-    "FastAPLoss": 210,
     "RankedListLoss": 70,
     "SignalToNoiseRatioContrastiveLoss": 100,
 }
@@ -20,8 +19,14 @@ PAIR_BYTES = {
 PAIRED_BYTES = {"LiftedStructureLoss": 10, "NTXentLoss": 10, "PNPLoss": 66, "TupletMarginLoss": 6}
 """Likewise, of a right pair and a wrong one: these compare each with each, which grows with the cube of the batch."""
 
+BIN_BYTES = 19
+"""Likewise, of two items and an edge of a bin, of `FastAPLoss`."""
+
 CLASS_BYTES = 30
 """Likewise, of an item and what stands for a class."""
+
+CENTERS = {"SoftTripleLoss": ("centers_per_class", 10), "SubCenterArcFaceLoss": ("sub_centers", 3)}
+"""Losses with several directions for a class: the option that says how many, and its default."""
 
 GRAPH_BYTES = 80
 """Likewise, of two items, or classes, of `ManifoldLoss`: it inverts the graph of all of both."""
@@ -92,7 +97,7 @@ def _bytes(part: Part, miner: str | None, sizes: Sizes) -> int:
     if name == "ManifoldLoss":
         return GRAPH_BYTES * (pictures + texts + classes) ** 2
     if kind.classes and not kind.meets:
-        return CLASS_BYTES * (pictures + texts) * classes
+        return CLASS_BYTES * (pictures + texts) * classes * _centers(part)
     answers = max(pictures, texts) + kept
     right = texts or max(pictures, pictures * answers // classes)
     compared = texts * (answers + pictures + kept) if texts else pictures * answers  # in both directions, or among items
@@ -103,4 +108,12 @@ def _bytes(part: Part, miner: str | None, sizes: Sizes) -> int:
         right, found = compared // 2, min(AT_ONCE, pictures * answers**2)
     elif miner in FEW_MINERS and kind.picks:
         right = 1
-    return found + PAIR_BYTES.get(name, 40) * compared + PAIRED_BYTES.get(name, 0) * compared * right
+    each = BIN_BYTES * (part.options.get("num_bins", 10) + 1) if name == "FastAPLoss" else PAIR_BYTES.get(name, 40)
+    return found + each * compared + PAIRED_BYTES.get(name, 0) * compared * right
+
+
+def _centers(part: Part) -> int:
+    """Directions of a class."""
+    option, usual = CENTERS.get(part.name, ("", 1))
+    found: int = part.options.get(option, usual)
+    return found

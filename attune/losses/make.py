@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from attune.characters import shortened
 from attune.choices import check_option
 from attune.errors import SettingsError
 from attune.losses.batch import Loss
@@ -16,17 +17,11 @@ from attune.losses.library_loss import LibraryLoss
 from attune.losses.metric_learning import MetricLoss
 from attune.losses.sum import SumOfLosses
 from attune.losses.table import ALONE, LOSSES, MEMORY_SIZE, REMEMBERING, read_part
+from attune.losses.values import VALUES, check_value
 
 OURS: dict[str, Loss] = {**CONTRASTIVE, **GRADED}
-_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "label_smoothing": ("give a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
-    "scale": ("give a number above 0", lambda value: _is_number(value) and value > 0),
-    "temperature": ("give a number above 0", lambda value: _is_number(value) and value > 0),
-    "symmetric": ("give true or false", lambda value: isinstance(value, bool)),
-}
-"""What may be said of their options."""
-
-MOST_KEPT = 1_000_000
+MOST_LOSSES = 20
+"""In one sum; more has no use."""
 
 
 class Scope(NamedTuple):
@@ -90,14 +85,17 @@ def _sum(options: dict[str, Any], make: Callable[..., Loss]) -> Loss:
     for option in options:
         check_option("loss_options", "MultipleLosses", option, {"losses": "required", "weights": "1 each"})
     given = options.get("losses")
-    if not isinstance(given, list) or not given:
+    if not isinstance(given, list) or not 1 <= len(given) <= MOST_LOSSES:
         raise SettingsError(
-            f"loss_options.losses = {given!r}: MultipleLosses takes `losses`, a list of names or of names with options, "
-            "and, if these are not to count alike, `weights`"
+            f"loss_options.losses = {shortened(repr(given))}: MultipleLosses takes `losses`, a list of names or of names "
+            f"with options, {MOST_LOSSES} at most, and, if these are not to count alike, `weights`"
         )
     weights = options.get("weights") or [1.0] * len(given)
-    if not isinstance(weights, list) or len(weights) != len(given) or not all(map(_is_weight, weights)):
-        raise SettingsError(f"loss_options.weights = {weights!r}: give a number above 0 for each of the {len(given)} losses")
+    rule = VALUES["weights"]
+    if not isinstance(weights, list) or len(weights) != len(given) or not all(map(rule.fits, weights)):
+        raise SettingsError(
+            f"loss_options.weights = {shortened(repr(weights))}: give {rule.says} for each of the {len(given)} losses"
+        )
     parts = [read_part("loss_options.losses", one) for one in given]
     if any(name == "MultipleLosses" for name, _ in parts):
         raise SettingsError("loss_options.losses: MultipleLosses within MultipleLosses. Name all losses in one list")
@@ -108,8 +106,7 @@ def _memory(options: dict[str, Any], make: Callable[..., Loss], scope: Scope) ->
     for option in options:
         check_option("loss_options", "CrossBatchMemory", option, {"loss": "required", "memory_size": MEMORY_SIZE})
     size = options.get("memory_size", MEMORY_SIZE)
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST_KEPT:
-        raise SettingsError(f"loss_options.memory_size = {size!r}: give a whole number from 1 to {MOST_KEPT:,}")
+    check_value("loss_options.memory_size", "CrossBatchMemory", "memory_size", size, MEMORY_SIZE)
     name, own = read_part("loss_options.loss", options.get("loss"))
     if name not in REMEMBERING:
         raise SettingsError(
@@ -118,14 +115,6 @@ def _memory(options: dict[str, Any], make: Callable[..., Loss], scope: Scope) ->
     inner = make(name, own)
     assert isinstance(inner, LibraryLoss)  # all of `REMEMBERING` are
     return CrossBatchMemory(inner, size, scope.dimension, scope.alone)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_weight(value: Any) -> bool:
-    return _is_number(value) and bool(value > 0)
 
 
 def _ours(name: str, options: dict[str, Any]) -> Loss:
@@ -137,7 +126,5 @@ def _ours(name: str, options: dict[str, Any]) -> Loss:
     }
     for option, value in options.items():
         check_option("loss_options", name, option, known)
-        rule, fits = _VALUES[option]
-        if not fits(value):
-            raise SettingsError(f"loss_options.{option} = {value!r}: {rule}")
+        check_value(f"loss_options.{option}", name, option, value, known[option])
     return partial(loss, **options) if options else loss

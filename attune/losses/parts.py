@@ -14,6 +14,7 @@ from attune.choices import check_option, did_you_mean
 from attune.errors import SettingsError
 from attune.losses.mended import MENDED
 from attune.losses.table import LOSSES, MINERS
+from attune.losses.values import check_value
 
 PARTS = {
     "distance": (distances, ("CosineSimilarity", "DotProductSimilarity", "LpDistance", "SNRDistance")),
@@ -41,6 +42,9 @@ COUNTED = ("num_classes", "embedding_size", "descriptors_dim", "K", "l")
 """Arguments that follow from the data and the model."""
 NOT_OPTIONS = (*COUNTED, "collect_stats", "mat_based_loss", "aggregation_func", "weight_init_func")
 """The others are of the library's own affairs, or no JSON."""
+DEEPEST = 5
+"""Parts within each other, and reducers beside each other at most; more has no use."""
+MOST_REDUCERS = 20
 
 
 def make_part(setting: str, name: str, options: dict[str, Any], counts: dict[str, int] | None = None) -> nn.Module:
@@ -59,6 +63,8 @@ def make_part(setting: str, name: str, options: dict[str, Any], counts: dict[str
     known = _options_of(kind)
     for option in options:
         check_option(setting, name, option, known)
+    for option, value in options.items():
+        check_value(f"{setting}.{option}", name, option, value, known[option])
     given: dict[str, Any] = {name: count for name, count in (counts or {}).items() if name in _arguments(kind)}
     given |= {option: _value(f"{setting}.{option}", option, value) for option, value in options.items()}
     try:
@@ -72,6 +78,8 @@ def make_part(setting: str, name: str, options: dict[str, Any], counts: dict[str
 
 def _value(setting: str, option: str, value: Any) -> Any:
     option = _SAME.get(option, option)
+    if setting.count(".") > DEEPEST or (option == "reducers" and isinstance(value, dict) and len(value) > MOST_REDUCERS):
+        raise SettingsError(f"{setting}: give {MOST_REDUCERS} reducers at most, and no parts within {DEEPEST} others")
     if option == "reducers" and isinstance(value, dict):
         return {of: _value(f"{setting}.{of}", "reducer", one) for of, one in value.items()}
     if option not in PARTS or value is None:
@@ -108,6 +116,6 @@ def _arguments(kind: type[nn.Module]) -> dict[str, Any]:
     for ancestor in kind.__mro__:
         if "__init__" in vars(ancestor) and ancestor is not nn.Module:
             for parameter in inspect.signature(ancestor).parameters.values():
-                if parameter.kind is not parameter.VAR_KEYWORD:
+                if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                     found.setdefault(parameter.name, parameter.default)
     return found

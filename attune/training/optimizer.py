@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from attune.characters import shortened
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
 from attune.models.layers import layer_scales
@@ -15,6 +16,8 @@ from attune.settings import FinetuningSettings
 from attune.training.recipe import Recipe
 
 SCALES = ("logit_scale", "logit_bias")
+MOST = 1e9
+"""Of an option's value: more is none that could train."""
 FUSED = ("AdamW", "Adam", "SGD")
 """Those that torch can step in one go, on processors and GPUs alike."""
 NOT_OPTIONS = {
@@ -44,10 +47,26 @@ def check_options(name: str, options: dict[str, Any], setting: str = "optimizer_
             instead = instead or did_you_mean(option, own)
             there = ", ".join(f"{name} = {default}" for name, default in own.items()) or "none"
             raise SettingsError(f"{setting}: {name} takes no {option!r} here{instead}. Its options are: {there}")
+        if not _alike(options[option], own[option]):
+            raise SettingsError(
+                f"{setting}.{option} = {shortened(repr(options[option]))} cannot be used with {name}: give a value such as "
+                f"its default, {own[option]}"
+            )
+    weights = nn.Parameter(torch.zeros(2, 2))
+    weights.grad = torch.ones(2, 2)
     try:
-        _of_torch(name, [{"params": [nn.Parameter(torch.zeros(2, 2))]}], 1e-3, options).step()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SettingsError(f"{setting} = {options} cannot be used with {name}: {error}") from None
+        _of_torch(name, [{"params": [weights]}], 1e-3, options).step()
+    except Exception as error:  # what torch does not check itself
+        raise SettingsError(f"{setting} = {options} cannot be used with {name}: {error or type(error).__name__}") from None
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a value, as JSON has it, is of a default's type and length: true or false, a finite number, a list of them."""
+    if isinstance(default, tuple):
+        return isinstance(value, list | tuple) and len(value) == len(default) and all(map(_alike, value, default))
+    if value is None or isinstance(default, bool):
+        return type(value) is type(default)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MOST <= value <= MOST
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, options: dict[str, Any]) -> torch.optim.Optimizer:

@@ -167,8 +167,20 @@ def test_options_reach_the_optimizer_over_ours(vit: nn.Module) -> None:
         ),
         ("Adam", {"fused": False}, "Adam takes no 'fused' here. Its options are"),
         ("Adam", {"betas": [0.9, 2]}, "cannot be used with Adam: Invalid beta parameter at index 1: 2"),
-        ("Adam", {"betas": 0.9}, "optimizer_options = {'betas': 0.9} cannot be used with Adam"),
-        ("Adam", {"eps": float("nan")}, "cannot be used with Adam: Invalid epsilon value: nan"),
+        *(
+            (
+                "Adam",
+                {"betas": betas},
+                f"optimizer_options.betas = {betas} cannot be used with Adam: give a value such as its",
+            )
+            for betas in (0.9, [0.9], [0.9, 0.9, 0.9], [0.9, None], ["a", "b"], [0.9, True], None)
+        ),
+        ("Adam", {"eps": -1}, "cannot be used with Adam: Invalid epsilon value: -1"),
+        *(
+            ("Adam", {"eps": eps}, "cannot be used with Adam: give a value such as its default, 1e-08")
+            for eps in (float("nan"), float("inf"), 10**400, True, "1", [1e-8])
+        ),
+        ("Adam", {"amsgrad": 1}, "optimizer_options.amsgrad = 1 cannot be used"),
         ("SGD", {"momentum": "much"}, "cannot be used with SGD"),
         ("SGD", {"nesterov": True}, "Nesterov momentum requires a momentum and zero dampening"),
     ],

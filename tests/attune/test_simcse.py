@@ -159,7 +159,7 @@ def test_training_changes_what_is_near_to_what(home: Path, bert: Path) -> None:
         (
             {"loss_options": {"temperature": 0}, "loss": "SimCSELoss"},
             SettingsError,
-            r"temperature = 0: give a number above 0",
+            r"temperature = 0: give a number from 1e-06",
         ),
         ({"val_data": None}, DataError, "No two of the"),
     ],

@@ -309,6 +309,20 @@ def test_a_loss_that_no_machine_has_room_for_is_refused_before_anything_is_loade
         start("cubed", tiny_vit, loss="CrossBatchMemory", loss_options=options, miner="TripletMarginMiner")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"margin": "0.1"}, r"loss_options\.margin = '0\.1': give a number"),
+        ({"reducer": "PerAnchorReducer"}, "on 8 items with 1 captions each, for a trial, NotImplementedError"),
+    ],
+)
+def test_options_that_no_loss_can_be_computed_with_are_refused_before_anything_is_loaded(
+    pairs: DatasetReport, tiny_vit: Path, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        start("untried", tiny_vit, loss="TripletMarginLoss", loss_options=options)
+
+
 def test_a_metric_losses_batch_may_come_in_pieces(pairs: DatasetReport, tiny_vit: Path) -> None:
     loss = {"loss": "TripletMarginLoss", "miner": "TripletMarginMiner", "multi_positive": True, "precision": "fp32"}
 

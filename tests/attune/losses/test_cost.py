@@ -42,6 +42,23 @@ def test_no_loss_takes_more_than_is_said_but_little_ones(name: str) -> None:
         assert found <= 2 * took
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("FastAPLoss", {"num_bins": 100}),
+        ("SoftTripleLoss", {}),
+        ("SoftTripleLoss", {"centers_per_class": 50}),
+        ("SubCenterArcFaceLoss", {"sub_centers": 50}),
+    ],
+)
+def test_bins_and_directions_of_a_class_count(name: str, options: dict[str, Any]) -> None:
+    found = loss_bytes(name, options, None, Sizes(64, 64, 8))
+
+    took = measured(name, options)
+    assert took / 3 <= found
+    assert took <= 1.3 * found + 100_000
+
+
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_what_is_kept_of_batches_before_counts(name: str) -> None:
     options = {"loss": name, "memory_size": 192}
