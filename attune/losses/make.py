@@ -99,6 +99,9 @@ def _sum(options: dict[str, Any], make: Callable[..., Loss]) -> Loss:
     parts = [read_part("loss_options.losses", one) for one in given]
     if any(name == "MultipleLosses" for name, _ in parts):
         raise SettingsError("loss_options.losses: MultipleLosses within MultipleLosses. Name all losses in one list")
+    kept = [own.get("memory_size", MEMORY_SIZE) for name, own in parts if name == "CrossBatchMemory"]
+    if len(kept) > 1 and all(isinstance(size, int) for size in kept):
+        check_value("loss_options.losses: all memory_size together", "", "memory_size", sum(kept), MEMORY_SIZE)
     return SumOfLosses([make(name, own) for name, own in parts], weights)
 
 

@@ -45,8 +45,8 @@ def try_loss(loss: str, options: dict[str, Any], miner: str | None, miner_option
     if failed:
         chosen = f" with miner = {miner!r} and miner_options = {shortened(repr(miner_options))}" * (miner is not None)
         raise SettingsError(
-            f"loss_options = {shortened(repr(options))} cannot be used with {loss}{chosen}: on {ITEMS} items "
-            f"with {captions} captions each, for a trial, {failed}. Change these options or leave them out"
+            f"loss_options = {shortened(repr(options))} cannot be used with {loss}{chosen}: a trial on {ITEMS} items and "
+            f"{ITEMS * captions} captions says: {failed}. Change these options or leave them out"
         )
 
 

@@ -105,7 +105,7 @@ VALUES: dict[str, Rule] = {
     "n_bins": _whole(2, 1000),
     "neg_eps": _ANY,
     "neg_margin": _ANY,
-    "neg_per_bin": _COUNT,
+    "neg_per_bin": _whole(1, 50),
     "neg_strategy": _STRATEGY,
     "nonzero_loss_cutoff": _number(0.01, 4),
     "normalize_embeddings": _TRUE_OR_FALSE,
@@ -114,7 +114,7 @@ VALUES: dict[str, Rule] = {
     "p": _number(1, 10),
     "pos_eps": _ANY,
     "pos_margin": _ANY,
-    "pos_per_bin": _COUNT,
+    "pos_per_bin": _whole(1, 50),
     "pos_strategy": _STRATEGY,
     "power": _number(0.1, 10),
     "scale": _ABOVE_0,
@@ -140,6 +140,7 @@ VALUES: dict[str, Rule] = {
     "SphereFaceLoss.margin": _whole(1, 10),
     "SubCenterArcFaceLoss.margin": _DEGREES,
     "TupletMarginLoss.margin": _DEGREES,
+    "UniformHistogramMiner.num_bins": _whole(1, 200),  # with so many in each, some losses compare each with each
 }
 """By the names of options, and of losses with one."""
 

@@ -313,7 +313,7 @@ def test_a_loss_that_no_machine_has_room_for_is_refused_before_anything_is_loade
     ("options", "said"),
     [
         ({"margin": "0.1"}, r"loss_options\.margin = '0\.1': give a number"),
-        ({"reducer": "PerAnchorReducer"}, "on 8 items with 1 captions each, for a trial, NotImplementedError"),
+        ({"reducer": "PerAnchorReducer"}, "a trial on 8 items and 8 captions says: NotImplementedError"),
     ],
 )
 def test_options_that_no_loss_can_be_computed_with_are_refused_before_anything_is_loaded(

@@ -77,6 +77,11 @@ def test_every_miner_passes_as_it_comes(miner: str, sizes: Sizes) -> None:
         ("PNPLoss", {"variant": "Dss"}, "loss_options.variant = 'Dss' (did you mean 'Ds'?): give one of: Ds, Dq"),
         ("MultipleLosses", {"losses": [{"name": "FastAPLoss", "num_bins": 10**9}]}, "num_bins = 1000000000: give"),
         ("MultipleLosses", {"losses": ["CLIPLoss"] * 21}, "20 at most"),
+        (
+            "MultipleLosses",
+            {"losses": [{"name": "CrossBatchMemory", "loss": "NTXentLoss", "memory_size": 600_000}] * 2},
+            "losses: all memory_size together = 1200000: give a whole number from 1 to 1,000,000",
+        ),
         ("MultipleLosses", {"losses": ["CLIPLoss"], "weights": [INF]}, "loss_options.weights = [inf]: give a number"),
         ("CrossBatchMemory", {"loss": {"name": "MarginLoss", "triplets_per_anchor": 10**7}}, "whole number"),
         ("ContrastiveLoss", {"reducer": {"name": "MultipleReducers", "reducers": dict.fromkeys(range(21))}}, "20 reducers"),
@@ -95,7 +100,7 @@ def test_a_value_outside_is_refused_before_anything_is_made(loss: str, options: 
     ("miner", "options", "says"),
     [
         ("UniformHistogramMiner", {"num_bins": 10**10}, "miner_options.num_bins = 10000000000: give a whole number"),
-        ("UniformHistogramMiner", {"num_bins": 0}, "whole number from 1 to 1,000"),
+        ("UniformHistogramMiner", {"num_bins": 0}, "whole number from 1 to 200"),
         ("BatchEasyHardMiner", {"allowed_pos_range": [1]}, "allowed_pos_range = [1]: give [lowest, highest], each a number"),
         ("BatchEasyHardMiner", {"allowed_pos_range": "ab"}, "give [lowest, highest]"),
         ("BatchEasyHardMiner", {"allowed_neg_range": [1, 0]}, "give [lowest, highest]"),
