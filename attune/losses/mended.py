@@ -3,7 +3,13 @@
 from typing import Any
 
 import torch
-from pytorch_metric_learning.losses import DynamicSoftMarginLoss, ManifoldLoss, SmoothAPLoss, ThresholdConsistentMarginLoss
+from pytorch_metric_learning.losses import (
+    DynamicSoftMarginLoss,
+    HistogramLoss,
+    ManifoldLoss,
+    SmoothAPLoss,
+    ThresholdConsistentMarginLoss,
+)
 from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs
 from torch import Tensor, nn
 
@@ -32,6 +38,19 @@ class DynamicSoftMargin(DynamicSoftMarginLoss):  # type: ignore[misc]  # the lib
     def weigh_loss(self, data: Tensor) -> Tensor:
         """Margins (triplets,) times their weights; those that are no numbers stay so, for whoever looks at the loss."""
         found: Tensor = super().weigh_loss(data) if data.isfinite().all() else data
+        return found
+
+
+class Histogram(HistogramLoss):  # type: ignore[misc]
+    """The chance that a wrong pair is nearer than a right one, from histograms of both (Ustinova and Lempitsky 2016,
+    arXiv:1611.00822).
+
+    In pytorch-metric-learning 2.9 items that are the same fall beyond the last bin, and it fails.
+    """
+
+    def compute_density(self, distances: Tensor) -> Tensor:
+        """The histogram of similarities (pairs,)."""
+        found: Tensor = super().compute_density(distances.clamp(-1, 1 - 1e-6))
         return found
 
 
@@ -100,6 +119,7 @@ def _mean_of_positive(values: Tensor) -> Tensor:
 
 MENDED: dict[str, type[nn.Module]] = {
     "DynamicSoftMarginLoss": DynamicSoftMargin,
+    "HistogramLoss": Histogram,
     "ManifoldLoss": Manifold,
     "SmoothAPLoss": SmoothAP,
     "ThresholdConsistentMarginLoss": ThresholdConsistentMargin,

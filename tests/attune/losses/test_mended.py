@@ -75,3 +75,17 @@ def test_the_proxies_of_a_manifold_follow_from_the_data(option: str) -> None:
     assert [tuple(weights.shape) for weights in loss.parameters()] == [(4, 8)]
     with pytest.raises(Exception, match=f"no option {option!r}|{option}"):
         make_loss("ManifoldLoss", {option: 3}, scope=Scope(4, 8, alone=True))
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence:UserWarning")  # the library's
+def test_a_histogram_holds_items_that_are_the_same_and_those_that_are_opposite() -> None:
+    items = torch.eye(8)[[0, 1, 0, 2, 1, 0, 1, 3]].requires_grad_()
+
+    found = make_loss("HistogramLoss", {}, scope=Scope(alone=True))(
+        EmbeddedBatch(torch.cat([items, -items]), items.new_zeros(0, 8), SCALE, classes=torch.cat([CLASSES, CLASSES]))
+    )
+    found.backward()  # type: ignore[no-untyped-call]
+
+    assert found.isfinite()
+    assert items.grad is not None
+    assert items.grad.isfinite().all()
