@@ -56,6 +56,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         complete.pop("eval_split", None)
     if settings.val_data:
         complete.pop("val_split", None)
+    if settings.scheduler_options.num_warmup_steps is not None:
+        complete.pop("warmup_ratio", None)
     if settings.callbacks_of(EarlyStopping):
         complete.pop("early_stopping_patience", None)
     for model in (settings.model, settings.baseline):

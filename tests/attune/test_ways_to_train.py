@@ -251,6 +251,13 @@ def test_schedulers(pairs: DatasetReport, tiny_vit: Path, scheduler: str, first:
     assert rates == pytest.approx([first, final])
 
 
+def test_a_warm_up_of_so_many_steps_is_trained_as_asked_for(pairs: DatasetReport, tiny_vit: Path) -> None:
+    folder = train("warm", tiny_vit, scheduler_options={"num_warmup_steps": 3})
+
+    assert folder.load().training.recipe["warmup_steps"] == 3
+    assert "warmup_ratio" not in folder.load().settings
+
+
 def test_the_temperature_learns_fully_slowly_or_not_at_all(pairs: DatasetReport, tiny_vit: Path) -> None:
     moved = {}
     for how in ("learned", "slow", "frozen"):
