@@ -14,6 +14,9 @@ from attune.data.cells import number_of
 from attune.data.columns import Columns, find_columns
 from attune.errors import DataError
 
+LONGEST_CELL = 2**20
+"""Characters of a cell that is read, far more than of any text that is used: what is longer is reported with its line."""
+
 LOOKED_AT = 100
 """Rows by which a file without a header is known to hold pairs of texts or of pictures."""
 
@@ -122,6 +125,7 @@ def _by_item(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _read_rows(path: Path) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))  # of the whole process; it has no other way
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             sample = file.read(4096)
@@ -141,7 +145,12 @@ def _read_rows(path: Path) -> Iterator[Row]:
                 rows, width = chain(some, rows), width if columns.item else 2
             for line, row in rows:
                 yield _row(line, row, columns, width, delimiter)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read at line {reader.line_num} ({error}). Look for a quote that is never closed, "
+            f"or a cell of more than {LONGEST_CELL:,} characters"
+        ) from error
+    except UnicodeDecodeError as error:
         raise DataError(f"{str(path)!r} is not a CSV file in UTF-8 ({error}). Save it as CSV in UTF-8") from error
 
 

@@ -16,8 +16,8 @@ MOST_NUMBERS = 65_536
 LONGEST_HEADER = 1024
 """Bytes; NumPy's own of a vector has 118."""
 
-TYPES = ("<f2", "<f4", "<f8")
-"""Half, single and double precision, the lowest byte first."""
+TYPES = ("<f2", "<f4", "<f8", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8")
+"""Half, single and double precision, and integers, the lowest byte first."""
 
 _HEADER = re.compile(
     rb"\{'descr': '([ -&(-~]{1,20})', 'fortran_order': (?:True|False), "
@@ -54,7 +54,7 @@ def read_embedding(data: bytes) -> np.ndarray:
     """The vector of a `.npy` file that anyone may have written: float32 (dim,). Nothing is allocated but what is there.
 
     Args:
-        data: with a vector in half, single or double precision, or a table of one row.
+        data: with a vector of one of `TYPES`, or a table of one row.
 
     Raises:
         ValueError: if it is another kind of file, is cut short or too long, has too many numbers, has one that is not
@@ -87,7 +87,7 @@ def _header(data: bytes) -> tuple[np.dtype[Any], int, int]:
         raise ValueError("its header is not as NumPy writes it for a table of numbers")
     kind, shape = said[1].decode(), [int(side) for side in said[2].split(b",") if side.strip()]
     if kind not in TYPES:
-        raise ValueError(f"it holds {kind!r}; numbers in float16, float32 or float64 are accepted")
+        raise ValueError(f"it holds {kind!r}; numbers in float16, float32 or float64, and integers, are accepted")
     if not shape or any(side != 1 for side in shape[:-1]):  # a table of one row is as good as the row
         raise ValueError(f"it has the shape {tuple(shape[:8])}; an embedding is one row of numbers")
     return np.dtype(kind), shape[-1], begin + length

@@ -36,9 +36,9 @@ def _open(path: Path) -> np.ndarray:
         table: np.ndarray = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
         raise DataError(f"{str(path)!r} cannot be read as NumPy's ({error}). Write it with numpy.save") from error
-    if table.ndim != 3 or table.dtype.kind != "f" or 0 in table.shape[1:]:
+    if table.ndim != 3 or table.dtype.kind not in "fiu" or 0 in table.shape[1:]:
         raise DataError(
-            f"{str(path)!r} holds {table.dtype} of the shape {table.shape}: give floating-point numbers (items, "
+            f"{str(path)!r} holds {table.dtype} of the shape {table.shape}: give numbers (items, "
             "1 + matches, dim), an item's embedding and those that belong to it; with labels or groups, a Parquet file"
         )
     return table

@@ -1,7 +1,9 @@
 """Examples of Parquet files, Hugging Face's and Attune's own among them, a page at a time."""
 
 import json
+import reprlib
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,8 @@ def read_parquet(parts: list[Path]) -> Iterator[TrainingExample]:
                     yield text_example(text_of(cell), source, no_text(schema.names[columns.item], cell), **more)
                     continue
                 data, uri = image_or_address(item, part.parent)
+                if isinstance(item, list) and not data:
+                    source += f" ({schema.names[columns.item]!r} holds no row of numbers: {reprlib.repr(item)})"
                 yield TrainingExample(image=data, uri=uri, source=source, **more)
 
 
@@ -100,8 +104,14 @@ def _columns(part: Path, schema: pa.Schema) -> tuple[Columns, bool]:
     if is_stored:
         plain = ["" if name in ("image_sha256", "source", "text") else name for name in plain]
         names = ["" if name == "text" else name for name in names]  # an item's, and no caption
+    for name, kind in zip(names, schema.types, strict=True):
+        if name.strip().lower() == "group" and not _is_plain(kind):  # each row would be a group, and splits would leak
+            raise _no_name(part, name, kind)
     columns = find_columns(names, plain)
     if columns is None:
+        for name, kind in zip(names, schema.types, strict=True):
+            if name.strip().lower() in LABEL_COLUMNS and not _is_plain(kind) and find_columns(names, names) is not None:
+                raise _no_name(part, name, kind)
         raise DataError(
             f"{str(part)!r} has the columns {', '.join(names)}. An image column ({', '.join(IMAGE_COLUMNS)}) and a "
             f"caption column ({', '.join(CAPTION_COLUMNS)}) are needed; or, for pairs of pictures, one of matches "
@@ -111,6 +121,14 @@ def _columns(part: Path, schema: pa.Schema) -> tuple[Columns, bool]:
             f"pictures, texts or embeddings, one of labels ({', '.join(LABEL_COLUMNS)})"
         )
     return columns, is_stored
+
+
+def _no_name(part: Path, column: str, kind: pa.DataType) -> DataError:
+    """Of a column of groups, or of labels, that is of another type."""
+    return DataError(
+        f"{str(part)!r}: the column {column!r} holds {str(kind)[:200]}, and a group or a label is a text, a number or a "
+        "date. Write it as one of these, or leave the column out"
+    )
 
 
 def _is_vector(value: list[Any]) -> bool:
@@ -124,10 +142,11 @@ def _stored_pictures(part: Path) -> dict[str, bytes]:
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether a column holds texts, numbers or dates."""
+    """Whether a column holds texts, numbers or dates, or nothing at all."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    others = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_decimal, pa.types.is_null)
+    return bool(pa.types.is_primitive(kind) or any(is_one(kind) for is_one in others))
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
@@ -147,10 +166,15 @@ def _stored_tags(text: str) -> dict[str, str]:
 
 
 def _text(value: Any, classes: list[str]) -> str:
-    """A value as text. A number of a class is its name; -1 stands for no class."""
-    if value is None or (classes and value == -1):
+    """A value as text; NaN is missing. A number of a class is its name; -1 stands for no class.
+
+    Whole numbers are written alike, be they integers or not: pandas makes 1.0 of 1 where others in a column are missing.
+    """
+    if value is None or value != value or (classes and value == -1):
         return ""
-    return classes[value] if isinstance(value, int) and 0 <= value < len(classes) else str(value)
+    is_whole = isinstance(value, float | Decimal) and -(2**53) <= value <= 2**53 and value == value // 1
+    said: Any = int(value) if is_whole else value
+    return classes[said] if isinstance(said, int) and 0 <= said < len(classes) else str(said)
 
 
 def _open(path: Path) -> pq.ParquetFile:

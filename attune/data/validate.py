@@ -81,7 +81,7 @@ def validate_examples(examples: Iterable[TrainingExample]) -> tuple[list[Trainin
             *(_text_problems(checked, example) if example.text else _image_problems(checked, example.uri, image)),
             *_embedding_problems(checked.source, example),
             *(
-                _match_problems(checked.source, matches, example)
+                _match_problems(checked.source, matches, example, checked.image)
                 if matches
                 else _alone_problems(checked, example)
                 if is_embedding(checked.image)
@@ -189,9 +189,9 @@ def _alone_problems(checked: TrainingExample, given: TrainingExample) -> list[Pr
 
 
 def _match_problems(
-    source: str, matches: list[tuple[str, Read, tuple[str, str] | None]], given: TrainingExample
+    source: str, matches: list[tuple[str, Read, tuple[str, str] | None]], given: TrainingExample, item: bytes
 ) -> list[Problem]:
-    """What is wrong with the pictures that belong to an example's picture."""
+    """What is wrong with the pictures that belong to an example's picture, or with the embeddings of one."""
     if given.text or given.captions:
         advice = "there are pictures that belong to it and texts, and an example has the one or the other. Give one"
         found = given.text or given.captions[0]
@@ -207,10 +207,10 @@ def _match_problems(
         if wrong is not None:
             reason, advice = wrong
             value = uri or (f"{len(data)} bytes starting {data[:8]!r}" if isinstance(data, bytes) and data else "")
-            of_embedding = isinstance(data, bytes) and is_embedding(data)
-            what = f"{'embedding' if of_embedding else 'picture'} {number} of those that belong to it"
+            of_embedding = isinstance(data, bytes) and is_embedding(data or item)  # what is not there is of the item's kind
+            what = f"{'embedding' if of_embedding else 'picture' if data or item or uri else 'match'} {number} of those that"
             field = "uris" if uri else "embeddings" if of_embedding else "images"
-            problems.append(_problem(source, field, value, reason, f"{what}: {advice}"))
+            problems.append(_problem(source, field, value, reason, f"{what} belong to it: {advice}"))
     return problems
 
 
@@ -219,7 +219,10 @@ def _problem_of_match(data: Read, image: Read) -> tuple[str, str] | None:
     if isinstance(data, UriError):
         return data.reason, str(data)
     if not data:
-        return "missing_match", "it is not there. Give the picture's bytes or a path that exists, or leave it out"
+        if isinstance(image, bytes) and is_embedding(image):
+            return "missing_match", "it is not there, or is not one row of numbers. Give one, or leave it out"
+        advice = "it is not there. Give the picture's bytes or a path that exists, or one row of numbers, or leave it out"
+        return "missing_match", advice
     if data == image:
         what = "embedding" if is_embedding(data) else "picture"
         return "same_picture", f"it is the very {what} that it belongs to. Give another one, or leave it out"
@@ -334,9 +337,9 @@ def _clean(text: str) -> str:
 
 
 def _kept(name: str) -> str:
-    """A label, or a tag's value, as it is stored; empty if it cannot be. Only `nan` is no name: a class may be `none`."""
+    """A label, or a tag's value, as it is stored; empty if it is too long. A class may be called `none`, or `nan`."""
     name = _clean(name)
-    return "" if name.lower() == "nan" or len(name) > LONGEST else name
+    return "" if len(name) > LONGEST else name
 
 
 def _name_problems(source: str, example: TrainingExample) -> list[Problem]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from attune.data import store, uploads
-from attune.data.embeddings import MAGIC, MOST_NUMBERS, read_embedding, to_bytes
+from attune.data.embeddings import MAGIC, MOST_NUMBERS, canonical, read_embedding, to_bytes
 from attune.data.keys import batch_key
 from attune.data.pairs import joined, load_pairs
 from attune.data.pixels import open_embeddings
@@ -94,7 +94,7 @@ GOOD = "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), }"
         (with_header(GOOD.replace("'<f4'", "[('a', '<f4')]")), "header is not as NumPy writes it"),
         (with_header(GOOD.replace("<f4", "|O")), "it holds '|O'; numbers in float16"),
         (with_header(GOOD.replace("<f4", ">f4")), "it holds '>f4'"),
-        (npy(np.asarray([1, 2, 3])), "it holds '<i8'"),
+        (npy(np.asarray([1, 2, 3], bool)), r"it holds '\|b1'"),
         (npy(np.ones((2, 3), np.float32)), r"shape \(2, 3\); an embedding is one row"),
         (npy(np.float32(1.0)), r"shape \(\); an embedding is one row"),
         (npy(np.ones(0, np.float32)), "it has 0 numbers; from 1 to 65,536"),
@@ -132,7 +132,7 @@ def test_python_objects_in_a_file_are_not_read() -> None:
         ({"embeddings": [ONE]}, "embeddings", "same_picture", "the very embedding that it belongs to"),
         ({"embeddings": [[1.0, 2.0]]}, "embeddings", "other_length", "it has 2 numbers, and what it belongs to 3"),
         ({"embeddings": [[0.0, 0.0, 0.0]]}, "embeddings", "unreadable_match", "embedding 1 of those.*all zero"),
-        ({"embeddings": [[]]}, "images", "missing_match", "it is not there"),
+        ({"embeddings": [[]]}, "embeddings", "missing_match", "embedding 1 of those.*it is not there"),
         ({}, "embeddings", "missing_match", "no embedding belongs to it"),
         ({"captions": ["a bell"]}, "captions", "two_kinds", "no model embeds both"),
         ({"captions": ["a bell"], "embeddings": [OTHER]}, "images", "two_kinds", "the one or the other"),
@@ -318,7 +318,32 @@ def test_a_table_of_numpys_is_read_item_by_item(tmp_path: Path) -> None:
     assert examples[1].source == "sounds.npy, row 2"
 
 
-@pytest.mark.parametrize("array", [np.ones((3, 4)), np.ones((3, 0, 4)), np.ones((3, 2, 4), dtype=int), np.asarray(["a"])])
+def test_whole_numbers_are_as_good_as_others(tmp_path: Path) -> None:
+    rows = np.arange(1, 25).reshape(2, 3, 4)
+    np.save(tmp_path / "whole.npy", rows)
+    np.save(tmp_path / "others.npy", rows.astype(np.float32))
+
+    whole, others = (list(read_examples(tmp_path / name)) for name in ("whole.npy", "others.npy"))
+
+    assert [(one.image, one.images) for one in whole] == [(one.image, one.images) for one in others]
+    assert canonical(npy(rows[0, 0].astype(np.uint8))) == to_bytes(rows[0, 0])
+
+
+def test_nested_lists_of_numbers_are_named_as_what_they_are(tmp_path: Path) -> None:
+    nested = [[[[1.0, 2.0]]]]
+    pq.write_table(pa.table({"embedding": [[1.0, 2.0]], "match": nested}), tmp_path / "match.parquet")
+    pq.write_table(pa.table({"embedding": [[[1.0, 2.0]]], "label": ["a"]}), tmp_path / "item.parquet")
+
+    _, [of_match] = validate_examples(read_examples(tmp_path / "match.parquet"))
+    _, [of_item] = validate_examples(read_examples(tmp_path / "item.parquet"))
+
+    assert of_match.advice.startswith(
+        "embedding 1 of those that belong to it: it is not there, or is not one row of numbers"
+    )
+    assert of_item.source == "item.parquet, row 1 ('embedding' holds no row of numbers: [[1.0, 2.0]])"
+
+
+@pytest.mark.parametrize("array", [np.ones((3, 4)), np.ones((3, 0, 4)), np.ones((3, 2, 4), dtype=bool), np.asarray(["a"])])
 def test_other_tables_of_numpys_are_refused(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "sounds.npy", array)
     with pytest.raises(DataError, match=r"sounds.npy' holds .*\(items, 1 \+ matches, dim\)"):

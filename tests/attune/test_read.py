@@ -1,7 +1,9 @@
 import json
 import os
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +11,9 @@ import pytest
 from docarray import DocList
 
 from attune.data.columns import find_columns
+from attune.data.csv_rows import LONGEST_CELL
 from attune.data.read import count_examples, read_examples
+from attune.data.validate import validate_examples
 from attune.errors import DataError
 from attune.schemas import TrainingExample
 from tests.conftest import picture
@@ -238,7 +242,7 @@ def test_plain_columns_of_parquet_are_label_and_tags(folder: Path) -> None:
 
     assert known_of(read_examples(folder / "data.parquet")) == [
         ("", "warm", {"Stars": "5", "price": "1.5", "sold": "True"}),
-        ("", "", {"price": "2.0", "sold": "False"}),
+        ("", "", {"price": "2", "sold": "False"}),
     ]
 
 
@@ -256,6 +260,65 @@ def test_a_hugging_face_class_is_read_by_its_name(folder: Path) -> None:
         ("", "", {"n": "-1"}),  # -1 is no class
         ("", "", {"shade": "7"}),
     ]
+
+
+WHOLE: list[tuple[pa.Array, list[str]]] = [
+    (pa.array([1.0, 1.5, None]), ["1", "1.5", ""]),
+    (pa.array([-0.0, 0.0, float("nan")]), ["0", "0", ""]),
+    (pa.array([1e300, float("inf"), -2.0], pa.float64()), ["1e+300", "inf", "-2"]),
+    (pa.array([1, 2, None], pa.float32()), ["1", "2", ""]),
+    (pa.array([Decimal("1.00"), Decimal("1.25"), None]), ["1", "1.25", ""]),
+    (pa.array(["1.0", "nan", None]), ["1.0", "nan", ""]),
+    (pa.nulls(3), ["", "", ""]),
+]
+
+
+@pytest.mark.parametrize("column", ["label", "group", "lens"])
+@pytest.mark.parametrize(("cells", "said"), WHOLE, ids=[str(cells.type) + str(cells[0]) for cells, _ in WHOLE])
+def test_a_whole_number_is_the_same_name_in_a_column_of_floats(
+    folder: Path, column: str, cells: pa.Array, said: list[str]
+) -> None:
+    pq.write_table(pa.table({"image": [RED] * 3, "text": ["a", "b", "c"], column: cells}), folder / "data.parquet")
+
+    examples = list(read_examples(folder / "data.parquet"))
+
+    assert [getattr(one, column, one.tags.get("lens", "")) for one in examples] == said
+
+
+@pytest.mark.parametrize("cells", [[["a"], ["a"]], [{"of": "a"}] * 2, [b"a", b"a"]], ids=["list", "struct", "bytes"])
+@pytest.mark.parametrize(
+    "columns",
+    [{"image": [RED, BLUE], "text": ["a", "b"], "Group": None}, {"text": ["a", "b"], "label": None}],
+    ids=["group", "label"],
+)
+def test_a_group_or_a_needed_label_of_another_type_is_an_error_that_says_so(
+    folder: Path, columns: dict[str, Any], cells: list[Any]
+) -> None:
+    name = next(name for name, column in columns.items() if column is None)
+    pq.write_table(pa.table({**columns, name: cells}), folder / "data.parquet")
+
+    with pytest.raises(
+        DataError, match=rf"data.parquet': the column '{name}' holds (list|struct|binary).* is a text, a number"
+    ):
+        list(read_examples(folder / "data.parquet"))
+
+
+def test_a_cell_that_is_far_too_long_is_an_error_of_its_line(folder: Path) -> None:
+    (folder / "data.csv").write_text(f"text,label\nred,warm\n{'x' * 200_000},warm\nblue,cold\n")
+
+    good, problems = validate_examples(read_examples(folder / "data.csv"))
+
+    assert [one.text for one in good] == ["red", "blue"]
+    assert [(problem.source, problem.reason) for problem in problems] == [("data.csv, line 3", "long_text")]
+
+
+def test_a_cell_that_is_longer_than_any_that_is_read_is_an_error_with_its_line(folder: Path) -> None:
+    (folder / "data.csv").write_text(f'text,label\nred,warm\n"{"x" * (LONGEST_CELL + 1)}')
+
+    with pytest.raises(
+        DataError, match=r"cannot be read at line 3 .*a quote that is never closed, or a cell of more than 1,04"
+    ):
+        list(read_examples(folder / "data.csv"))
 
 
 def test_a_label_column_of_lists_is_left_out(folder: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_text_may_be_alone_and_a_picture_that_has_a_label() -> None:
             TrainingExample(text=" alone "),
             TrainingExample(image=RED, label="red"),
             TrainingExample(image=BLUE),
-            TrainingExample(image=BLUE, label="nan"),
+            TrainingExample(image=BLUE, label=" "),
             TrainingExample(image=BLUE, label="blue", captions=[""]),
             TrainingExample(text="a query", negatives=["a wrong answer"]),
             TrainingExample(text="a query", scores=[0.5]),
@@ -219,6 +219,8 @@ def test_items_look_for_others_of_their_label() -> None:
 
 
 def test_what_cannot_be_measured_is_an_error_that_says_what_to_give() -> None:
+    with pytest.raises(DataError, match="The 2 texts to measure on have no labels.* give val_data and eval_data that have"):
+        alike(texts_of("", ""))
     with pytest.raises(DataError, match="No two of the 3 texts to measure on have the same label"):
         alike(texts_of("cat", "dog", ""))
     with pytest.raises(DataError, match=r"make 63,992,000 pairs of one label"):
