@@ -101,6 +101,11 @@ def check_alike(pairs: Pairs) -> None:
             f"The {len(pairs)} {pairs.kind.items} to measure on make {number:,} pairs of one label, and at most "
             f"{MOST_ALIKE:,} can be ranked. Give fewer: a smaller eval_data, val_data or eval_split, or more labels"
         )
+    if not any(pairs.labels):
+        raise DataError(
+            f"The {len(pairs)} {pairs.kind.items} to measure on have no labels, so nothing says which belong together. What "
+            "is trained on may be so; to judge by, give val_data and eval_data that have labels, captions or scores"
+        )
     if not number:
         raise DataError(
             f"No two of the {len(pairs)} {pairs.kind.items} to measure on have the same label, so none has a right answer "

@@ -96,13 +96,17 @@ LOSSES = {
     ),
 }
 
+MADE_OF_OTHERS = ("CrossBatchMemory", "MultipleLosses")
+"""Those that other losses are named for."""
+
+NEED_OPTIONS = (*MADE_OF_OTHERS, "RankedListLoss")
+"""Those that cannot be used by their names alone."""
+
 ALONE = tuple(name for name, kind in LOSSES.items() if kind.alone)
 """Those for labelled items without captions; of `MultipleLosses` and `CrossBatchMemory`, where what they are made of is."""
 
 REMEMBERING = tuple(
-    name
-    for name, kind in LOSSES.items()
-    if not (kind.ours or kind.classes or kind.one_each or name in ("CrossBatchMemory", "MultipleLosses"))
+    name for name, kind in LOSSES.items() if not (kind.ours or kind.classes or kind.one_each or name in MADE_OF_OTHERS)
 )
 """Those that `CrossBatchMemory` may be of."""
 
@@ -212,7 +216,7 @@ def parts_of(loss: str, options: Mapping[str, Any], kept: int = 0) -> list[Part]
         options: its own.
         kept: items of batches before that it looks at.
     """
-    if loss not in ("MultipleLosses", "CrossBatchMemory"):
+    if loss not in MADE_OF_OTHERS:
         return [Part(loss, options, kept)] if loss in LOSSES else []
     given = options.get("losses") if loss == "MultipleLosses" else [options.get("loss")]
     if loss == "CrossBatchMemory":

@@ -199,7 +199,7 @@ def test_a_text_encoder_takes_negatives(tuned: RunFolder, tmp_path: Path, data: 
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"loss": "CLIPLoss"}, SettingsError, "takes captions for right answers.*Use one of: CoSENTLoss, CosineSimilarity"),
+        ({"loss": "CLIPLoss"}, SettingsError, "takes captions for right answers.*use one of: CoSENTLoss, CosineSimilarity"),
         ({"loss": "TripletMarginLoss"}, SettingsError, "one with a low score is none"),
         (
             {"loss": "MultipleLosses", "loss_options": {"losses": ["CoSENTLoss", "CLIPLoss"]}},

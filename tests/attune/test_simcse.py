@@ -155,13 +155,13 @@ def test_training_changes_what_is_near_to_what(home: Path, bert: Path) -> None:
         ({"loss": "MultipleLosses", "loss_options": {"losses": ["SimCSELoss", "SupConLoss"]}}, SettingsError, "no part of"),
         ({"loss": "MultipleLosses", "loss_options": {"losses": ["SimCSELoss"]}}, SettingsError, "no part of"),
         ({"word_dropout": 0.1}, SettingsError, r"word_dropout = 0\.1 changes captions"),
-        ({"loss": "CLIPLoss"}, SettingsError, "CLIPLoss.*single texts.*or SimCSELoss, which takes no labels"),
+        ({"loss": "CLIPLoss"}, SettingsError, r"CLIPLoss.*single texts\. Use one of: SimCSELoss$"),
         (
             {"loss_options": {"temperature": 0}, "loss": "SimCSELoss"},
             SettingsError,
             r"temperature = 0: give a number from 1e-06",
         ),
-        ({"val_data": None}, DataError, "No two of the"),
+        ({"val_data": None}, DataError, "have no labels.*give val_data and eval_data that have labels, captions or scores"),
     ],
 )
 def test_what_does_not_go_with_it_is_refused(

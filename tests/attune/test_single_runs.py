@@ -235,7 +235,7 @@ def test_texts_learn_from_labels_too(tuned: RunFolder, tiny_vit: Path) -> None:
         ({"multi_positive": True}, SettingsError, "multi_positive"),
         ({"hard_negatives": 0.5}, SettingsError, r"hard_negatives = 0\.5.*pictures of a label meet"),
         ({"images_per_epoch": 20}, SettingsError, r"images_per_epoch = 20.*pass over all of them"),
-        ({"train_data": "plain"}, DataError, "No two of the"),
+        ({"train_data": "plain"}, DataError, "The 18 texts to measure on have no labels"),
         (
             {"retention_data": "captioned"},
             DataError,
