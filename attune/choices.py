@@ -38,9 +38,9 @@ def check_option(setting: str, name: str, option: str, known: Mapping[str, Any])
         raise SettingsError(f"{setting}: {name} takes no {option!r}{did_you_mean(option, known)}. Its options are: {there}")
 
 
-def did_you_mean(value: str, known: Iterable[str]) -> str:
-    """The nearest known value as a remark in brackets, or nothing if none is near."""
+def did_you_mean(value: str, known: Iterable[str], most: int = 1) -> str:
+    """The nearest known values, at most so many, as a remark in brackets, or nothing if none is near."""
     if len(value) > LONGEST:
         return ""
-    near = difflib.get_close_matches(value, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    near = difflib.get_close_matches(value, list(known), n=most)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""

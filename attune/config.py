@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from attune.callback_settings import KINDS, kind_of
 from attune.choices import did_you_mean
 from attune.errors import SettingsError
+from attune.finetuner import HINTS
 from attune.idle import IDLE, idle
 from attune.losses.table import ALIASES, LOSSES, kinds_of
 from attune.optimizers import OPTIMIZERS
@@ -329,8 +330,7 @@ def _describe(error: Any) -> str:
     fields = model.model_fields
     description = fields[field].description if field in fields else ""
     if error["type"] == "extra_forbidden":
-        hint = did_you_mean(field, tuple(fields)) or f". The settings are: {', '.join(fields)}"
-        return f"{place} = {error['input']!r}: there is no such setting{hint}"
+        return f"{place} = {error['input']!r}: there is no such setting{_instead(field, model)}"
     if error["type"] == "missing":
         return f"{place} is missing: {description}"
     if error["type"] == "tuple_type":
@@ -341,6 +341,20 @@ def _describe(error: Any) -> str:
     if error["type"] == "value_error":
         return f"{place} = {error['input']!r} {message}"
     return f"{place} = {error['input']!r}: {message[0].lower()}{message[1:]}. {description}"
+
+
+def _instead(field: str, model: type[BaseModel]) -> str:
+    """What to do instead of a setting that there is not."""
+    if model is FinetuningSettings and field in HINTS:
+        return f": {HINTS[field]}"
+    if model is FinetuningSettings and (
+        holder := next((name for name, of in _NESTED.items() if field in of.model_fields), "")
+    ):
+        return f": give it in {holder}, as {{{field!r}: ...}}"
+    near = did_you_mean(field, model.model_fields, most=3)
+    if near and model is FinetuningSettings:
+        return f"{near}. All are in docs/settings.md"
+    return near or f". The settings are: {', '.join(model.model_fields)}"
 
 
 def _unknown_kind(place: str, callback: dict[str, Any]) -> str:

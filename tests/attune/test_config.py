@@ -4,8 +4,9 @@ import pydantic
 import pytest
 
 from attune.callback_settings import KINDS, kind_of
-from attune.config import changed_settings, check_settings
+from attune.config import SETTINGS, changed_settings, check_settings
 from attune.errors import SettingsError
+from attune.finetuner import HINTS
 from attune.settings import EVALUATION, FinetuningSettings, SchedulerOptions
 
 NEEDED = {"model": "starter", "train_data": "shapes"}
@@ -204,8 +205,50 @@ def test_accepts_devices(devices: str, gpus: list[int]) -> None:
 
 
 def test_the_old_name_of_devices_is_answered_with_the_new_one() -> None:
-    with pytest.raises(SettingsError, match=r"device = 'cpu': there is no such setting \(did you mean 'devices'\?\)"):
+    with pytest.raises(SettingsError, match="device = 'cpu': there is no such setting: use devices"):
         check_settings({**NEEDED, "device": "cpu"})
+
+
+OF_FINETUNER = (  # the arguments of its `fit`
+    "model train_data eval_data val_split model_artifact run_name description experiment_name model_options loss miner "
+    "miner_options optimizer optimizer_options learning_rate epochs batch_size callbacks scheduler scheduler_options freeze "
+    "output_dim device num_workers to_onnx csv_options public num_items_per_class sampler loss_optimizer "
+    "loss_optimizer_options"
+).split()
+
+
+@pytest.mark.parametrize("argument", [name for name in OF_FINETUNER if name not in SETTINGS])
+def test_an_argument_of_finetuners_that_is_no_setting_is_answered_with_what_to_do(argument: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        check_settings({**NEEDED, argument: True})
+
+    said = str(error.value)
+    hint = "give it in model_options, as {'output_dim': ...}" if argument == "output_dim" else HINTS[argument]
+    assert f"- {argument} = True: there is no such setting: {hint}" in said
+    assert "The settings are" not in said
+
+
+def test_hints_name_settings_that_there_are() -> None:
+    assert not HINTS.keys() & set(SETTINGS)
+    assert "devices" in SETTINGS
+    assert HINTS["device"] == "use devices"
+    assert {"lock_image", "lock_text", "train_last_blocks"} <= {word.strip(",") for word in HINTS["freeze"].split()}
+    assert {"lock_image", "lock_text", "train_last_blocks"} <= {*SETTINGS}
+
+
+def test_a_name_is_answered_with_what_runs_are_named_by() -> None:
+    with pytest.raises(SettingsError, match="name = 'x': there is no such setting: a run's name is run_name in Python"):
+        check_settings({**NEEDED, "name": "x"})
+
+
+def test_the_nearest_settings_are_named_and_not_all() -> None:
+    with pytest.raises(SettingsError) as error:
+        check_settings({**NEEDED, "loss_optimiser": "SGD"})
+
+    assert str(error.value).endswith(
+        "there is no such setting (did you mean 'loss_optimizer' or 'loss_options' or 'loss_optimizer_options'?). "
+        "All are in docs/settings.md"
+    )
 
 
 CONTRADICTIONS = [
