@@ -142,18 +142,17 @@ def _hits(hits: list[dict[str, Any]], right: int) -> Text:
 
 
 def runs_table(runs: list["FinetuningRun"]) -> Table:
-    """One row a run, with its progress, and text->image recall@5 before and after, as far as they are known.
+    """One row a run, with its progress, and recall@5 before and after, as far as they are known, with its direction.
 
-    Of a run with pairs of texts it is query->document recall@5, with pairs of pictures picture->match recall@5, and so on:
-    what is said behind it.
+    Of a run whose captions have scores it is Spearman's correlation.
     """
-    table = Table("name", "experiment", "state", "progress", "created", "model", "text to image recall@5")
+    table = Table("name", "experiment", "state", "progress", "created", "model", "recall@5")
     for run in runs:
         kind, graded = run.evaluation.kind, "spearman" in run.evaluation.after
         name = "spearman" if graded else f"{kind.asked}_recall@5"
         recall = [values.get(name) for values in (run.evaluation.before, run.evaluation.after)]
-        asked = "" if kind is IMAGE else f" ({kind.asked.replace('_', ' ')})"
-        of_what = " (spearman)" if graded else asked
+        known = [figure(value) for value in recall if value is not None]
+        of_what = "spearman" if graded else kind.asked.replace("_", " ")
         table.add_row(
             Text(run.name),
             Text(run.experiment),
@@ -161,7 +160,7 @@ def runs_table(runs: list["FinetuningRun"]) -> Table:
             run_progress(run),
             Text(run.created_at[:19]),
             Text(str(run.settings.get("model", ""))),
-            " -> ".join(figure(value) for value in recall if value is not None) + of_what,
+            f"{' -> '.join(known)} ({of_what})" if known else "",
         )
     return table
 

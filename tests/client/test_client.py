@@ -197,6 +197,18 @@ def test_a_model_without_a_baseline_is_shown_with_its_own_intervals() -> None:
     assert "->" not in printed(runs_table([run]))
 
 
+def test_each_run_is_listed_with_the_direction_of_its_figure_and_one_without_figures_with_none() -> None:
+    known = FinetuningRun(name="known", evaluation=EvaluationResult(after=MEASURED))
+
+    lines = printed(runs_table([known, FinetuningRun(name="queued")]), 200).splitlines()
+
+    [heading] = [line for line in lines if "experiment" in line]
+    assert heading.rstrip("┃ ").endswith("recall@5")
+    assert "text to image" not in heading
+    assert ["0.500 (text to image)" in line for line in lines if "known" in line] == [True]
+    assert ["(" in line for line in lines if "queued" in line] == [False]
+
+
 @pytest.mark.parametrize(
     ("settings", "columns"),
     [({"train_data": "shapes"}, ["before", "after"]), ({"eval_data": "shapes"}, ["baseline", "model"])],
