@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from attune.models.untrusted import read_as_data, read_json, shorter_lengths
+from attune.models.untrusted import read_as_data, read_object, shorter_lengths
 
 CONFIG = "mlp_config.json"
 WEIGHTS = "model.safetensors"
@@ -55,13 +55,13 @@ def read_mlp_folder(folder: Path) -> MlpFolder:
         ModelError: if it is no such model, or too large to be meant.
     """
     with read_as_data(folder / CONFIG, "Attune"):
-        found = _checked(read_json(folder / CONFIG))
+        found = _checked(read_object(folder / CONFIG))
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f"there is no {WEIGHTS} beside it")
     return found
 
 
-def _checked(config: Any) -> MlpFolder:
+def _checked(config: dict[str, Any]) -> MlpFolder:
     try:
         found = MlpFolder.model_validate(config)
     except ValidationError as error:

@@ -25,6 +25,7 @@ from attune.models.sentence import (
 )
 from attune.models.sentence_folder import CONFIG, MODULES, OWN, POOLS, SentenceFolder, read_sentence_folder
 from attune.models.source import ModelSource
+from attune.models.vocabulary import load_tokenizer
 from attune.models.weights import check_archives, load_weights, save_weights
 from attune.settings import ModelOptions
 
@@ -90,8 +91,8 @@ def load(source: ModelSource, options: ModelOptions) -> Loaded:
     found = read_sentence_folder(source.folder or hub_folder(source.hub, weights=not source.scratch))
     config = changed_config(found.config, options)
     with _quiet():
+        tokenizer = load_tokenizer(found.encoder)
         transformer = None if source.scratch else _load_encoder(found)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(found.encoder, local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token_id != config["transformer"]["pad_token_id"]:
         raise ValueError(
             f"its tokenizer fills up with token {tokenizer.pad_token_id}, and config.json says pad_token_id = "

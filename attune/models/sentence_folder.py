@@ -28,12 +28,15 @@ from attune.models.untrusted import (
     build_shell,
     check_numbers,
     is_size,
+    part,
     read_as_data,
     read_json,
+    read_object,
     refuse_code,
     shorter_lengths,
     temperature,
 )
+from attune.models.vocabulary import check_tokenizer_files
 
 MODULES = "modules.json"
 CONFIG = "config.json"
@@ -127,21 +130,25 @@ def _read(folder: Path) -> SentenceFolder:
     scale, dims = _own(_json(folder / OWN, {}), width)
     paths = tuple(folder / path for kind, path in kinds if kind == "Dense")
     _refuse_adapters(encoder)
+    check_tokenizer_files(encoder)
     return SentenceFolder(encoder, paths, config, scale, dims)
 
 
-def _json(path: Path, default: Any = None) -> Any:
-    """What a JSON file holds: an object, or a list; `default`, if there is one and no such file."""
-    return default if default is not None and not path.is_file() else read_json(path)
+def _json(path: Path, default: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a JSON file holds, which is an object; `default`, if there is one and no such file."""
+    return default if default is not None and not path.exists() else read_object(path)
 
 
 def _parts(folder: Path) -> list[tuple[str, str]]:
     """Kind and path of each part, in order."""
     if not (folder / MODULES).is_file():
         return [("Transformer", "")]
-    given = _json(folder / MODULES)
+    given = read_json(folder / MODULES)
     if not isinstance(given, list):
         raise ValueError(f"{MODULES} holds no list of parts")
+    for one in given:
+        if not isinstance(one, dict) or not all(isinstance(one.get(name), str) for name in ("type", "path")):
+            raise ValueError(f"{MODULES}: the part {repr(one)[:100]} has to be a JSON object with the texts type and path")
     found = [(_kind(one["type"]), one["path"]) for one in given[:MOST_PARTS]]
     for _, path in found:
         if path and not _NAME.fullmatch(path):
@@ -161,10 +168,10 @@ def _kind(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _encoder_config(given: Any) -> dict[str, Any]:
+def _encoder_config(given: dict[str, Any]) -> dict[str, Any]:
     """What transformers builds the encoder from."""
     kind = given.get("model_type")
-    if kind not in ENCODERS:
+    if not isinstance(kind, str) or kind not in ENCODERS:
         raise ValueError(f"{CONFIG}: model_type = {str(kind)[:100]!r}; known are {', '.join(ENCODERS)}")
     refuse_code(given)
     if given.get("is_decoder") or given.get("add_cross_attention"):
@@ -220,7 +227,7 @@ def _pooler(given: dict[str, Any]) -> str:
         ]
     )
     names = {ours: ours for ours in POOLERS} | POOLS
-    if len(modes) != 1 or modes[0] not in names:
+    if not isinstance(modes, list) or len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in names:
         raise ValueError(f"its pool is {str(modes)[:200]}; known is one of {', '.join(names)}")
     if given.get("include_prompt", True) is not True:
         raise ValueError("its pool leaves the prompt out, which is not known here")
@@ -229,13 +236,13 @@ def _pooler(given: dict[str, Any]) -> str:
 
 def _dense_config(given: dict[str, Any]) -> dict[str, Any]:
     taken = {name: given.get(name, "sentence_embedding") for name in ("module_input_name", "module_output_name")}
-    if given.get("use_residual") or {*taken.values()} - {"sentence_embedding", None}:
+    if given.get("use_residual") or any(name not in ("sentence_embedding", None) for name in taken.values()):
         raise ValueError("a dense layer has a residual, or takes something else than the embedding, which is not known here")
     sizes = {name: given[name] for name in ("in_features", "out_features")}
     if not all(is_size(size, MOST_DENSE) for size in sizes.values()):
         raise ValueError(f"a dense layer has {str(sizes)[:200]}; each is from 1 to {MOST_DENSE:,}")
     activation = given.get("activation_function", "torch.nn.modules.activation.Tanh")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"a dense layer is followed by {str(activation)[:100]!r}; known are {', '.join(ACTIVATIONS)}")
     return {**sizes, "bias": given.get("bias", True) is True, "activation_function": activation}
 
@@ -243,7 +250,10 @@ def _dense_config(given: dict[str, Any]) -> dict[str, Any]:
 def _prompt(given: dict[str, Any]) -> str:
     """What texts begin with if nothing is said of them; prompts that are asked for by name are not used."""
     name = given.get("default_prompt_name")
-    prompt = (given.get("prompts") or {})[name] if name else ""
+    prompts = part(given, "prompts")
+    if name and (not isinstance(name, str) or name not in prompts):
+        raise ValueError(f"default_prompt_name = {repr(name)[:100]} is none of its prompts")
+    prompt = prompts[name] if name else ""
     if not isinstance(prompt, str) or len(prompt) > LONGEST_PROMPT:
         raise ValueError(f"the prompt {str(name)[:100]!r} is no text of at most {LONGEST_PROMPT:,} characters")
     return prompt
@@ -259,6 +269,6 @@ def _refuse_adapters(encoder: Path) -> None:
     if (encoder / "adapter_config.json").exists():
         raise ValueError("it holds adapter_config.json. Merge the adapter into the weights first")
     for index in encoder.glob("*.index.json"):
-        named = _json(index).get("weight_map", {})
+        named = part(_json(index), "weight_map")
         if not all(isinstance(file, str) and _NAME.fullmatch(file) for file in named.values()):
             raise ValueError(f"{index.name} names files that are not in the folder")

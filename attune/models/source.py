@@ -30,6 +30,7 @@ from attune.models.mlp_folder import is_mlp_folder, read_mlp_folder
 from attune.models.sentence_folder import is_sentence_folder, read_sentence_folder
 from attune.models.timm_folder import is_timm_folder, read_folder
 from attune.models.timm_names import PREFIX, check_timm_name
+from attune.models.untrusted import check_files
 from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
@@ -87,6 +88,10 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
         return ModelSource(scratch=weights == "scratch", library="mlp")
     folder = STARTER if base == "starter" else local_path(base, roots)
     hint = "" if roots is None else _ROOTS
+    if folder and not folder.is_dir():
+        raise ModelError(f"{base!r} is no folder. A checkpoint is named with its architecture, `ViT-B-32#{base}`")
+    if folder and folder != STARTER:
+        check_files(folder)
     library = _library_of_folder(folder) if folder else None
     if folder and library:
         if folder != STARTER and roots is not None and not all(is_below(path, roots) for path in folder.rglob("*")):
@@ -95,7 +100,7 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
         if weights not in ("", "scratch"):
             raise ModelError(f"{name!r}: a folder holds its own weights. Write {base!r}, or {base + '#scratch'!r}")
         return ModelSource(folder=folder.resolve(), scratch=weights == "scratch", library=library)
-    if folder and folder.is_dir():
+    if folder:
         raise ModelError(
             f"The folder {base!r} has no open_clip_config.json, mlp_config.json, modules.json or config.json, "
             f"so its architecture is not known. {_LOCAL}"

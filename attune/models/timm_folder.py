@@ -11,7 +11,16 @@ from typing import Any
 
 import timm
 
-from attune.models.untrusted import is_number, is_size, read_as_data, read_json, shorter_lengths, temperature
+from attune.models.untrusted import (
+    is_number,
+    is_size,
+    part,
+    read_as_data,
+    read_json,
+    read_object,
+    shorter_lengths,
+    temperature,
+)
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -63,20 +72,20 @@ def read_folder(folder: Path) -> TimmFolder:
         ModelError: if it is no such configuration, or says what is not let pass.
     """
     with read_as_data(folder / CONFIG, WRITERS):
-        found = _checked(read_json(folder / CONFIG))
+        found = _checked(read_object(folder / CONFIG))
         if not (folder / WEIGHTS).is_file():
             raise ValueError(f"there is no {WEIGHTS} beside it, and other kinds of files are not read")
     return found
 
 
-def _checked(config: Any) -> TimmFolder:
-    given = config.get("pretrained_cfg") or {}
+def _checked(config: dict[str, Any]) -> TimmFolder:
+    given = part(config, "pretrained_cfg")
     architecture, _, tag = config["architecture"].partition(".")
     if architecture not in timm.list_models():
         raise ValueError(f"timm has no model named {architecture[:100]!r}")
     tag = tag or given.get("tag") or ""
     name = f"{architecture}.{tag}"
-    ours = config.get(OURS) or {}
+    ours = part(config, OURS)
     projection, pooler = ours.get("projection", 0), ours.get("pooler")
     if not is_size(projection, MOST, least=0) or (projection and config.get("num_classes") != projection):
         raise ValueError(f"{OURS}.projection = {repr(projection)[:100]} is not its num_classes, from 1 to {MOST}")
@@ -84,7 +93,7 @@ def _checked(config: Any) -> TimmFolder:
         raise ValueError(f"{OURS}.pooler = {repr(pooler)[:100]} is none but 'gem'")
     return TimmFolder(
         architecture=name if name in timm.list_pretrained(f"{architecture}.*") else architecture,
-        model_args=_model_args(config.get("model_args") or {}),
+        model_args=_model_args(part(config, "model_args")),
         pretrained_cfg=_of_pictures(given),
         projection=projection,
         pooler=pooler,

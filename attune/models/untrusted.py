@@ -45,18 +45,75 @@ def read_as_data(path: Path, writers: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)[:1000] or type(error).__name__
-        raise ModelError(f"{path} cannot be used: {said}. Take the folder as {writers} wrote it") from error
+        raise ModelError(f"{path} cannot be used: {_said(error)}. Take the folder as {writers} wrote it") from error
 
 
-def read_json(path: Path) -> Any:
-    """What a file holds: an object or a list, of at most `MAX_BYTES`."""
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path.name} has more than {MAX_BYTES:,} bytes")
-    found = json.loads(path.read_text(encoding="utf-8"))
+def _said(error: Exception) -> str:
+    """What an error means to somebody who wrote a file and no Python."""
+    said = str(error)[:1000].rstrip(". \n")
+    if isinstance(error, KeyError):
+        return f"{said} is missing"
+    if isinstance(error, AttributeError | IndexError | TypeError):
+        return f"a value in it is of another kind than it has to be ({said})"
+    return said or type(error).__name__
+
+
+def check_files(folder: Path) -> None:
+    """Passes if all that lies in a folder, and in folders in it, are files and folders: whoever opens a pipe waits for ever.
+
+    Libraries open what they find by names of their own, so none is left out. Links are followed; broken ones are no files.
+
+    Raises:
+        ModelError: with the first that is something else.
+    """
+    with read_as_data(folder, "its library"):
+        for path in sorted((*folder.glob("*"), *folder.glob("*/*"))):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ValueError(f"{path.relative_to(folder)} is no regular file, but a pipe, a socket or a device")
+
+
+def read_json(path: Path, most: int = MAX_BYTES) -> Any:
+    """What a file holds: an object or a list.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no {path.name}")
+    if not path.is_file():
+        raise ValueError(f"{path.name} is no regular file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)  # what a file says of its size need not be so
+    if len(data) > most:
+        raise ValueError(f"{path.name} has more than {most:,} bytes")
+    try:
+        found = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from error
     if not isinstance(found, dict | list):
         raise ValueError(f"{path.name} holds no JSON object")
     return found
+
+
+def read_object(path: Path, most: int = MAX_BYTES) -> dict[str, Any]:
+    """What a file holds, which has to be a JSON object; arguments as of `read_json`."""
+    found = read_json(path, most)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} holds a list, and has to hold a JSON object")
+    return found
+
+
+def part(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object that stands in a configuration under a name; an empty one if nothing does."""
+    value = config.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} = {repr(value)[:100]} has to be a JSON object")
+    return value
 
 
 def refuse_code(config: dict[str, Any]) -> None:

@@ -151,6 +151,12 @@ def modules(*parts: tuple[str, str]) -> Callable[[Path], None]:
     return lambda folder: write(folder / "modules.json", found)
 
 
+def said_of_prompts(prompts: Any, name: Any) -> Callable[[Path], None]:
+    """Prompts, and the name of the one that texts begin with."""
+    said = {"prompts": prompts, "default_prompt_name": name}
+    return lambda folder: write(folder / "config_sentence_transformers.json", said)
+
+
 ST = "sentence_transformers.models."
 
 
@@ -196,8 +202,31 @@ ST = "sentence_transformers.models."
         (lambda folder: write(folder / "model.safetensors.index.json", {"weight_map": {"a": "../x"}}), "not in the folder"),
         (lambda folder: (folder / "config.json").write_text('{"a": ' * 5000), "cannot be used"),
         (lambda folder: (folder / "config.json").write_text(" " * 1_000_001), "has more than 1,000,000 bytes"),
-        (lambda folder: (folder / "config.json").unlink(), "No such file"),
+        (lambda folder: (folder / "config.json").unlink(), r"cannot be used: there is no config\.json\. Take"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"config\.json is no JSON: Expecting property name"),
+        (lambda folder: (folder / "config.json").write_bytes(b"\xff"), r"config\.json is no JSON: 'utf-8' codec"),
+        (lambda folder: write(folder / "config.json", []), r"config\.json holds a list, and has to hold a JSON object"),
+        (changed("config.json", model_type=["bert"]), r"model_type = \"\['bert'\]\"; known are albert"),
         (lambda folder: write(folder / "modules.json", {}), "holds no list of parts"),
+        (
+            lambda folder: write(folder / "modules.json", [1, 2]),
+            r"modules\.json: the part 1 has to be a JSON object with the",
+        ),
+        (lambda folder: write(folder / "modules.json", [{"type": 1, "path": ""}]), "with the texts type and path"),
+        (lambda folder: write(folder / "1_Pooling" / "config.json", []), r"config\.json holds a list"),
+        (changed("1_Pooling/config.json", pooling_mode={"mean": True}), r"its pool is \{'mean': True\}"),
+        (changed("1_Pooling/config.json", pooling_mode=[["mean"]]), r"its pool is \[\['mean'\]\]"),
+        (changed("2_Dense/config.json", module_input_name=[]), "takes something else than the embedding"),
+        (changed("2_Dense/config.json", activation_function=[]), r"is followed by '\[\]'"),
+        (said_of_prompts(["query: "], "query"), r"prompts = \['query: '\] has to be a JSON object"),
+        (said_of_prompts({"query": "query: "}, "document"), "default_prompt_name = 'document' is none of its prompts"),
+        (said_of_prompts({"query": "query: "}, ["query"]), r"default_prompt_name = \['query'\] is none of its prompts"),
+        (lambda folder: write(folder / "model.safetensors.index.json", {"weight_map": [1]}), "weight_map = .* JSON object"),
+        (lambda folder: write(folder / "tokenizer_config.json", [1]), r"tokenizer_config\.json holds a list"),
+        (
+            lambda folder: (folder / "tokenizer.json").unlink(),
+            r"no tokenizer: there is no tokenizer\.json, and none of vocab\.txt",
+        ),
     ],
 )
 def test_a_folder_that_would_run_code_or_is_not_known_is_refused_before_anything_is_loaded(
@@ -277,3 +306,44 @@ def test_a_tokenizer_of_another_model_is_refused(copy: Path) -> None:
     changed("config.json", pad_token_id=7)(copy)
     with pytest.raises(ModelError, match=r"fills up with token 0, and config\.json says pad_token_id = 7"):
         load_clip(str(copy))
+
+
+def with_vocabulary(*words: str) -> Callable[[dict[str, Any]], None]:
+    """Leaves a tokenizer its marks, and these words."""
+
+    def change(tokenizer: dict[str, Any]) -> None:
+        marks = [one["content"] for one in tokenizer["added_tokens"]]
+        tokenizer["model"]["vocab"] = {word: number for number, word in enumerate([*marks, *words])}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (with_vocabulary(), "vocabulary is empty: it knows 5 marks and no words"),
+        (with_vocabulary("##north", "Where"), "takes every word for an unknown one, those of its own vocabulary as well"),
+        (dict.clear, r"tokenizer\.json cannot be used: it has to have an object model and a list added_tokens"),
+        (
+            lambda tokenizer: tokenizer.update(model={"type": "x"}),
+            r"makes no tokenizer of its tokenizer's files \(.*\)\. Take",
+        ),
+    ],
+)
+def test_a_tokenizer_that_knows_no_words_is_refused(copy: Path, damage: Callable[[dict[str, Any]], None], said: str) -> None:
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].sort(key=lambda one: one["id"])
+    damage(tokenizer)
+    write(copy / "tokenizer.json", tokenizer)
+    for name in (str(copy), f"{copy}#scratch"):
+        with pytest.raises(ModelError, match=said):
+            load_clip(name)
+
+
+def test_a_tokenizer_may_be_a_vocabulary_alone(copy: Path) -> None:
+    expected = load_clip(str(copy)).encode_texts(TEXTS)
+    words = json.loads((copy / "tokenizer.json").read_text())["model"]["vocab"]
+    (copy / "tokenizer.json").unlink()
+    (copy / "vocab.txt").write_text("\n".join(sorted(words, key=words.__getitem__)) + "\n")
+
+    np.testing.assert_allclose(load_clip(str(copy)).encode_texts(TEXTS), expected, atol=1e-6)
