@@ -11,6 +11,7 @@ from typing import Any
 
 from open_clip.hf_configs import arch_dict
 
+from attune.models.open_clip_entries import check_entries
 from attune.models.untrusted import (
     HUB_NAME,
     MOST_LAYERS,
@@ -19,10 +20,12 @@ from attune.models.untrusted import (
     build_shell,
     check_numbers,
     check_weights,
+    part,
     read_as_data,
-    read_json,
+    read_object,
     refuse_code,
 )
+from attune.models.vocabulary import check_tokenizer_files
 
 CONFIG = "open_clip_config.json"
 TEXT_TOWER = "text_tower_config.json"
@@ -47,29 +50,42 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: if it is no such configuration, would run code, or describes a model too large to be meant.
     """
     with read_as_data(folder / CONFIG, WRITERS):
-        config: dict[str, Any] = read_json(folder / CONFIG)
+        config = read_object(folder / CONFIG)
         _check(config)
-    if (folder / TEXT_TOWER).is_file():
+        if config["model_cfg"]["text_cfg"].get("hf_tokenizer_name"):
+            check_tokenizer_files(folder)
+    if (folder / TEXT_TOWER).exists():
         with read_as_data(folder / TEXT_TOWER, WRITERS):
-            _check_text_tower(read_json(folder / TEXT_TOWER))
+            _check_text_tower(read_object(folder / TEXT_TOWER))
     return config
 
 
-def _check(config: Any) -> None:
-    model = config.get("model_cfg") if isinstance(config, dict) else None
-    parts = (
-        [model.get("vision_cfg"), model.get("text_cfg"), model.get("multimodal_cfg", {})] if isinstance(model, dict) else []
-    )
-    if not parts or not all(isinstance(part, dict) for part in parts):
+def _check(config: dict[str, Any]) -> None:
+    model = part(config, "model_cfg")
+    parts = [model.get("vision_cfg"), model.get("text_cfg"), model.get("multimodal_cfg", {})]
+    if not all(isinstance(one, dict) for one in parts):
         raise ValueError("it needs a JSON object model_cfg with the objects vision_cfg and text_cfg")
     check_numbers(config, _most)
     _check_names(config, "")
+    check_entries(config)
     for weights in map(_weights, parts):
         check_weights(weights, "a tower")
+    _build(json.dumps(model))
 
 
-def _check_text_tower(config: Any) -> None:
-    if not isinstance(config, dict) or config.get("model_type") not in arch_dict:
+@lru_cache(maxsize=64)
+def _build(config: str) -> None:
+    """Passes if open_clip makes a model of it; a text tower of Hugging Face is another's to say."""
+    from attune.models.open_clip_models import build
+
+    given = json.loads(config)
+    if "hf_model_name" in given["text_cfg"]:
+        given |= {"text_cfg": {"width": 8, "heads": 1, "layers": 1, "vocab_size": 8}, "custom_text": True}
+    build_shell(lambda: build(given), "open_clip", "a model")
+
+
+def _check_text_tower(config: dict[str, Any]) -> None:
+    if not isinstance(config.get("model_type"), str) or config["model_type"] not in arch_dict:
         raise ValueError(f"it needs a model_type that open_clip has as a text tower: {', '.join(arch_dict)}")
     refuse_code(config)
     check_numbers(config, _most)

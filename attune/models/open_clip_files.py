@@ -14,6 +14,7 @@ from attune.models.open_clip_models import config_of
 from attune.models.open_clip_options import with_options
 from attune.models.source import ModelSource
 from attune.models.untrusted import read_as_data, shorter_lengths
+from attune.models.vocabulary import check_tokenizer_file, check_words
 from attune.models.weights import check_archives, save_weights
 from attune.settings import ModelOptions
 
@@ -55,7 +56,11 @@ def load(source: ModelSource, options: ModelOptions) -> Loaded:
             changed["text_cfg"]["hf_model_name"] = config["text_cfg"]["hf_model_name"]
         # transformers would ask on the terminal whether to run code that it finds beside a tokenizer.
         safe = {"trust_remote_code": False} if config["text_cfg"].get("hf_tokenizer_name") else {}
+        if source.folder and safe:
+            check_tokenizer_file(source.folder)
         tokenizer = open_clip.get_tokenizer(source.open_clip_name, options.context_length, **safe)
+        if source.folder and safe:
+            check_words(tokenizer.tokenizer, source.folder)
     preprocess = json.loads(json.dumps(open_clip.get_model_preprocess_cfg(model)))
     return Loaded(model, tokenizer, changed, preprocess, _matryoshka_dims(source, changed["embed_dim"]))
 

@@ -5,6 +5,7 @@ from typing import Any
 import open_clip
 from open_clip.transform import PreprocessCfg, image_transform_v2
 
+from attune.models.open_clip_entries import model_class
 from attune.models.source import ModelSource
 
 
@@ -24,13 +25,12 @@ def config_of(source: ModelSource) -> dict[str, Any]:
 def build(config: dict[str, Any]) -> Any:
     """The model of a configuration with random weights, on torch's default device; nothing is fetched."""
     config = {**config, "vision_cfg": dict(config["vision_cfg"]), "text_cfg": dict(config["text_cfg"])}
-    hugging_face = "hf_model_name" in config["text_cfg"]
-    if hugging_face:
+    if "hf_model_name" in config["text_cfg"]:
         config["text_cfg"]["hf_model_pretrained"] = False
     if "timm_model_name" in config["vision_cfg"]:
         config["vision_cfg"]["timm_model_pretrained"] = False
-    custom = config.pop("custom_text", False) or hugging_face
-    kind = (open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP) if custom else open_clip.CLIP
+    kind = model_class(config)
+    config.pop("custom_text", None)
     return kind(**config)
 
 
