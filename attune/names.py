@@ -48,6 +48,11 @@ def parse_reference(reference: str) -> tuple[str, str]:
     return check_name(parts[0]), check_name(parts[1])
 
 
+def is_reference(value: str) -> bool:
+    """Whether a run could be named so."""
+    return len(parts := value.split("/")) <= 2 and all(map(is_name, parts))
+
+
 def random_name() -> str:
     """A name such as ``keen-birch-4f1a`` for a run that was given none."""
     words = (secrets.choice(_ADJECTIVES.split()), secrets.choice(_NOUNS.split()), secrets.token_hex(2))

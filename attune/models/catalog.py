@@ -40,6 +40,8 @@ ALIASES = {
 }
 """Names of Jina Finetuner and of OpenAI on the Hugging Face hub, and what they are here."""
 
+TIMM = "timm/"
+"""Before the names of timm's models, here as on the Hugging Face hub."""
 
 IMAGE_MODELS = (
     "convnext_base.fb_in22k_ft_in1k",
@@ -163,9 +165,9 @@ def _image_row(name: str) -> dict[str, Any]:
     from attune.models.shell import shell
     from attune.models.source import find_model
 
-    config, known = config_of(find_model(f"timm/{name}")), get_pretrained_cfg(name)
+    config, known = config_of(find_model(TIMM + name)), get_pretrained_cfg(name)
     return {
-        "name": f"timm/{name}",
+        "name": TIMM + name,
         "task": "image-to-image",
         "dimension": config["embed_dim"],
         "image_size": config["image_size"][0],

@@ -172,10 +172,22 @@ def load_clip(name: str, device: str = "cpu", seed: int = 0, options: ModelOptio
                 f"The model {name!r} holds Python objects besides weights, which could run code when they are read: they "
                 "are not. Where you trust it, save its weights alone: safetensors.torch.save_file(model.state_dict(), ...)"
             ) from error
-        raise ModelError(
-            f"The model {name!r} could not be loaded: {error}. Weights named by a tag are fetched from the hub once and "
-            "cached; without a network use `starter`, a local folder, or `NAME#path/to/checkpoint`"
-        ) from error
+        said = str(error).rstrip(". \n") or type(error).__name__
+        raise ModelError(f"The model {name!r} could not be loaded: {said}. {_what_to_do(source)}") from error
+
+
+def _what_to_do(source: ModelSource) -> str:
+    """About a model that could not be loaded."""
+    if source.folder:
+        return "Look whether its files are all there, whole, and of one model, and copy them anew"
+    if source.hub:
+        return "Remove it from huggingface_hub's cache, so that it is fetched anew, or choose another"
+    if Path(source.weights).is_file():
+        return "Look whether the checkpoint is whole, and of this architecture"
+    return (
+        "Weights named by a tag are fetched from the hub once and cached; without a network use `starter`, a local folder, "
+        "or `NAME#path/to/checkpoint`"
+    )
 
 
 def load_folder(folder: Path, device: str = "cpu") -> Clip:

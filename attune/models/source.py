@@ -13,7 +13,6 @@ owner/name                   any other text encoder of the hub
 clip-base-en                 names of Jina Finetuner and others, see `attune.models.catalog.ALIASES`
 """
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,16 +23,20 @@ import open_clip
 from attune.errors import ModelError
 from attune.kinds import Tower
 from attune.models.architecture import CONFIG, read_config
-from attune.models.catalog import ALIASES, hub_models
+from attune.models.catalog import ALIASES, TIMM, hub_models
 from attune.models.library import EMBEDS, Library
 from attune.models.mlp_folder import is_mlp_folder, read_mlp_folder
 from attune.models.sentence_folder import is_sentence_folder, read_sentence_folder
+from attune.models.suggestions import model_names, nearest, question
 from attune.models.timm_folder import is_timm_folder, read_folder
-from attune.models.timm_names import PREFIX, check_timm_name
+from attune.models.timm_names import check_timm_name
 from attune.models.untrusted import check_files
 from attune.service.roots import is_below, local_path
 
 STARTER = Path(__file__).parent / "starter"
+
+_PATH = re.compile(r"^[/.~]|\\|/.*/")
+"""What only a path looks like."""
 
 _ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -105,16 +108,17 @@ def find_model(name: str, roots: Sequence[Path] | None = None) -> ModelSource:
             f"The folder {base!r} has no open_clip_config.json, mlp_config.json, modules.json or config.json, "
             f"so its architecture is not known. {_LOCAL}"
         )
-    if base.startswith(PREFIX):
-        return _timm_model(base.removeprefix(PREFIX), weights, roots, hint)
+    if base.startswith(TIMM):
+        return _timm_model(base.removeprefix(TIMM), weights, roots, hint)
     architecture = base.replace("/", "-")
     if architecture not in open_clip.list_models():
         repository = hub_models().get(base) or (base if roots is None and _ON_HUB.fullmatch(base) else "")
         if repository and weights in ("", "scratch"):
             return ModelSource(scratch=weights == "scratch", library="sentence_transformers", hub=repository)
-        near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
-        meant = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise ModelError(f"There is no model named {base[:200]!r}.{meant} {_LOCAL}{hint}")
+        unknown = f"There is no model named {base[:200]!r}"
+        if _PATH.search(base):
+            raise ModelError(f"{unknown}: no such folder is on the service's machine. Copy it there{hint}")
+        raise ModelError(f"{unknown}.{question(nearest(base, model_names()))} {_LOCAL}{hint}")
     if weights == "scratch":
         return ModelSource(architecture, scratch=True)
     tags = open_clip.list_pretrained_tags_by_model(architecture)

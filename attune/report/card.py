@@ -12,9 +12,8 @@ from attune.evaluation.comparison import ZERO_SHOT, comparison, sides
 from attune.figures import MISSING, chosen_by, figure
 from attune.kinds import EMBEDDING, IMAGE, MATCH, SINGLE_EMBEDDING, SINGLE_IMAGE, SINGLE_TEXT, TEXT
 from attune.metrics import OF_AT_R
-from attune.models.catalog import ALIASES, hub_models
+from attune.models.catalog import ALIASES, TIMM, hub_models
 from attune.models.library import Library, library_of
-from attune.models.timm_names import PREFIX
 from attune.report.verdict import verdict
 from attune.schemas import FinetuningRun
 
@@ -210,8 +209,8 @@ def _front_matter(run: FinetuningRun, library: Library, whole: bool) -> str:
 
 
 def _base_model(name: str) -> str | None:
-    if name.startswith(PREFIX):
-        known = get_timm_cfg(name.removeprefix(PREFIX)) if "#" not in name else None
+    if name.startswith(TIMM):
+        known = get_timm_cfg(name.removeprefix(TIMM)) if "#" not in name else None
         return getattr(known, "hf_hub_id", None)
     architecture, _, weights = name.partition("#")
     repository = hub_models().get(ALIASES.get(architecture, architecture))

@@ -4,23 +4,26 @@ A run keeps the name it was given. Where that leads is looked up whenever the mo
 """
 
 from dataclasses import replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
-from attune.choices import did_you_mean
 from attune.errors import ModelError, RunNotFound
 from attune.files import sha256
 from attune.models import timm_folder
 from attune.models.clip import Clip, load_clip
 from attune.models.open_clip_files import WEIGHTS as OF_OPEN_CLIP
 from attune.models.source import find_model
-from attune.names import reference_of
-from attune.runs.folder import NAMES_SHOWN, RunFolder, runs_folder
+from attune.names import is_reference, reference_of
+from attune.runs.folder import RunFolder, runs_folder
 from attune.runs.listing import listed_runs
-from attune.service.roots import request_roots
+from attune.service.roots import local_path, request_roots
 from attune.settings import ModelOptions
 
 WEIGHTS = (OF_OPEN_CLIP, timm_folder.WEIGHTS)
 """What the file of an artifact's weights is called."""
+
+RUNS_SHOWN = 5
+"""Of those whose names are nearest to one that is no model."""
 
 
 def locate(model: str) -> str:
@@ -101,10 +104,13 @@ def _without_model(folder: RunFolder) -> str:
 
 
 def _finished_runs(model: str) -> str:
-    """What to say of runs where no model was found; nothing where there are none."""
+    """What to say of runs where no model was found; nothing where there are none, or a run could not be called so."""
+    if not is_reference(model) or local_path(model, request_roots()):
+        return ""
     made = [one.folder for one in listed_runs() if one.state == "FINISHED"]
     known = [folder.reference for folder in made if folder.artifact.is_dir()]
     if not known:
         return ""
-    more = f" and {len(known) - NAMES_SHOWN} more" if len(known) > NAMES_SHOWN else ""
-    return f"; a finished run: {', '.join(known[:NAMES_SHOWN])}{more}{did_you_mean(model, known)}"
+    known.sort(key=lambda one: -SequenceMatcher(None, one.casefold(), model.casefold()).ratio())
+    more = f" and {len(known) - RUNS_SHOWN} more" if len(known) > RUNS_SHOWN else ""
+    return f"; a finished run: {', '.join(known[:RUNS_SHOWN])}{more}"

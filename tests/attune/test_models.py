@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,12 +47,47 @@ def test_takes_names_apart(tiny_model: Path, tmp_path: Path) -> None:
         ("nonsense", r"There is no model named 'nonsense'.*Known: `starter`"),
         ("ViT-B-32", r"'ViT-B-32' does not say which weights\. Write ViT-B-32#TAG with one of: openai, .*scratch"),
         ("ViT-B-32#opanai", r"'ViT-B-32' has no weights 'opanai', and no such file exists\. Tags: openai, .*scratch"),
-        ("/not/a/folder#scratch", r"There is no model named '/not/a/folder'"),
+        ("/not/a/folder#scratch", r"named '/not/a/folder': no such folder is on the service's machine\. Copy it there$"),
+        ("../folder", r"named '\.\./folder': no such folder"),
+        ("folder\\model", r"no such folder"),
+        ("one/two/three", r"no such folder"),
     ],
 )
 def test_an_unknown_model_is_answered_with_what_there_is(name: str, said: str) -> None:
     with pytest.raises(ModelError, match=said):
         find_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("vit-b-32", "ViT-B-32?"),
+        ("vitb32", "ViT-B-32?"),
+        ("resnet18", "timm/resnet18.a1_in1k?"),
+        ("resnet50.a1_in1k", "timm/resnet50.a1_in1k?"),
+        ("resnet34", "timm/resnet34?"),
+        ("timm/ResNet18", "timm/resnet18?"),
+        ("timm/resnet50.A1_in1k", "timm/resnet50.a1_in1k?"),
+        ("bert-base", "bert-base-en or bert-base-multi or bert-base-cased?"),
+        ("efficientnet-b0", "timm/efficientnet_b0.ra_in1k?"),
+        ("MLP", "mlp?"),
+        ("Starter", "starter?"),
+        ("clip-base", "clip-base-en or clip-base-multi or "),
+        ("MiniLM", "sentence-transformers/all-MiniLM-L6-v2 or "),
+        ("strater", "starter"),
+    ],
+)
+def test_the_nearest_name_is_offered_first(name: str, first: str) -> None:
+    with pytest.raises(ModelError, match=rf"Did you mean {re.escape(first)}"):
+        find_model(name)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "zz", "-", "x" * 10_000])
+def test_where_no_name_is_near_none_is_offered(name: str) -> None:
+    with pytest.raises(ModelError) as refused:
+        find_model(name)
+    assert "Did you mean" not in str(refused.value)
+    assert len(str(refused.value)) < 1000
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, tiny_model: Path) -> None:
@@ -71,8 +107,10 @@ def test_a_folder_whose_weights_do_not_fit_is_refused(tmp_path: Path, tiny_model
         data = (tiny_model / WEIGHTS).read_bytes()
         (tmp_path / WEIGHTS).write_bytes(data[:1000] if broken == "cut short" else data)
 
-    with pytest.raises(ModelError, match=r"could not be loaded"):
+    with pytest.raises(ModelError, match=r"could not be loaded") as refused:
         load_clip(str(tmp_path))
+    assert str(refused.value).endswith(". Look whether its files are all there, whole, and of one model, and copy them anew")
+    assert ".." not in str(refused.value)
 
 
 def test_random_weights_follow_from_the_seed_alone(tiny_model: Path) -> None:

@@ -1,5 +1,7 @@
 """Runs as models: which run's name is one, and what is said of the others."""
 
+from pathlib import Path
+
 import pytest
 
 from attune.errors import ModelError
@@ -33,3 +35,21 @@ def test_a_run_that_only_measured_names_what_it_measured() -> None:
     make("FINISHED", eval_data="shapes")
     with pytest.raises(ModelError, match="'mine' is a run, and no model: it trained nothing. Name what .* 'starter'"):
         locate("mine")
+
+
+def test_where_there_is_no_such_model_the_runs_whose_names_are_nearest_are_told() -> None:
+    for name in ("alder", "other/shoes-2", "birch", "elm", "oak", "pine", "shoes-1"):
+        experiment, _, plain = name.rpartition("/")
+        create(plain, "FINISHED", experiment=experiment or "default").artifact.mkdir()
+    with pytest.raises(ModelError, match=r"; a finished run: shoes-1, other/shoes-2, \w+, \w+, \w+ and 2 more$"):
+        locate("Shoes-")
+
+
+@pytest.mark.parametrize("name", ["/nonexistent/x", "ViT-B-32#opanai", "timm/resnet50#nonsense", "{folder}"])
+def test_of_what_cannot_be_a_runs_name_no_runs_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    create("shoes", "FINISHED").artifact.mkdir()
+    (tmp_path / "shoe").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError) as refused:
+        locate(name.format(folder="shoe"))
+    assert "finished run" not in str(refused.value)
