@@ -30,6 +30,16 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sentence(tmp_path_factory.mktemp("folder") / "bert")
 
 
+def copy_with(put: Callable[[Path], None], file: str, folder: Path, place: Path) -> Path:
+    """A copy of a model folder in which one file is what `put` makes there."""
+    copy = Path(shutil.copytree(folder, place / "copy"))
+    path = copy / file
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    put(path)
+    return copy
+
+
 @SPECIAL
 @pytest.mark.parametrize(
     "file",
@@ -49,11 +59,7 @@ def sentence(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_text_encoder_with_a_special_file_is_refused(
     sentence: Path, tmp_path: Path, put: Callable[[Path], None], file: str
 ) -> None:
-    folder = Path(shutil.copytree(sentence, tmp_path / "copy"))
-    path = folder / file
-    path.parent.mkdir(exist_ok=True)
-    path.unlink(missing_ok=True)
-    put(path)
+    folder = copy_with(put, file, sentence, tmp_path)
     for ask in (find_model, load_clip):
         with pytest.raises(ModelError, match=f"{file} is no regular file, but a pipe, a socket or a device"):
             ask(str(folder))
@@ -74,9 +80,7 @@ def test_a_text_encoder_with_a_special_file_is_refused(
 def test_any_other_folder_with_a_special_file_is_refused(
     tiny_model: Path, tmp_path: Path, put: Callable[[Path], None], file: str
 ) -> None:
-    folder = Path(shutil.copytree(tiny_model, tmp_path / "copy"))
-    (folder / file).unlink(missing_ok=True)
-    put(folder / file)
+    folder = copy_with(put, file, tiny_model, tmp_path)
     with pytest.raises(ModelError, match=f"{file} is no regular file"):
         find_model(str(folder))
 
