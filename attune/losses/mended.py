@@ -9,8 +9,9 @@ from pytorch_metric_learning.losses import (
     ManifoldLoss,
     SmoothAPLoss,
     ThresholdConsistentMarginLoss,
+    TripletMarginLoss,
 )
-from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs
+from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs, convert_to_triplets
 from torch import Tensor, nn
 
 
@@ -112,6 +113,29 @@ class ThresholdConsistentMargin(ThresholdConsistentMarginLoss):  # type: ignore[
         return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
 
 
+class TripletMargin(TripletMarginLoss):  # type: ignore[misc]
+    """A right answer is nearer than a wrong one, by a margin; with `swap` the wrong one is kept from both query and right
+    answer (Balntas et al. 2016, BMVC).
+
+    In pytorch-metric-learning 2.9 `swap` takes the query at the right answer's place for that answer.
+    """
+
+    def compute_loss(
+        self, embeddings: Tensor, labels: Tensor, indices_tuple: Any, ref_emb: Tensor, ref_labels: Tensor
+    ) -> dict[str, Any]:
+        """See the library's."""
+        picked = convert_to_triplets(indices_tuple, labels, ref_labels, t_per_anchor=self.triplets_per_anchor)
+        if not self.swap or ref_emb is embeddings:
+            return super().compute_loss(embeddings, labels, picked, ref_emb, ref_labels)
+        # As one set, in which a place is the same item's in rows and in columns.
+        together, count = torch.cat([embeddings, ref_emb]), len(embeddings)
+        moved = (picked[0], picked[1] + count, picked[2] + count)
+        found: dict[str, Any] = super().compute_loss(together, labels, moved, together, ref_labels)
+        if len(picked[0]):
+            found["loss"]["indices"] = picked
+        return found
+
+
 def _mean_of_positive(values: Tensor) -> Tensor:
     """The mean of those above 0; 0 if there are none."""
     return values.sum() / (values > 0).sum().clamp(min=1)
@@ -123,5 +147,6 @@ MENDED: dict[str, type[nn.Module]] = {
     "ManifoldLoss": Manifold,
     "SmoothAPLoss": SmoothAP,
     "ThresholdConsistentMarginLoss": ThresholdConsistentMargin,
+    "TripletMarginLoss": TripletMargin,
 }
 """What is taken in place of the library's class of that name."""

@@ -42,6 +42,13 @@ COUNTED = ("num_classes", "embedding_size", "descriptors_dim", "K", "l")
 """Arguments that follow from the data and the model."""
 NOT_OPTIONS = (*COUNTED, "collect_stats", "mat_based_loss", "aggregation_func", "weight_init_func")
 """The others are of the library's own affairs, or no JSON."""
+_FIXED = {
+    "AvgNonZeroReducer": ("low",),
+    "BatchHardMiner": ("pos_strategy", "neg_strategy"),
+    "CosineSimilarity": ("is_inverted", "normalize_embeddings"),
+    "DotProductSimilarity": ("is_inverted",),
+}
+"""Arguments of its ancestors that a class gives a value itself."""
 DEEPEST = 5
 """Parts within each other, and reducers beside each other at most; more has no use."""
 MOST_REDUCERS = 20
@@ -106,7 +113,8 @@ def _class_of(name: str) -> type[nn.Module]:
 
 def _options_of(kind: type[nn.Module]) -> dict[str, Any]:
     """What users may set of a class, with its defaults."""
-    found = {name: default for name, default in _arguments(kind).items() if name not in NOT_OPTIONS}
+    fixed = (*NOT_OPTIONS, *_FIXED.get(kind.__name__, ()))
+    found = {name: default for name, default in _arguments(kind).items() if name not in fixed}
     return {name: "required" if default is inspect.Parameter.empty else default for name, default in found.items()}
 
 

@@ -46,6 +46,29 @@ def test_smooth_average_precision_of_pairs_is_that_of_captions_among_captions_of
     assert math.isclose(found.item(), expected.item(), abs_tol=1e-4)
 
 
+@pytest.mark.parametrize("captions", [1, 2])
+def test_swapped_triplets_of_pairs_keep_wrong_captions_from_the_right_one_and_wrong_pictures_from_the_right_one(
+    captions: int,
+) -> None:
+    items, texts = embeddings(4, 4 * captions)
+    positives = torch.arange(4)[:, None] == torch.arange(4).repeat(captions)
+
+    def one_way(queries: torch.Tensor, answers: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        violations = [
+            0.5 - queries[q] @ answers[p] + torch.maximum(queries[q] @ answers[n], answers[p] @ answers[n])
+            for q, p in right.nonzero().tolist()
+            for n in (~right[q]).nonzero()[:, 0].tolist()
+        ]
+        wrong = torch.stack(violations).clamp(min=0)
+        return wrong[wrong > 0].mean()
+
+    options = {"swap": True, "margin": 0.5, "distance": "CosineSimilarity"}
+    found = make_loss("TripletMarginLoss", options)(EmbeddedBatch(items, texts, SCALE, positives=positives))
+
+    expected = (one_way(items, texts, positives) + one_way(texts, items, positives.T)) / 2
+    assert math.isclose(found.item(), expected.item(), abs_tol=1e-5)
+
+
 def test_a_threshold_consistent_margin_is_the_librarys_on_single_items() -> None:
     batch = single_items()
 

@@ -9,7 +9,7 @@ import pytest
 from attune.errors import SettingsError
 from attune.losses.cost import Sizes
 from attune.losses.make import make_loss
-from attune.losses.parts import _SAME, PARTS, _class_of, _options_of
+from attune.losses.parts import _SAME, PARTS, _class_of, _options_of, make_part
 from attune.losses.table import ALONE, LOSSES, MINERS
 from attune.losses.trial import try_loss
 from attune.losses.values import VALUES, check_value
@@ -18,6 +18,8 @@ from tests.attune.losses.test_metric_learning import OPTIONS
 PAIRS, SEVERAL, ALONE_SIZES = Sizes(8, 8), Sizes(8, 20), Sizes(8, 0)
 NAN, INF = float("nan"), float("inf")
 OF_PARTS = [name for _, names in PARTS.values() for name in names]
+NESTED = (*PARTS, *_SAME, "reducers")
+NEED_SOME = ("MultipleReducers", "ThresholdReducer")
 OF_THE_LIBRARY = [
     name for name, kind in LOSSES.items() if not kind.ours and name not in ("MultipleLosses", "CrossBatchMemory")
 ]
@@ -26,11 +28,20 @@ OF_THE_LIBRARY = [
 @pytest.mark.parametrize("name", [*OF_THE_LIBRARY, *MINERS, *OF_PARTS])
 def test_every_option_is_a_part_or_has_a_rule_that_its_default_passes(name: str) -> None:
     for option, default in _options_of(_class_of(name)).items():
-        if _SAME.get(option, option) in PARTS or option == "reducers":
+        if option in NESTED:
             continue
         assert option in VALUES, option
         if default != "required":
             check_value(option, name, option, default, default)
+
+
+@pytest.mark.parametrize("name", sorted({*OF_THE_LIBRARY, *MINERS, *OF_PARTS} - {*OPTIONS, *NEED_SOME}))
+def test_every_option_can_be_given_its_default(name: str) -> None:
+    known = _options_of(_class_of(name))
+    counts = {"num_classes": 3, "embedding_size": 4, "descriptors_dim": 4, "K": 3, "l": 3}
+    given = {option: default for option, default in known.items() if default != "required" and option not in NESTED}
+
+    make_part("options", name, given, counts)
 
 
 @pytest.mark.parametrize("sizes", [PAIRS, SEVERAL, ALONE_SIZES], ids=["pairs", "several", "alone"])
