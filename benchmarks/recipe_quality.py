@@ -79,8 +79,9 @@ PLAIN = {
     "--grad-clip-norm": "1.0",
 }
 PLAIN_BATCH_SIZE = 256
-PLAIN_RATES = {"large": ["1e-5"], "small": ["1e-4", "3e-4"]}
-"""1e-5 is the best known for a ViT-B-32 with 256 pairs a step. Models of less than `SMALL_PARAMETERS` need more."""
+PLAIN_RATES = {"large": ["1e-5"], "small": ["1e-4", "3e-4", "6e-4", "1e-3", "2e-3"]}
+"""1e-5 is the best known for a ViT-B-32 with 256 pairs a step. Models of less than `SMALL_PARAMETERS` need more, and those
+that know little of a set much more."""
 SMALL_PARAMETERS = 50_000_000
 
 
@@ -399,7 +400,9 @@ def _pretrain(examples: Sequence[TrainingExample], options: argparse.Namespace, 
             return folder.artifact
         shutil.rmtree(folder.path)  # broken off
     attune_trainer.push("pretrain", examples)
-    settings = {"model": options.start, "train_data": "pretrain", "epochs": options.pretrain_epochs}
+    # The start is to be the same one whatever Attune's defaults become.
+    fixed = {"learning_rate": 3e-4, "augmentation": "light", "horizontal_flip": 0}
+    settings = {"model": options.start, "train_data": "pretrain", "epochs": options.pretrain_epochs, **fixed}
     folder, _ = attune_trainer.run(name, settings, ["validate", "train", "evaluate", "export"], device)
     return folder.artifact
 

@@ -33,7 +33,7 @@ _TO_RGB = torch.linalg.inv(_TO_YIQ)
 
 
 def augment(pixels: Tensor, strength: str) -> Tensor:
-    """Pictures turned, scaled, shifted and recoloured at random; never mirrored, since captions say left and right.
+    """Pictures turned, scaled, shifted and recoloured at random; never mirrored, since it sees no caption that may say left or right.
 
     Args:
         pixels: uint8 (batch, 3, height, width).
@@ -47,6 +47,11 @@ def augment(pixels: Tensor, strength: str) -> Tensor:
         return images
     chosen = STRENGTHS[strength]
     return _recolour(_move(images, chosen), chosen).clamp_(0, 1)
+
+
+def mirror(pixels: Tensor, chosen: Tensor) -> Tensor:
+    """Pictures (batch, 3, height, width), those mirrored of which `chosen`, bool (batch,), is true."""
+    return torch.where(chosen[:, None, None, None], pixels.flip(-1), pixels)
 
 
 def _move(images: Tensor, strength: Strength) -> Tensor:

@@ -9,10 +9,10 @@ from attune.settings import FinetuningSettings
 
 LEARNT = (
     Idle(
-        ("augmentation",),
+        ("augmentation", "horizontal_flip"),
         lambda _, train: train.kind.of_texts or train.kind.of_embeddings,
         "changes pictures",
-        harmless=("none",),
+        harmless=("none", 0),
     ),
     Idle(
         ("model_options.image_size",),

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attune.data.augment import mirror
 from attune.data.batches import epoch_batches, hard_batches
 from attune.data.captions import Captions, Change
 from attune.data.class_batches import class_batches
 from attune.data.duplicates import Duplicates
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
+from attune.data.sides import can_be_mirrored
 from attune.losses.table import LOSSES, needs_classes
 from attune.models.clip import Clip
 from attune.models.text import trim
@@ -98,6 +100,7 @@ class Feed:
         self.alone = pairs.kind.is_single and not self._twice
         of_classes = self.alone or needs_classes(recipe.loss, recipe.loss_options)
         self.classes = _numbered(pairs.labels) if of_classes else None
+        self._mirrors = can_be_mirrored(pairs) if recipe.horizontal_flip else None
         self._rows = cache.rows(pairs.images) if cache is not None else None
         self._match_rows = cache.rows(pairs.texts) if cache is not None and pairs.kind.has_matches else None
         self._queries = Tokens(clip.tokenizer, pairs.queries) if pairs.kind.of_texts else None
@@ -147,7 +150,11 @@ class Feed:
         scores = sample.scored(len(rows))
         ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
         image_counts = [part.stop - part.start for part in slices]
-        images = self._move(self._items(rows[mine]))
+        items = self._items(rows[mine])
+        if self._mirrors is not None:
+            chosen = self._mirrors[rows] & (rng.random(len(rows)) < self.recipe.horizontal_flip)
+            items = mirror(items, torch.from_numpy(chosen[mine]))
+        images = self._move(items)
         texts = images if self._twice else self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last]))
         return Batch(
             rows=rows,

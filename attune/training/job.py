@@ -30,11 +30,12 @@ from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
 from attune.training.callbacks import Watch, load_watches
 from attune.training.checkpoints import Checkpoints
-from attune.training.distributed import World, broadcast, current_world, gather
+from attune.training.distributed import World, agree, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.history import History
 from attune.training.loggers.check import check_loggers
+from attune.training.novelty import novelty
 from attune.training.optimizer import make_loss_optimizer, make_optimizer
 from attune.training.position import Position
 from attune.training.progress import Progress
@@ -154,7 +155,13 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, run.val_fingerprint)
     cache = pixels_of(clip, parts.train)
 
-    recipe = choose_recipe(settings, clip.model, parts.train)
+    new = 1.0 if settings.from_scratch else agree(novelty(clip, parts.train, cache, settings.seed), world)
+    recipe = choose_recipe(settings, clip.model, parts.train, new)
+    log(
+        f"novelty of the data to the model {recipe.novelty:g} (0: it finds each right answer, 1: as by chance), learning rate "
+        f"{recipe.learning_rate:g}",
+        kind="recipe",
+    )
     towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
     if settings.model_options.gradient_checkpointing:
         checkpoint_gradients(clip.model, towers)
@@ -239,7 +246,8 @@ def _change(settings: FinetuningSettings) -> Change | None:
 
 def _embed_once(clip: Clip, feed: Feed, settings: FinetuningSettings, recipe: Recipe) -> None:
     """Computes what does not change: a locked tower's embeddings of unchanged inputs, and which pictures look alike."""
-    locked = tower_is_frozen(clip.model, feed.pairs.kind.tower) and recipe.augmentation == "none"
+    changed = recipe.augmentation != "none" or recipe.horizontal_flip > 0
+    locked = tower_is_frozen(clip.model, feed.pairs.kind.tower) and not changed
     if locked or settings.hard_share:
         images = embed_items(clip, feed.pairs, feed.cache)
         broadcast([torch.from_numpy(images)], feed.world)  # a rounding apart, processes would draw different batches

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attune.data.augment import STRENGTHS, augment
+from attune.data.augment import STRENGTHS, augment, mirror
 
 
 def checkerboard(count: int = 8) -> torch.Tensor:
@@ -50,3 +50,13 @@ def test_grey_pictures_stay_grey() -> None:
     # Saturation and hue turn around the grey axis, so equal channels stay equal.
     images = augment(checkerboard(), "strong")
     assert torch.allclose(images[:, 0], images[:, 1], atol=2e-3)
+
+
+def test_those_that_are_chosen_are_mirrored() -> None:
+    pixels = torch.arange(2 * 3 * 2 * 3, dtype=torch.uint8).view(2, 3, 2, 3)
+
+    found = mirror(pixels, torch.tensor([False, True]))
+
+    assert torch.equal(found[0], pixels[0])
+    assert found[1, 0].tolist() == [[20, 19, 18], [23, 22, 21]]
+    assert found.dtype == torch.uint8

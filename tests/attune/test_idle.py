@@ -116,6 +116,7 @@ WITH_DATA: list[tuple[dict[str, Any], list[Pairs], str]] = [
     ),
     ({"logit_scale": "slow"}, [data(kind) for kind in SINGLES], "logit_scale = 'slow' is how the model's temperature"),
     ({"augmentation": "light"}, [data(TEXT), data(EMBEDDING), data(SINGLE_EMBEDDING)], "augmentation = 'light' changes"),
+    ({"horizontal_flip": 0.5}, [data(TEXT), data(SINGLE_EMBEDDING)], "horizontal_flip = 0.5 changes pictures"),
     ({"model_options": {"image_size": 64}}, [data(TEXT), data(EMBEDDING)], "model_options.image_size = 64 is of pictures"),
     ({"model_options": {"context_length": 9}}, [data(MATCH), data(SINGLE_IMAGE)], "context_length = 9 is of texts"),
 ]
@@ -126,7 +127,8 @@ WITH_DATA_ALL_IS_WELL: list[tuple[dict[str, Any], Pairs]] = [
     ({"caption_mixing": 0.5}, data(IMAGE)),
     ({"num_items_per_class": 8}, data(SINGLE_IMAGE)),
     ({"num_items_per_class": 8, "loss": "FastAPLoss"}, data(IMAGE)),
-    ({"logit_scale": "frozen", "augmentation": "none"}, data(SINGLE_TEXT)),
+    ({"logit_scale": "frozen", "augmentation": "none", "horizontal_flip": 0}, data(SINGLE_TEXT)),
+    ({"horizontal_flip": 0.5}, data(IMAGE)),
 ]
 
 

@@ -21,9 +21,15 @@ class Sized(nn.Module):
         self.logit_bias = nn.Parameter(torch.zeros([])) if sigmoid else None
 
 
-def recipe(network: nn.Module | None = None, pictures: int = 1024, groups: int | None = None, **changes: object) -> Recipe:
+def recipe(
+    network: nn.Module | None = None,
+    pictures: int = 1024,
+    groups: int | None = None,
+    novelty: float = 0.0,
+    **changes: object,
+) -> Recipe:
     settings = check_settings({"model": "some#model", "train_data": "shapes", **changes})
-    return choose_recipe(settings, network or Sized(), of_groups(pictures, groups or pictures))
+    return choose_recipe(settings, network or Sized(), of_groups(pictures, groups or pictures), novelty)
 
 
 def of_groups(pictures: int, groups: int) -> Pairs:
@@ -98,6 +104,27 @@ def test_the_learning_rate_follows_size_and_batch(
 
 
 @pytest.mark.parametrize(
+    ("novelty", "parameters", "changes", "rate"),
+    [
+        (0.0, 151e6, {}, 1e-5),
+        (0.3, 151e6, {}, 1e-5),
+        (0.65, 151e6, {}, 2e-5),  # half of the way: the root of 4
+        (1.0, 151e6, {}, 4e-5),
+        (1.0, 5e6, {}, 1e-3),  # never more than from scratch
+        (1.0, 151e6, {"model": "ViT-B-32#scratch"}, 1e-3),
+        (1.0, 151e6, {"learning_rate": 1e-6}, 1e-6),
+    ],
+)
+def test_steps_are_longer_on_data_that_is_new_to_the_model(
+    novelty: float, parameters: float, changes: dict[str, object], rate: float
+) -> None:
+    found = recipe(Sized(parameters), novelty=novelty, **changes)
+
+    assert found.novelty == novelty
+    assert found.learning_rate == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize(
     ("steps", "changes", "warmup"),
     [
         (1000, {}, 100),
@@ -148,6 +175,28 @@ def test_weights_are_averaged_over_a_third_of_the_run_if_it_is_long_enough(
 )
 def test_augmentation_fits_what_is_trained(changes: dict[str, object], augmentation: str) -> None:
     assert recipe(**changes).augmentation == augmentation
+
+
+@pytest.mark.parametrize(
+    ("novelty", "changes", "augmentation", "flip"),
+    [
+        (0.64, {}, "light", 0.0),
+        (0.65, {}, "strong", 0.5),
+        (1.0, {"model": "ViT-B-32#scratch"}, "strong", 0.0),
+        (1.0, {"lock_image": True}, "none", 0.0),
+        (1.0, {"augmentation": "none"}, "none", 0.0),
+        (1.0, {"augmentation": "light"}, "light", 0.5),
+        (1.0, {"augmentation": "none", "horizontal_flip": 0.3}, "none", 0.3),
+        (0.0, {"horizontal_flip": 1}, "light", 1.0),
+        (1.0, {"horizontal_flip": 0}, "strong", 0.0),
+    ],
+)
+def test_pictures_are_changed_more_where_they_are_new_to_the_model(
+    novelty: float, changes: dict[str, object], augmentation: str, flip: float
+) -> None:
+    found = recipe(novelty=novelty, **changes)
+
+    assert (found.augmentation, found.horizontal_flip) == (augmentation, flip)
 
 
 @pytest.mark.parametrize(
