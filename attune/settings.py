@@ -239,8 +239,8 @@ class FinetuningSettings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         default="auto",
         description="Peak learning rate; `auto` follows the model's size, the batch and how new the data is to the model: "
-        "1e-5 for a ViT-B-32 with 256 pictures a step, up to four times that if it finds right answers hardly better than by "
-        "chance, 1e-3 for a `#scratch` start. It is for Adam and its kin.",
+        "1e-5 for a ViT-B-32 with 256 pictures a step, up to four times that if it finds right answers hardly better than "
+        "by chance, 1e-3 for a `#scratch` start. It is for Adam and its kin.",
     )
     layer_wise_lr_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         default="auto",
@@ -301,8 +301,8 @@ class FinetuningSettings(BaseModel):
     )
     horizontal_flip: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
         default="auto",
-        description="Chance (0-1) that a training picture is mirrored, if none of its captions speaks of left or right; `auto` "
-        "is 0.5 for data that is new to the model, unless `augmentation` is `none`, and else 0.",
+        description="Chance (0-1) that a training picture is mirrored, if none of its captions speaks of left or right; "
+        "`auto` is 0.5 for data that is new to the model, unless `augmentation` is `none`, and else 0.",
     )
     word_dropout: float = Field(default=0.0, ge=0, lt=1, description="Chance (0-1) that a word of a caption is left out.")
     caption_mixing: float = Field(

@@ -33,7 +33,7 @@ _TO_RGB = torch.linalg.inv(_TO_YIQ)
 
 
 def augment(pixels: Tensor, strength: str) -> Tensor:
-    """Pictures turned, scaled, shifted and recoloured at random; never mirrored, since it sees no caption that may say left or right.
+    """Pictures turned, scaled, shifted and recoloured at random; `mirror` is apart, since captions say left and right.
 
     Args:
         pixels: uint8 (batch, 3, height, width).

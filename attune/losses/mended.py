@@ -125,12 +125,13 @@ class TripletMargin(TripletMarginLoss):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """See the library's."""
         picked = convert_to_triplets(indices_tuple, labels, ref_labels, t_per_anchor=self.triplets_per_anchor)
-        if not self.swap or ref_emb is embeddings:
-            return super().compute_loss(embeddings, labels, picked, ref_emb, ref_labels)
-        # As one set, in which a place is the same item's in rows and in columns.
-        together, count = torch.cat([embeddings, ref_emb]), len(embeddings)
-        moved = (picked[0], picked[1] + count, picked[2] + count)
-        found: dict[str, Any] = super().compute_loss(together, labels, moved, together, ref_labels)
+        items, places = embeddings, picked
+        if self.swap and ref_emb is not embeddings:
+            # As one set, in which a place is the same item's in rows and in columns.
+            count = len(embeddings)
+            items = ref_emb = torch.cat([embeddings, ref_emb])
+            places = (picked[0], picked[1] + count, picked[2] + count)
+        found: dict[str, Any] = super().compute_loss(items, labels, places, ref_emb, ref_labels)
         if len(picked[0]):
             found["loss"]["indices"] = picked
         return found
