@@ -29,8 +29,8 @@ KNOWN = 0.3
 has 0.28, a ViT-B-32 on photographs of everyday things less."""
 
 MOST_STRETCH = 8.0
-"""How much longer the steps are on data that is wholly new to the model: there is little to keep, and much to learn. The best
-rates found by hand for the two starts of `benchmarks/recipe_quality.py` are seven times apart."""
+"""How much longer the steps are on data that is wholly new to the model: there is little to keep, and much to learn. For the
+two starts of `benchmarks/recipe_quality.py` the best rates found by hand are seven times apart."""
 
 MUCH = 0.5
 """The stretch from which a model has so much to learn that pictures are changed as much as for random weights."""
