@@ -157,11 +157,12 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
 
     new = 1.0 if settings.from_scratch else agree(novelty(clip, parts.train, cache, settings.seed), world)
     recipe = choose_recipe(settings, clip.model, parts.train, new)
-    log(
-        f"novelty of the data to the model {recipe.novelty:g} (0: it finds each right answer, 1: as by chance), learning "
-        f"rate {recipe.learning_rate:g}",
-        kind="recipe",
-    )
+    if new:
+        log(
+            f"novelty of the data to the model {new:g} (0: it finds each right answer, 1: as by chance), learning rate "
+            f"{recipe.learning_rate:g}",
+            kind="recipe",
+        )
     towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
     if settings.model_options.gradient_checkpointing:
         checkpoint_gradients(clip.model, towers)

@@ -25,8 +25,8 @@ LEAST_STEPS = 200
 MOST_AUTO_EPOCHS = 40
 
 KNOWN = 0.3
-"""The novelty up to which a model is fine-tuned as one that knows its subject: `starter` on emoji that another artist drew
-has 0.28, a ViT-B-32 on photographs of everyday things less."""
+"""The novelty up to which a model is fine-tuned as one that knows its subject, as `starter` does emoji that another artist
+drew: 0.28."""
 
 MOST_STRETCH = 8.0
 """How much longer the steps are on data that is wholly new to the model: there is little to keep, and much to learn. For the

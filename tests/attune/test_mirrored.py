@@ -9,7 +9,6 @@ import torch
 from attune.config import check_settings
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
-from attune.training.distributed import World
 from attune.training.job import Job, prepare
 from tests.attune.trained import start
 
@@ -65,4 +64,3 @@ def test_the_run_says_how_new_its_data_was(model: Path) -> None:
     events = [event.message for event in job.folder.events()]
     assert any(message.startswith("novelty of the data to the model 0") for message in events)
     assert job.recipe.record()["novelty"] == job.recipe.novelty < 0.5
-    assert World(0, 1) == job.world
