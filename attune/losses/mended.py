@@ -3,19 +3,12 @@
 from typing import Any
 
 import torch
-from pytorch_metric_learning.losses import (
-    DynamicSoftMarginLoss,
-    HistogramLoss,
-    ManifoldLoss,
-    SmoothAPLoss,
-    ThresholdConsistentMarginLoss,
-    TripletMarginLoss,
-)
+from pytorch_metric_learning import losses
 from pytorch_metric_learning.utils.loss_and_miner_utils import convert_to_pairs, convert_to_triplets
 from torch import Tensor, nn
 
 
-class DynamicSoftMargin(DynamicSoftMarginLoss):  # type: ignore[misc]  # the library has no types
+class DynamicSoftMarginLoss(losses.DynamicSoftMarginLoss):  # type: ignore[misc]  # the library has no types
     """Triplets weighed by how large their margin is among those of late (Zhang and Rusinkiewicz 2019, ICCV).
 
     In pytorch-metric-learning 2.9 the running histogram keeps the last step's graph, so that a second step fails, is in
@@ -42,7 +35,7 @@ class DynamicSoftMargin(DynamicSoftMarginLoss):  # type: ignore[misc]  # the lib
         return found
 
 
-class Histogram(HistogramLoss):  # type: ignore[misc]
+class HistogramLoss(losses.HistogramLoss):  # type: ignore[misc]
     """The chance that a wrong pair is nearer than a right one, from histograms of both (Ustinova and Lempitsky 2016,
     arXiv:1611.00822).
 
@@ -55,7 +48,7 @@ class Histogram(HistogramLoss):  # type: ignore[misc]
         return found
 
 
-class Manifold(ManifoldLoss):  # type: ignore[misc]
+class ManifoldLoss(losses.ManifoldLoss):  # type: ignore[misc]
     """Items and what stands for their classes as a graph, on which a random walk from an item ends at its own class (Aziere
     and Todorovic 2019, CVPR).
 
@@ -68,7 +61,7 @@ class Manifold(ManifoldLoss):  # type: ignore[misc]
         return super().compute_loss(embeddings, None, labels, embeddings, None)
 
 
-class SmoothAP(SmoothAPLoss):  # type: ignore[misc]
+class SmoothAPLoss(losses.SmoothAPLoss):  # type: ignore[misc]
     """One minus the average precision of each query, with sigmoids in place of steps (Brown et al. 2020, arXiv:2007.12163).
 
     In pytorch-metric-learning 2.9 it takes nothing but as many classes as items of each, all in order, and no references.
@@ -94,7 +87,7 @@ class SmoothAP(SmoothAPLoss):  # type: ignore[misc]
         return {"ap_loss": {"losses": 1 - average[asked], "indices": asked, "reduction_type": "element"}}
 
 
-class ThresholdConsistentMargin(ThresholdConsistentMarginLoss):  # type: ignore[misc]
+class ThresholdConsistentMarginLoss(losses.ThresholdConsistentMarginLoss):  # type: ignore[misc]
     """Right pairs below one similarity, and wrong ones above another, are brought to it (Zhang et al. 2024,
     arXiv:2307.04047).
 
@@ -113,7 +106,7 @@ class ThresholdConsistentMargin(ThresholdConsistentMarginLoss):  # type: ignore[
         return {"loss": {"losses": loss, "indices": None, "reduction_type": "already_reduced"}}
 
 
-class TripletMargin(TripletMarginLoss):  # type: ignore[misc]
+class TripletMarginLoss(losses.TripletMarginLoss):  # type: ignore[misc]
     """A right answer is nearer than a wrong one, by a margin; with `swap` the wrong one is kept from both query and right
     answer (Balntas et al. 2016, BMVC).
 
@@ -143,11 +136,14 @@ def _mean_of_positive(values: Tensor) -> Tensor:
 
 
 MENDED: dict[str, type[nn.Module]] = {
-    "DynamicSoftMarginLoss": DynamicSoftMargin,
-    "HistogramLoss": Histogram,
-    "ManifoldLoss": Manifold,
-    "SmoothAPLoss": SmoothAP,
-    "ThresholdConsistentMarginLoss": ThresholdConsistentMargin,
-    "TripletMarginLoss": TripletMargin,
+    kind.__name__: kind
+    for kind in (
+        DynamicSoftMarginLoss,
+        HistogramLoss,
+        ManifoldLoss,
+        SmoothAPLoss,
+        ThresholdConsistentMarginLoss,
+        TripletMarginLoss,
+    )
 }
 """What is taken in place of the library's class of that name."""
