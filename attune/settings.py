@@ -239,7 +239,7 @@ class FinetuningSettings(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
         default="auto",
         description="Peak learning rate; `auto` follows the model's size, the batch and how new the data is to the model: "
-        "1e-5 for a ViT-B-32 with 256 pictures a step, up to eight times that if it finds right answers hardly better than "
+        "1e-5 for a ViT-B-32 with 256 pictures a step, up to four times that if it finds right answers hardly better than "
         "by chance, 1e-3 for a `#scratch` start. It is for Adam and its kin.",
     )
     layer_wise_lr_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(

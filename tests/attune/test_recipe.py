@@ -108,10 +108,10 @@ def test_the_learning_rate_follows_size_and_batch(
     [
         (0.0, 151e6, {}, 1e-5),
         (0.3, 151e6, {}, 1e-5),
-        (0.65, 151e6, {}, 2.83e-5),  # half of the way: the root of 8
-        (1.0, 151e6, {}, 8e-5),
-        (1.0, 5e6, {}, 2e-3),
-        (1.0, 151e6, {"lora_rank": 4}, 8e-4),
+        (0.65, 151e6, {}, 2e-5),  # half of the way: the root of 4
+        (1.0, 151e6, {}, 4e-5),
+        (1.0, 151e6, {"lora_rank": 4}, 4e-4),
+        (1.0, 5e6, {}, 1e-3),  # never more than from scratch
         (1.0, 151e6, {"model": "ViT-B-32#scratch"}, 1e-3),
         (1.0, 151e6, {"learning_rate": 1e-6}, 1e-6),
     ],
