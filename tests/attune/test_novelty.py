@@ -1,7 +1,6 @@
 """How new data is to a model: 0 where it finds every right answer, 1 where it finds them as by chance."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +12,12 @@ from attune.evaluation.measure import measure, pixels_of
 from attune.kinds import SINGLE_IMAGE
 from attune.models.clip import Clip, load_clip
 from attune.runs.folder import RunFolder
-from attune.schemas import DatasetReport
 from attune.training import novelty as module
 from attune.training.novelty import novelty
 
 
 @pytest.fixture
-def shapes(knowing: tuple[Path, RunFolder], model: Path, push: Callable[..., DatasetReport]) -> Pairs:
+def shapes(knowing: tuple[Path, RunFolder], model: Path) -> Pairs:
     """All 96 in the home of the model that learnt them."""
     train = load_pairs(knowing[1].load().train_fingerprint)
     assert len(train) == 96
@@ -37,9 +35,7 @@ def test_what_a_model_was_trained_on_is_not_new_and_everything_is_to_random_weig
     assert how_new(load_clip(f"{tiny_vit}#scratch"), shapes) > 0.9
 
 
-def test_it_is_the_mean_log_rank_beside_that_of_ranks_that_are_all_as_likely(
-    shapes: Pairs, tiny_vit: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_the_mean_log_rank_beside_that_of_ranks_that_are_all_as_likely(shapes: Pairs, tiny_vit: Path) -> None:
     clip = load_clip(f"{tiny_vit}#scratch")
     single = replace(shapes, captions=[captions[:1] for captions in shapes.captions])
     ranks = np.concatenate(list(measure(clip, single, pixels_of(clip, single)).ranks.values()))
