@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -26,6 +26,9 @@ from attune.errors import SettingsError
 from attune.service.settings import service_settings, unknown_variables
 from attune.service.tls import certificate_name
 from attune.service.tokens import check_exposure
+
+if TYPE_CHECKING:
+    from jina import Flow
 
 logger = logging.getLogger("attune.serve")
 
@@ -64,7 +67,7 @@ def serve(config: dict[str, Any], stop: threading.Event) -> int:
     flow = Flow.load_config(yaml.safe_dump(config, sort_keys=False))
     flow.close = lambda: None  # it would wait forever for parts that wait for one that failed
     is_up = threading.Event()
-    threading.Thread(target=_end_if_lost, args=(is_up, stop), daemon=True).start()
+    threading.Thread(target=_end_if_lost, args=(flow, is_up, stop), daemon=True).start()
     try:
         flow.start()
     except RuntimeFailToStart:  # the log says why
@@ -77,24 +80,32 @@ def serve(config: dict[str, Any], stop: threading.Event) -> int:
     return 0
 
 
-def _end_if_lost(is_up: threading.Event, stop: threading.Event) -> None:
+def _end_if_lost(flow: "Flow", is_up: threading.Event, stop: threading.Event) -> None:
     """Ends the Flow and this process with the code `LOST` when a process of it is gone before it is to stop.
 
     Also while the Flow starts, when Jina would wait minutes for a part that was killed; it sees itself when one gives up.
     """
-    known: set[BaseProcess] = set()
     while not stop.wait(0.2):
-        known.update(multiprocessing.active_children())
-        lost = [process for process in known if process.exitcode is not None and (is_up.is_set() or process.exitcode < 0)]
+        codes = {process: process.exitcode for process in _processes(flow)}
+        lost = [process for process, code in codes.items() if code is not None and (is_up.is_set() or code < 0)]
         if lost:
             logger.error("%s; the rest is stopped", "; ".join(map(_how_it_ended, lost)))
             if is_up.is_set():
-                end(list(known))
+                end(multiprocessing.active_children())
             else:  # those that start do not stop in order
-                for process in known:
+                for process in multiprocessing.active_children():
                     process.kill()
             logging.shutdown()
             os._exit(LOST)
+
+
+def _processes(flow: "Flow") -> list[BaseProcess]:
+    """Those of all parts, ended ones as well, which `multiprocessing.active_children` forgets before anybody knew them."""
+    pods = []
+    for _, deployment in list(flow):
+        replicas = [pod for shard in list(deployment.shards.values()) for pod in shard._pods]
+        pods += [pod for pod in (deployment.gateway_pod, deployment.head_pod, *replicas) if pod is not None]
+    return [pod.worker for pod in pods]
 
 
 def end(processes: list[BaseProcess]) -> None:

@@ -192,7 +192,6 @@ def test_a_service_that_lost_a_part_is_started_again(small: Service, victim: str
     assert not set(descendants(small.process.pid)[1:]) & set(before)
 
 
-@pytest.mark.slow
 def test_a_part_that_is_killed_while_the_service_starts_does_not_stop_it_from_coming_up(tmp_path: Path) -> None:
     flow = small_flow(tmp_path)
 
