@@ -315,13 +315,14 @@ class FinetuningSettings(BaseModel):
         "`auto` averages over about a third of the run.",
     )
     interpolation: bool = Field(
-        default=True, description="Also try weights between the start's and the best ones (WiSE-FT), and keep what is best."
+        default=True,
+        description="Also try weights between the start's and the best ones (WiSE-FT), and keep those if clearly better.",
     )
     early_stopping_patience: int = Field(
         default=10,
         ge=0,
-        description="Stop after this many epochs without a better validation recall, correlation or MAP@R; 0 never stops. "
-        "`EarlyStopping` among the `callbacks` takes its place.",
+        description="Stop after this many epochs in a row whose validation recall, correlation or MAP@R is clearly below "
+        "the highest one, or no better than the start's; 0 never stops. `EarlyStopping` in `callbacks` takes its place.",
     )
     check_pairs: bool = Field(
         default=True,

@@ -1,4 +1,4 @@
-"""Candidates for a run's result: measured on the validation part, and kept if none before was as good."""
+"""Candidates for a run's result: measured on the validation part, and kept if none before was clearly better."""
 
 import math
 
@@ -7,6 +7,7 @@ from attune.errors import TrainingError
 from attune.evaluation.measure import Measurement, measure
 from attune.metrics import worth
 from attune.models.weights import save_weights
+from attune.training.chance import is_clearly_behind, of_items
 from attune.training.distributed import agree, broadcast
 from attune.training.job import Job
 from attune.training.monitor import figures_of, monitored, note
@@ -15,7 +16,7 @@ from attune.training.rewind import may_start_over
 
 
 def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
-    """Measures the model as it is on the validation part; keeps its weights if none before were as good.
+    """Measures the model as it is on the validation part; keeps its weights if none before were clearly better.
 
     Returns:
         The measurement, in the main process; None of weights that cannot be a result.
@@ -36,6 +37,9 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
         {name: agree(figures.get(name, math.nan), job.world) for name in monitored(job.settings)},
         job.settings,
     )
+    if measurement is not None:
+        candidate.of_items = of_items(measurement, job.parts.validation)
+    candidate.is_behind = bool(agree(is_behind(job, candidate), job.world))
     job.position.candidates.append(candidate)
     if measurement is None or math.isnan(candidate.mean_recall):
         return None
@@ -53,6 +57,11 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
         **{name: value for name, value in figures.items() if name != "train_loss"},
     )
     return measurement
+
+
+def is_behind(job: Job, candidate: Candidate) -> bool:
+    """Whether weights that were just measured are clearly worse than the best before; see `Position.best`."""
+    return not job.position.candidates or is_clearly_behind(candidate, job.position.highest)
 
 
 def _said(measurement: Measurement) -> str:

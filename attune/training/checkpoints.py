@@ -1,7 +1,7 @@
 """Files of weights in the run folder.
 
 start.safetensors    the weights before the first step: what "before" is measured with
-best.safetensors     the weights with the best validation recall so far, those of the start among them
+best.safetensors     the weights that are best on validation so far, those of the start among them
 chosen.safetensors   the result, in the artifact's precision: what "after" is measured with, and what is exported
 last.pt              weights, average, optimizer, guards, position after an epoch: what a run resumes from or goes back to
 within.pt            the same in the middle of an epoch: of long ones every few minutes, and where training was asked to stop

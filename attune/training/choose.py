@@ -1,4 +1,4 @@
-"""The choice of the weights a run exports: the best on validation of the start, the trained ones, and those between."""
+"""The choice of the weights a run exports, on validation: the start's, the trained ones, or those between."""
 
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from attune.metrics import worth
 from attune.models.lora import merge_lora
 from attune.models.weights import DTYPES, load_weights, save_weights
 from attune.training.average import between
+from attune.training.chance import is_clearly_behind, of_items
 from attune.training.job import Job
 from attune.training.monitor import best_by, figures_of, note
 from attune.training.position import Candidate
@@ -39,7 +40,8 @@ class Choice:
 def choose(job: Job) -> Choice:
     """Picks the weights and writes them to `checkpoints/chosen.safetensors` in the artifact's precision.
 
-    The best is that of the highest mean recall, or Spearman's correlation where captions have scores, or of the figure
+    It is the largest share of the trained weights that is better than the start and not clearly behind the highest mean
+    recall, see `Position.best`; the highest itself of Spearman's correlation, where captions have scores, or of the figure
     that a `BestModelCheckpoint` names. A `WiSEFTCallback` fixes the share, and the start is the only other choice. With
     `retention_data`, only weights that lose at most `retention_max_drop` on it can be chosen; the start always can.
     """
@@ -47,7 +49,12 @@ def choose(job: Job) -> Choice:
     if job.settings.lora_rank:
         merge_lora(job.clip.model)
     start, trained = (load_weights(path) for path in (job.checkpoints.start, job.checkpoints.best))
-    first, best = job.position.start, job.position.best
+    first, best, highest = job.position.start, job.position.best, job.position.highest
+    if best is not highest:
+        job.log(
+            f"epoch {best.epoch} counts as the best with {best.mean_recall:.4f}: the {highest.mean_recall:.4f} of epoch "
+            f"{highest.epoch} may be higher by chance"
+        )
     known = {0.0: first, 1.0: best}
     shares: tuple[float, ...] = SHARES if job.settings.interpolation else (1.0, 0.0)
     name = job.chosen_by
@@ -55,7 +62,7 @@ def choose(job: Job) -> Choice:
     kept = 0.0
     if job.parts.retention is not None:
         kept = retention(job, start) - job.settings.retention_max_drop
-    chosen, highest = Choice("start", 0.0, first.mean_recall), first.worth
+    as_good: dict[float, Candidate] = {}  # as the start, or better
     if fixed is not None:
         shares = (fixed.alpha, 0.0) if fixed.alpha else (0.0,)
     for share in shares if best.kind != "start" else ():
@@ -70,8 +77,15 @@ def choose(job: Job) -> Choice:
             **{name: found.mean_recall},
         )
         # A share that was asked for need not be better than the start, only no worse.
-        if allowed and share and (found.worth > highest or (fixed is not None and found.worth == highest)):
-            chosen, highest = Choice(best.kind if share == 1.0 else "interpolated", share, found.mean_recall), found.worth
+        if allowed and share and (found.worth > first.worth or (fixed is not None and found.worth == first.worth)):
+            as_good[share] = found
+    chosen = Choice("start", 0.0, first.mean_recall)
+    if as_good:
+        highest = max(as_good.values(), key=lambda found: found.worth)
+        share, found = next(
+            (share, found) for share, found in as_good.items() if found is highest or not is_clearly_behind(found, highest)
+        )
+        chosen = Choice(best.kind if share == 1.0 else "interpolated", share, found.mean_recall)
     if fixed is not None and fixed.alpha and not chosen.share:
         job.log(
             f"WiSEFTCallback: the start is exported, not the share of {fixed.alpha:g} that was asked for, which is worse"
@@ -94,6 +108,7 @@ def measured(job: Job, weights: dict[str, Tensor]) -> Candidate:
     """These weights, which lie between others, on the validation part."""
     measurement = _measure(job, weights, job.parts.validation, job.validation_cache)
     candidate = Candidate(job.position.epoch - 1, "interpolated", worth(measurement.metrics)[1])
+    candidate.of_items = of_items(measurement, job.parts.validation)
     scale = job.clip.model.logit_scale.exp().item()
     note(candidate, figures_of(measurement, job.parts.validation, scale, job.recipe.batch_size), job.settings)
     return candidate

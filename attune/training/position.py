@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 
 @dataclass
 class Candidate:
@@ -16,6 +18,9 @@ class Candidate:
         loss: mean training loss of the epoch.
         figures: what else is monitored, by name.
         figure: what it is chosen by instead of mean recall, if by anything else; more is better.
+        of_items: what each item of the validation part adds to mean recall, float32 (items,), in the main process; None if
+            that cannot be told. See `attune.training.chance`.
+        is_behind: whether it is clearly worse than the best by then, or that cannot be told.
     """
 
     epoch: int
@@ -24,6 +29,8 @@ class Candidate:
     loss: float = 0.0
     figures: dict[str, float] = field(default_factory=dict)
     figure: float | None = None
+    of_items: Tensor | None = field(default=None, compare=False)
+    is_behind: bool = True
 
     @property
     def worth(self) -> float:
@@ -61,9 +68,22 @@ class Position:
         return self.candidates[0]
 
     @property
-    def best(self) -> Candidate:
+    def highest(self) -> Candidate:
         """The first of the highest validation recall, or of the best figure that is monitored instead."""
         return max(self.candidates, key=lambda candidate: candidate.worth)
+
+    @property
+    def best(self) -> Candidate:
+        """The last one that is better than the start and not clearly behind the highest, which may be so by chance.
+
+        Of many candidates the highest is so in part by luck, the more the fewer items it was measured on; later weights
+        have been trained longer, at smaller rates. (The rule of one standard error prefers the simpler model in this way:
+        Breiman, Friedman, Olshen & Stone 1984, Classification and Regression Trees, section 3.4.3.)
+        """
+        highest = self.highest
+        later = self.candidates[self.candidates.index(highest) + 1 :]
+        as_good = [one for one in later if not one.is_behind and one.worth > self.start.worth]
+        return as_good[-1] if as_good else highest
 
     def next_epoch(self) -> None:
         """Moves on to the first step of the next epoch."""
