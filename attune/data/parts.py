@@ -6,7 +6,7 @@ import numpy as np
 
 from attune.data.overlap import refuse_overlap
 from attune.data.pairs import Pairs, load_pairs
-from attune.data.split import split_by_group
+from attune.data.split import split_by_group, validation_share
 from attune.errors import DataError
 from attune.settings import FinetuningSettings
 
@@ -61,7 +61,8 @@ def load_parts(
         rest, held_out = _split(pairs, settings.eval_split, settings, seed=settings.seed)
         pairs, test = pairs.take(rest), pairs.take(held_out)
     if validation is None:
-        rest, held_out = _split(pairs, settings.val_split, settings, seed=settings.seed + 1)
+        share = settings.val_split if settings.val_split != "auto" else validation_share(len(set(pairs.groups)))
+        rest, held_out = _split(pairs, share, settings, seed=settings.seed + 1)
         pairs, validation = pairs.take(rest), pairs.take(held_out)
     retention = load_pairs(retention_fingerprint) if retention_fingerprint else None
     return Parts(pairs, validation, test, retention)

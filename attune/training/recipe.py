@@ -28,14 +28,19 @@ KNOWN = 0.3
 """The novelty up to which a model is fine-tuned as one that knows its subject, as `starter` does emoji that another artist
 drew: 0.28."""
 
-MOST_STRETCH = 4.0
+MOST_STRETCH = 10.0
 """How much longer the steps are on data that is wholly new to the model: there is little to keep, and much to learn. For the
-two starts of `benchmarks/recipe_quality.py` this comes to 3e-4 and 9e-4; the second learns no more at 1.5e-3."""
+two starts of `benchmarks/recipe_quality.py` this comes to 3e-4 and 1.8e-3, of which the second still learns more than at
+9e-4."""
 
 MUCH = 0.5
-"""The stretch from which a model has so much to learn that pictures are changed as much as for random weights."""
+"""The stretch from which a model has so much to learn that it is trained as random weights are: with one rate for all
+layers, a temperature that follows at once, and pictures that are changed much."""
 
 SCRATCH_RATE = 1e-3
+
+MOST_RATE = 2e-3
+"""At twice this a small model on data that is new to it learns less."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     """
     scratch = settings.from_scratch
     stretch = 1.0 if scratch else max(0.0, (novelty - KNOWN) / (1 - KNOWN))
+    is_new = stretch >= MUCH
     loss = settings.loss if settings.loss != "auto" else _usual_loss(model, train)
     batch_size = batch_size_of(settings, len(set(train.groups)))
     pictures_per_epoch = min(len(train), settings.images_per_epoch or len(train))
@@ -136,8 +142,8 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     scheduler, options = settings.scheduler, settings.scheduler_options
     scale = settings.logit_scale
     if scale == "auto":
-        scale = "learned" if scratch else "slow"
-    augmentation = _augmentation(settings, model, stretch)
+        scale = "learned" if is_new else "slow"
+    augmentation = _augmentation(settings, model, is_new)
     return Recipe(
         loss=loss,
         loss_options=_loss_options(settings, loss, model),
@@ -154,11 +160,11 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         steps_a_rate=steps if options.scheduler_step == "epoch" else 1,
         cycles=options.num_cycles or CYCLES.get(scheduler, 1.0),
         power=options.power or POWER,
-        layer_wise_lr_decay=decay if decay != "auto" else 1.0 if scratch else 0.9,
+        layer_wise_lr_decay=decay if decay != "auto" else 1.0 if is_new else 0.9,
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
         ema_decay=_ema_decay(settings, total),
         augmentation=augmentation,
-        horizontal_flip=_horizontal_flip(settings, train, augmentation, stretch),
+        horizontal_flip=_horizontal_flip(settings, train, augmentation, is_new),
         novelty=novelty,
     )
 
@@ -194,7 +200,8 @@ def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: i
     if not settings.from_scratch:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rate = 1e-5 * REFERENCE_PARAMETERS / parameters * MOST_STRETCH**stretch
-        rate = min(rate * (10 if settings.lora_rank else 1), SCRATCH_RATE)  # LoRA underfits at the rates of full training
+        # LoRA underfits at the rates of full training.
+        rate = min(rate * 10, SCRATCH_RATE) if settings.lora_rank else min(rate, MOST_RATE)
     # Adam's steps grow with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
     return float(f"{rate * math.sqrt(batch_size / 256):.2g}")
 
@@ -219,19 +226,19 @@ def _ema_decay(settings: FinetuningSettings, total: int) -> float:
     return round(1 - 3 / total, 6) if total >= 30 else 0.0
 
 
-def _augmentation(settings: FinetuningSettings, model: Any, stretch: float) -> str:
+def _augmentation(settings: FinetuningSettings, model: Any, is_new: bool) -> str:
     if settings.augmentation != "auto":
         return settings.augmentation
     if isinstance(getattr(model, "visual", None), EmbeddingTower):
         return "none"
     if settings.lock_image:  # the same picture is then the same embedding, computed once
         return "none"
-    return "strong" if stretch >= MUCH else "light"
+    return "strong" if is_new else "light"
 
 
-def _horizontal_flip(settings: FinetuningSettings, train: Pairs, augmentation: str, stretch: float) -> float:
+def _horizontal_flip(settings: FinetuningSettings, train: Pairs, augmentation: str, is_new: bool) -> float:
     if settings.horizontal_flip != "auto":
         return settings.horizontal_flip
     # What mirrored pictures bring to random weights was not measured.
-    known = stretch < MUCH or settings.from_scratch
-    return 0.0 if known or augmentation == "none" or train.kind.of_texts else 0.5
+    unlike = settings.from_scratch or augmentation == "none" or train.kind.of_texts
+    return 0.5 if is_new and not unlike else 0.0

@@ -31,6 +31,7 @@ def test_model_and_data_are_enough() -> None:
 
 
 AUTO = (
+    "val_split",
     "loss",
     "epochs",
     "batch_size",

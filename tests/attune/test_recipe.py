@@ -108,10 +108,11 @@ def test_the_learning_rate_follows_size_and_batch(
     [
         (0.0, 151e6, {}, 1e-5),
         (0.3, 151e6, {}, 1e-5),
-        (0.65, 151e6, {}, 2e-5),  # half of the way: the root of 4
-        (1.0, 151e6, {}, 4e-5),
-        (1.0, 151e6, {"lora_rank": 4}, 4e-4),
-        (1.0, 5e6, {}, 1e-3),  # never more than from scratch
+        (0.65, 151e6, {}, 3.2e-5),  # half of the way: the root of 10
+        (1.0, 151e6, {}, 1e-4),
+        (1.0, 151e6, {"lora_rank": 4}, 1e-3),
+        (1.0, 5e6, {}, 2e-3),  # 3e-3 would be too much
+        (1.0, 5e6, {"lora_rank": 4}, 1e-3),
         (1.0, 151e6, {"model": "ViT-B-32#scratch"}, 1e-3),
         (1.0, 151e6, {"learning_rate": 1e-6}, 1e-6),
     ],
@@ -198,6 +199,22 @@ def test_pictures_are_changed_more_where_they_are_new_to_the_model(
     found = recipe(novelty=novelty, **changes)
 
     assert (found.augmentation, found.horizontal_flip) == (augmentation, flip)
+
+
+@pytest.mark.parametrize(
+    ("novelty", "changes", "decay", "scale"),
+    [
+        (0.64, {}, 0.9, 0.1),
+        (0.65, {}, 1.0, 1.0),
+        (1.0, {"layer_wise_lr_decay": 0.8, "logit_scale": "frozen"}, 0.8, 0.0),
+    ],
+)
+def test_a_model_that_knows_little_is_changed_as_random_weights_are(
+    novelty: float, changes: dict[str, object], decay: float, scale: float
+) -> None:
+    found = recipe(novelty=novelty, **changes)
+
+    assert (found.layer_wise_lr_decay, found.logit_scale_rate) == (decay, scale)
 
 
 @pytest.mark.parametrize(

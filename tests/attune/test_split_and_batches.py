@@ -10,7 +10,7 @@ from attune.config import check_settings
 from attune.data.batches import bisect, epoch_batches, hard_batches
 from attune.data.class_batches import class_batches
 from attune.data.parts import load_parts
-from attune.data.split import split_by_group
+from attune.data.split import split_by_group, validation_share
 from attune.errors import DataError
 from attune.schemas import DatasetReport, TrainingExample
 
@@ -241,6 +241,11 @@ def test_the_three_parts_share_no_picture_and_are_the_same_every_time(
     assert len({*parts.train.images, *parts.validation.images, *parts.test.images}) == 60
     assert load_parts(settings(eval_split=0.2, val_split=0.25), fingerprint) == parts
     assert load_parts(settings(eval_split=0.2, val_split=0.25, seed=1), fingerprint).test != parts.test
+
+
+@pytest.mark.parametrize(("groups", "set_aside"), [(40, 4), (400, 40), (2000, 89), (10_000, 200), (1_000_000, 2000)])
+def test_small_data_sets_a_tenth_aside_and_large_data_less(groups: int, set_aside: int) -> None:
+    assert round(groups * validation_share(groups)) == set_aside
 
 
 def test_a_dataset_to_measure_on_is_taken_whole(attune_home: Path, make_examples: Make, push: Push) -> None:
