@@ -214,7 +214,7 @@ class FinetuningSettings(BaseModel):
     batch_size: Annotated[int, Field(ge=2, le=65_536)] | Auto = Field(
         default="auto",
         description="Pictures per optimizer step, at most one of each group but with the sampler `class`; `auto` is a "
-        "quarter of the groups, between 16 and 256.",
+        "quarter of the groups, a fifteenth if they are new to the model, between 16 and 256.",
     )
     sampler: Literal["auto", "random", "image-unique", "class", "hard-batch"] = Field(
         default="auto",

@@ -81,11 +81,8 @@ def choose(job: Job) -> Choice:
             as_good[share] = found
     chosen = Choice("start", 0.0, first.mean_recall)
     if as_good:
-        highest = max(as_good.values(), key=lambda found: found.worth)
-        share, found = next(
-            (share, found) for share, found in as_good.items() if found is highest or not is_clearly_behind(found, highest)
-        )
-        chosen = Choice(best.kind if share == 1.0 else "interpolated", share, found.mean_recall)
+        share = largest(as_good)
+        chosen = Choice(best.kind if share == 1.0 else "interpolated", share, as_good[share].mean_recall)
     if fixed is not None and fixed.alpha and not chosen.share:
         job.log(
             f"WiSEFTCallback: the start is exported, not the share of {fixed.alpha:g} that was asked for, which is worse"
@@ -102,6 +99,12 @@ def choose(job: Job) -> Choice:
         steps=(job.position.epoch - 1) * job.recipe.steps_per_epoch,
     )
     return chosen
+
+
+def largest(found: dict[float, Candidate]) -> float:
+    """The largest of these shares, given in falling order, that is not clearly behind the highest."""
+    highest = max(found.values(), key=lambda candidate: candidate.worth)
+    return next(share for share, one in found.items() if one is highest or not is_clearly_behind(one, highest))
 
 
 def measured(job: Job, weights: dict[str, Tensor]) -> Candidate:

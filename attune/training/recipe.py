@@ -22,6 +22,9 @@ ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4."""
 LEAST_STEPS = 200
 """A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes."""
 
+LEAST_STEPS_ON_NEW = 400
+"""Of a model that has much to learn: twice as many steps of half the pictures bring it further at the same cost."""
+
 MOST_AUTO_EPOCHS = 40
 
 KNOWN = 0.3
@@ -132,11 +135,13 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     stretch = 1.0 if scratch else max(0.0, (novelty - KNOWN) / (1 - KNOWN))
     is_new = stretch >= MUCH
     loss = settings.loss if settings.loss != "auto" else _usual_loss(model, train)
-    batch_size = batch_size_of(settings, len(set(train.groups)))
+    unseen = is_new and not scratch  # for random weights batches and mirrored pictures were not measured
+    batch_size = batch_size_of(settings, len(set(train.groups)), unseen)
     pictures_per_epoch = min(len(train), settings.images_per_epoch or len(train))
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
-    epochs = settings.epochs if settings.epochs != "auto" else min(MOST_AUTO_EPOCHS, max(5, -(-LEAST_STEPS // steps)))
+    least = LEAST_STEPS_ON_NEW if unseen else LEAST_STEPS
+    epochs = settings.epochs if settings.epochs != "auto" else min(MOST_AUTO_EPOCHS, max(5, -(-least // steps)))
     total = steps * epochs
     decay = settings.layer_wise_lr_decay
     scheduler, options = settings.scheduler, settings.scheduler_options
@@ -164,7 +169,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
         ema_decay=_ema_decay(settings, total),
         augmentation=augmentation,
-        horizontal_flip=_horizontal_flip(settings, train, augmentation, is_new),
+        horizontal_flip=_horizontal_flip(settings, train, augmentation, unseen),
         novelty=novelty,
     )
 
@@ -187,9 +192,9 @@ def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:
     return "class" if needs_meeting(loss, settings.loss_options, train.kind.is_single) else "random"
 
 
-def batch_size_of(settings: FinetuningSettings, groups: int) -> int:
-    """Pictures a step, of a number of distinct groups to train on."""
-    wanted = settings.batch_size if settings.batch_size != "auto" else min(256, max(16, groups // 4))
+def batch_size_of(settings: FinetuningSettings, groups: int, unseen: bool = False) -> int:
+    """Pictures a step, of a number of distinct groups to train on; fewer where the model has seen nothing like them."""
+    wanted = settings.batch_size if settings.batch_size != "auto" else min(256, max(16, groups // (15 if unseen else 4)))
     return max(2, min(wanted, groups))
 
 
@@ -236,9 +241,7 @@ def _augmentation(settings: FinetuningSettings, model: Any, is_new: bool) -> str
     return "strong" if is_new else "light"
 
 
-def _horizontal_flip(settings: FinetuningSettings, train: Pairs, augmentation: str, is_new: bool) -> float:
+def _horizontal_flip(settings: FinetuningSettings, train: Pairs, augmentation: str, unseen: bool) -> float:
     if settings.horizontal_flip != "auto":
         return settings.horizontal_flip
-    # What mirrored pictures bring to random weights was not measured.
-    unlike = settings.from_scratch or augmentation == "none" or train.kind.of_texts
-    return 0.5 if is_new and not unlike else 0.0
+    return 0.5 if unseen and augmentation != "none" and not train.kind.of_texts else 0.0

@@ -120,7 +120,7 @@ def test_the_learning_rate_follows_size_and_batch(
 def test_steps_are_longer_on_data_that_is_new_to_the_model(
     novelty: float, parameters: float, changes: dict[str, object], rate: float
 ) -> None:
-    found = recipe(Sized(parameters), novelty=novelty, **changes)
+    found = recipe(Sized(parameters), pictures=4096, novelty=novelty, **changes)
 
     assert found.novelty == novelty
     assert found.learning_rate == pytest.approx(rate, rel=0.02)
@@ -215,6 +215,23 @@ def test_a_model_that_knows_little_is_changed_as_random_weights_are(
     found = recipe(novelty=novelty, **changes)
 
     assert (found.layer_wise_lr_decay, found.logit_scale_rate) == (decay, scale)
+
+
+@pytest.mark.parametrize(
+    ("novelty", "changes", "batch_size", "epochs"),
+    [
+        (0.64, {}, 256, 25),  # 8 steps of each
+        (0.65, {}, 126, 25),  # 16
+        (1.0, {"model": "ViT-B-32#scratch"}, 256, 25),
+        (1.0, {"batch_size": 64, "epochs": 3}, 64, 3),
+    ],
+)
+def test_a_model_that_knows_little_takes_more_and_smaller_batches(
+    novelty: float, changes: dict[str, object], batch_size: int, epochs: int
+) -> None:
+    found = recipe(pictures=1900, novelty=novelty, **changes)
+
+    assert (found.batch_size, found.epochs) == (batch_size, epochs)
 
 
 @pytest.mark.parametrize(
