@@ -26,7 +26,7 @@ def found(epoch: int, values: list[float], is_behind: bool = False) -> Candidate
 
 
 def test_what_the_items_add_is_the_figure_that_weights_are_chosen_by(model: Path) -> None:
-    folder = start("items", model)
+    folder = start("chance-items", model)
     job = prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
     validation = job.parts.validation
     uneven = replace(validation, captions=[captions * (1 + row % 3) for row, captions in enumerate(validation.captions)])
@@ -74,7 +74,7 @@ def test_the_best_is_the_last_that_is_not_behind_the_highest_and_better_than_the
 def test_a_share_of_the_weights_wins_only_if_it_is_clearly_better_than_all_of_them(model: Path) -> None:
     # At a share of 0.6 no noise is left, and every caption of shapes and colours is found.
     for name, spread, share in (("clear", 0.0, 0.6), ("luck", 5.0, 1.0)):
-        job = job_between(name, model, 1.5, -1.0)
+        job = job_between(f"chance-{name}", model, 1.5, -1.0)
         count = len(job.parts.validation)
         level = torch.full((count,), 0.1)
         wide = level + spread * torch.linspace(-1, 1, count)
@@ -86,7 +86,7 @@ def test_a_share_of_the_weights_wins_only_if_it_is_clearly_better_than_all_of_th
 
 
 def test_a_run_says_that_another_epoch_was_higher(model: Path) -> None:
-    job = job_between("said", model, 1.5, 0.0, interpolation=False)
+    job = job_between("chance-said", model, 1.5, 0.0, interpolation=False)
     job.position.candidates = [found(0, [0.0, 0.2]), found(1, [0.6, 0.4]), found(2, [0.4, 0.5])]
 
     assert (choose(job).share, job.position.best.epoch) == (1.0, 2)
@@ -96,7 +96,9 @@ def test_a_run_says_that_another_epoch_was_higher(model: Path) -> None:
 
 def test_the_weights_of_the_best_epoch_are_kept(shapes: DatasetReport, tiny_model: Path) -> None:
     callbacks = [{"kind": "training_checkpoint", "last_k_epochs": 5}]
-    folder = start("kept", tiny_model, epochs=5, learning_rate=1e-3, ema_decay=0, interpolation=False, callbacks=callbacks)
+    folder = start(
+        "chance-kept", tiny_model, epochs=5, learning_rate=1e-3, ema_decay=0, interpolation=False, callbacks=callbacks
+    )
     job = prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
     fit(job)
 
