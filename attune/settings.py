@@ -150,7 +150,7 @@ class FinetuningSettings(BaseModel):
     val_split: Annotated[float, Field(gt=0, lt=1)] | Auto = Field(
         default="auto",
         description="Fraction (0-1) of the training data's groups set aside to choose the weights, if no `val_data`; `auto` "
-        "is a tenth, of more than 400 groups twice their square root, such as 89 of 2,000: the rest is learnt from.",
+        "is a tenth, of more than 400 groups of pairs without scores twice their square root, such as 89 of 2,000.",
     )
     retention_data: str | None = Field(
         default=None,
@@ -321,8 +321,9 @@ class FinetuningSettings(BaseModel):
     early_stopping_patience: int = Field(
         default=10,
         ge=0,
-        description="Stop after this many epochs in a row whose validation recall, correlation or MAP@R is clearly below "
-        "the highest one, or no better than the start's; 0 never stops. `EarlyStopping` in `callbacks` takes its place.",
+        description="Stop after this many epochs in a row whose validation recall or MAP@R is clearly below the highest "
+        "one, or no better than the start's, or whose correlation is not the highest; 0 never stops. `EarlyStopping` in "
+        "`callbacks` takes its place.",
     )
     check_pairs: bool = Field(
         default=True,

@@ -5,7 +5,7 @@ finetuner            Jina Finetuner's recipe: Adam, 1e-6, batch 64, pictures squ
 plain                the best plain recipe known: AdamW, batch 256, 10 % warm-up, cosine, the learning rate tried by hand
 attune               Attune with nothing set but model, data and epochs
 
-The first three are run by open_clip's trainer and train on all training pairs. Attune sets a tenth of the pictures
+The first three are run by open_clip's trainer and train on all training pairs. Attune sets some of the pictures
 aside to choose its weights. The plain recipe's learning rate is the one that is best on the held-out pairs
 themselves, an advantage that the others do not have. Every arm sees each caption as often as it has epochs, and all
 are measured by one evaluator on the same held-out pairs.

@@ -100,7 +100,10 @@ def _end_if_lost(flow: "Flow", is_up: threading.Event, stop: threading.Event) ->
 
 
 def _processes(flow: "Flow") -> list[BaseProcess]:
-    """Those of all parts, ended ones as well, which `multiprocessing.active_children` forgets before anybody knew them."""
+    """Those of the gateway and the executors.
+
+    Ended ones as well, which `multiprocessing.active_children` may forget before anybody knew them.
+    """
     pods = []
     for _, deployment in list(flow):
         replicas = [pod for shard in list(deployment.shards.values()) for pod in shard._pods]

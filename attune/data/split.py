@@ -1,24 +1,11 @@
 """Splits by group, never by row: five captions of one picture, or all variants of one thing, stay together."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from attune.errors import DataError
-
-
-def validation_share(groups: int) -> float:
-    """The share of groups that `val_split="auto"` sets aside: a tenth, and of more than 400 groups twice their square root.
-
-    What is set aside is not learnt from, and a small set can spare little. A few dozen tell a run that fails from one that
-    learns, and `attune.training.chance` takes them for no more than they are.
-
-    Args:
-        groups: distinct ones, 1 or more.
-    """
-    return min(0.1, 2 / math.sqrt(groups))
 
 
 def split_by_group(

@@ -7,7 +7,7 @@ from attune.errors import TrainingError
 from attune.evaluation.measure import Measurement, measure
 from attune.metrics import worth
 from attune.models.weights import save_weights
-from attune.training.chance import is_clearly_behind, of_items
+from attune.training.compare import is_clearly_behind, of_items
 from attune.training.distributed import agree, broadcast
 from attune.training.job import Job
 from attune.training.monitor import figures_of, monitored, note
@@ -60,7 +60,7 @@ def measure_candidate(job: Job, candidate: Candidate) -> Measurement | None:
 
 
 def is_behind(job: Job, candidate: Candidate) -> bool:
-    """Whether weights that were just measured are clearly worse than the best before; see `Position.best`."""
+    """Whether weights that were just measured are clearly worse than the highest before; see `Position.best`."""
     return not job.position.candidates or is_clearly_behind(candidate, job.position.highest)
 
 

@@ -12,7 +12,7 @@ from attune.metrics import worth
 from attune.models.lora import merge_lora
 from attune.models.weights import DTYPES, load_weights, save_weights
 from attune.training.average import between
-from attune.training.chance import is_clearly_behind, of_items
+from attune.training.compare import is_clearly_behind, of_items
 from attune.training.job import Job
 from attune.training.monitor import best_by, figures_of, note
 from attune.training.position import Candidate
@@ -50,10 +50,10 @@ def choose(job: Job) -> Choice:
         merge_lora(job.clip.model)
     start, trained = (load_weights(path) for path in (job.checkpoints.start, job.checkpoints.best))
     first, best, highest = job.position.start, job.position.best, job.position.highest
-    if best is not highest:
+    if best.worth < highest.worth:
         job.log(
-            f"epoch {best.epoch} counts as the best with {best.mean_recall:.4f}: the {highest.mean_recall:.4f} of epoch "
-            f"{highest.epoch} may be higher by chance"
+            f"{_place(best)} counts as the best with {best.mean_recall:.4f}: the {highest.mean_recall:.4f} of "
+            f"{_place(highest)} may be higher by chance"
         )
     known = {0.0: first, 1.0: best}
     shares: tuple[float, ...] = SHARES if job.settings.interpolation else (1.0, 0.0)
@@ -128,6 +128,10 @@ def _measure(job: Job, weights: dict[str, Tensor], pairs: Pairs, cache: PixelCac
     job.clip.model.load_state_dict(weights)
     with job.progress.clock("validation"):
         return measure(job.clip, pairs, cache)
+
+
+def _place(candidate: Candidate) -> str:
+    return f"epoch {candidate.epoch}" + ", averaged," * (candidate.kind == "average")
 
 
 def _monitored(job: Job, candidate: Candidate) -> str:

@@ -18,11 +18,11 @@ from attune.training.rewind import is_much_worse, restore, roll_back, save, star
 
 
 def fit(job: Job) -> None:
-    """Trains from the last checkpoint, or from the start, to the last epoch or until it no longer gets better.
+    """Trains from the last checkpoint, or from the start, to the last epoch or until it is clearly no longer getting better.
 
-    Leaves `checkpoints/best.safetensors`: the weights of the highest mean validation recall, Spearman's correlation where
-    captions have scores, or MAP@R of single items; or the best of the figure that a `BestModelCheckpoint` names. The
-    starting weights are candidates too: if nothing beats them, they are the result.
+    Leaves `checkpoints/best.safetensors`: the weights that are best by mean validation recall or by MAP@R of single items,
+    see `Position.best`; those of the highest Spearman's correlation where captions have scores, or of the figure that a
+    `BestModelCheckpoint` names. The starting weights are candidates too: if nothing beats them, they are the result.
 
     Raises:
         TrainingError: if a guard gives up; the message says what was found and what to do.
@@ -93,7 +93,9 @@ def begin(job: Job) -> None:
 def is_done(job: Job) -> bool:
     """Whether all epochs are done, or the last ones brought nothing."""
     position, patience, other = job.position, job.settings.early_stopping_patience, early_stopping(job.settings)
-    in_vain = position.epoch - 1 - position.best.epoch
+    # A perfect one cannot be beaten: later ones that are as good bring nothing.
+    last = position.highest if position.highest.worth >= 1 else position.best
+    in_vain = position.epoch - 1 - last.epoch
     if other is not None:
         patience, in_vain = other.patience, epochs_in_vain(position.candidates, other)
     return position.epoch > job.recipe.epochs or bool(patience and in_vain >= patience)

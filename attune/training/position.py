@@ -19,8 +19,8 @@ class Candidate:
         figures: what else is monitored, by name.
         figure: what it is chosen by instead of mean recall, if by anything else; more is better.
         of_items: what each item of the validation part adds to mean recall, float32 (items,), in the main process; None if
-            that cannot be told. See `attune.training.chance`.
-        is_behind: whether it is clearly worse than the best by then, or that cannot be told.
+            that cannot be told. See `attune.training.compare`.
+        is_behind: whether it is clearly worse than the highest by then, or that cannot be told.
     """
 
     epoch: int
@@ -74,7 +74,7 @@ class Position:
 
     @property
     def best(self) -> Candidate:
-        """The last one that is better than the start and not clearly behind the highest, which may be so by chance.
+        """The highest, or the last after it that is better than the start and not clearly behind it.
 
         Of many candidates the highest is so in part by luck, the more the fewer items it was measured on; later weights
         have been trained longer, at smaller rates. (The rule of one standard error prefers the simpler model in this way:
@@ -96,4 +96,10 @@ class Position:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Position":
         """What `state_dict` gave, as it was."""
-        return cls(**{**state, "candidates": [Candidate(**candidate) for candidate in state["candidates"]]})
+        return cls(**{**state, "candidates": [_on_cpu(Candidate(**candidate)) for candidate in state["candidates"]]})
+
+
+def _on_cpu(candidate: Candidate) -> Candidate:
+    if candidate.of_items is not None:  # a checkpoint is read to where the weights are
+        candidate.of_items = candidate.of_items.cpu()
+    return candidate

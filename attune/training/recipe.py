@@ -22,10 +22,10 @@ ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4."""
 LEAST_STEPS = 200
 """A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes."""
 
-LEAST_STEPS_ON_NEW = 400
-"""Of a model that has much to learn: twice as many steps of half the pictures bring it further at the same cost."""
-
 MOST_AUTO_EPOCHS = 40
+
+MOST_PICTURES = 256
+"""In a step, unless more are asked for."""
 
 KNOWN = 0.3
 """The novelty up to which a model is fine-tuned as one that knows its subject, as `starter` does emoji that another artist
@@ -43,7 +43,7 @@ layers, a temperature that follows at once, and pictures that are changed much."
 SCRATCH_RATE = 1e-3
 
 MOST_RATE = 2e-3
-"""At twice this a small model on data that is new to it learns less."""
+"""On data that is new to the model: at twice this a small one learns less."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     pictures_per_epoch = min(len(train), settings.images_per_epoch or len(train))
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
-    least = LEAST_STEPS_ON_NEW if unseen else LEAST_STEPS
+    least = LEAST_STEPS * MOST_PICTURES // batch_size if unseen else LEAST_STEPS  # smaller batches, as many pictures
     epochs = settings.epochs if settings.epochs != "auto" else min(MOST_AUTO_EPOCHS, max(5, -(-least // steps)))
     total = steps * epochs
     decay = settings.layer_wise_lr_decay
@@ -157,7 +157,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         epochs=epochs,
         steps_per_epoch=steps,
         optimizer=settings.optimizer,
-        learning_rate=_learning_rate(settings, model, batch_size, stretch),
+        learning_rate=_learning_rate(settings, model, batch_size, stretch, is_new),
         weight_decay=_weight_decay(settings),
         warmup_steps=_warmup_steps(settings, total),
         scheduler=scheduler,
@@ -194,11 +194,15 @@ def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:
 
 def batch_size_of(settings: FinetuningSettings, groups: int, unseen: bool = False) -> int:
     """Pictures a step, of a number of distinct groups to train on; fewer where the model has seen nothing like them."""
-    wanted = settings.batch_size if settings.batch_size != "auto" else min(256, max(16, groups // (15 if unseen else 4)))
+    wanted = (
+        settings.batch_size
+        if settings.batch_size != "auto"
+        else min(MOST_PICTURES, max(16, groups // (15 if unseen else 4)))
+    )
     return max(2, min(wanted, groups))
 
 
-def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: int, stretch: float) -> float:
+def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: int, stretch: float, is_new: bool) -> float:
     if settings.learning_rate != "auto":
         return settings.learning_rate
     rate = SCRATCH_RATE
@@ -206,7 +210,7 @@ def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: i
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rate = 1e-5 * REFERENCE_PARAMETERS / parameters * MOST_STRETCH**stretch
         # LoRA underfits at the rates of full training.
-        rate = min(rate * 10, SCRATCH_RATE) if settings.lora_rank else min(rate, MOST_RATE)
+        rate = min(rate * 10, SCRATCH_RATE) if settings.lora_rank else min(rate, MOST_RATE if is_new else SCRATCH_RATE)
     # Adam's steps grow with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
     return float(f"{rate * math.sqrt(batch_size / 256):.2g}")
 

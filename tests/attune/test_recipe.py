@@ -113,6 +113,7 @@ def test_the_learning_rate_follows_size_and_batch(
         (1.0, 151e6, {"lora_rank": 4}, 1e-3),
         (1.0, 5e6, {}, 2e-3),  # 3e-3 would be too much
         (1.0, 5e6, {"lora_rank": 4}, 1e-3),
+        (0.0, 0.5e6, {}, 1e-3),
         (1.0, 151e6, {"model": "ViT-B-32#scratch"}, 1e-3),
         (1.0, 151e6, {"learning_rate": 1e-6}, 1e-6),
     ],
@@ -221,7 +222,7 @@ def test_a_model_that_knows_little_is_changed_as_random_weights_are(
     ("novelty", "changes", "batch_size", "epochs"),
     [
         (0.64, {}, 256, 25),  # 8 steps of each
-        (0.65, {}, 126, 25),  # 16
+        (0.65, {}, 126, 26),  # 16
         (1.0, {"model": "ViT-B-32#scratch"}, 256, 25),
         (1.0, {"batch_size": 64, "epochs": 3}, 64, 3),
     ],

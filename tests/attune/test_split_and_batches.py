@@ -9,9 +9,11 @@ import pytest
 from attune.config import check_settings
 from attune.data.batches import bisect, epoch_batches, hard_batches
 from attune.data.class_batches import class_batches
-from attune.data.parts import load_parts
-from attune.data.split import split_by_group, validation_share
+from attune.data.pairs import Pairs
+from attune.data.parts import load_parts, validation_share
+from attune.data.split import split_by_group
 from attune.errors import DataError
+from attune.kinds import IMAGE, SINGLE_IMAGE, Kind
 from attune.schemas import DatasetReport, TrainingExample
 
 Make = Callable[..., list[TrainingExample]]
@@ -243,9 +245,21 @@ def test_the_three_parts_share_no_picture_and_are_the_same_every_time(
     assert load_parts(settings(eval_split=0.2, val_split=0.25, seed=1), fingerprint).test != parts.test
 
 
+def of_groups(groups: int, kind: Kind = IMAGE, scores: float | None = None) -> Pairs:
+    """An item of each group, with a caption or, if single, with none."""
+    keys = [str(number) for number in range(groups)]
+    captions = [[] if kind.is_single else ["a text"] for _ in keys]
+    return Pairs("", keys, captions, keys, kind=kind, scores=[] if scores is None else [[scores]] * groups)
+
+
 @pytest.mark.parametrize(("groups", "set_aside"), [(40, 4), (400, 40), (2000, 89), (10_000, 200), (1_000_000, 2000)])
-def test_small_data_sets_a_tenth_aside_and_large_data_less(groups: int, set_aside: int) -> None:
-    assert round(groups * validation_share(groups)) == set_aside
+def test_of_small_data_a_tenth_chooses_the_weights_and_of_large_data_less(groups: int, set_aside: int) -> None:
+    assert round(groups * validation_share(of_groups(groups))) == set_aside
+
+
+def test_a_tenth_is_set_aside_where_items_need_each_other_or_have_scores() -> None:
+    for pairs in (of_groups(10_000, SINGLE_IMAGE), of_groups(10_000, scores=0.5)):
+        assert validation_share(pairs) == 0.1
 
 
 def test_a_dataset_to_measure_on_is_taken_whole(attune_home: Path, make_examples: Make, push: Push) -> None:

@@ -11,8 +11,8 @@ from attune.config import check_settings
 from attune.evaluation.measure import measure
 from attune.metrics import worth
 from attune.schemas import DatasetReport
-from attune.training.chance import is_clearly_behind, of_items
 from attune.training.choose import choose
+from attune.training.compare import is_clearly_behind, of_items
 from attune.training.fit import fit
 from attune.training.job import prepare
 from attune.training.position import Candidate, Position

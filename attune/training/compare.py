@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from attune.data.pairs import Pairs
-from attune.evaluation.measure import Measurement, image_of_text
+from attune.evaluation.measure import Measurement, queries_of
 from attune.metrics import KS
 from attune.training.position import Candidate
 
@@ -29,8 +29,7 @@ def of_items(measurement: Measurement, pairs: Pairs) -> Tensor | None:
         return None
     if measurement.at_r is not None:
         return torch.from_numpy(measurement.at_r).float()
-    owners = dict(zip(pairs.kind.directions, (image_of_text(pairs), np.arange(len(pairs))), strict=True))
-    directions = []
+    owners, directions = queries_of(pairs), []
     for direction, ranks in measurement.ranks.items():
         hits = np.mean([ranks <= k for k in KS], axis=0)
         directions.append(np.bincount(owners[direction], hits, len(pairs)) * len(pairs) / len(hits))
@@ -45,5 +44,7 @@ def is_clearly_behind(one: Candidate, highest: Candidate) -> bool:
     """
     if one.figure is not None or one.of_items is None or highest.of_items is None:
         return True
-    difference = highest.of_items - one.of_items.to(highest.of_items.device)
+    difference = highest.of_items - one.of_items
+    if len(difference) < 2:
+        return True
     return difference.mean().item() > DEVIATIONS * difference.std().item() / math.sqrt(len(difference))
