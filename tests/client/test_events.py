@@ -10,6 +10,7 @@ import pytest
 
 from attune.files import write_text
 from attune.runs.events import append_event
+from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun
 from client import AttuneClient
 from client.events import get_events
@@ -43,9 +44,10 @@ def test_every_line_is_seen_once_while_it_is_written(attune: AttuneClient, folde
 
     append_event(folder, {"time": "t", "kind": "state", "message": "state TRAINING"})
     writer = threading.Thread(target=write)
-    writer.start()
-    seen = list(attune.get_run(folder.name).stream_logs())
-    writer.join()
+    with RunFolder(folder).locked("stage"):  # a process works on it: the service takes up those on which none does
+        writer.start()
+        seen = list(attune.get_run(folder.name).stream_logs())
+        writer.join()
 
     assert seen == ["t state TRAINING", *(f"t line {number}" for number in range(1, LINES + 1)), "t state FINISHED"]
     assert list(attune.get_run(folder.name).stream_logs(after=LINES)) == [f"t line {LINES}", "t state FINISHED"]
