@@ -157,7 +157,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         epochs=epochs,
         steps_per_epoch=steps,
         optimizer=settings.optimizer,
-        learning_rate=_learning_rate(settings, model, batch_size, stretch, is_new),
+        learning_rate=_learning_rate(settings, model, batch_size, stretch),
         weight_decay=_weight_decay(settings),
         warmup_steps=_warmup_steps(settings, total),
         scheduler=scheduler,
@@ -202,15 +202,16 @@ def batch_size_of(settings: FinetuningSettings, groups: int, unseen: bool = Fals
     return max(2, min(wanted, groups))
 
 
-def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: int, stretch: float, is_new: bool) -> float:
+def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: int, stretch: float) -> float:
     if settings.learning_rate != "auto":
         return settings.learning_rate
     rate = SCRATCH_RATE
     if not settings.from_scratch:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rate = 1e-5 * REFERENCE_PARAMETERS / parameters * MOST_STRETCH**stretch
-        # LoRA underfits at the rates of full training.
-        rate = min(rate * 10, SCRATCH_RATE) if settings.lora_rank else min(rate, MOST_RATE if is_new else SCRATCH_RATE)
+        if settings.lora_rank:
+            rate *= 10  # it underfits at the rates of full training
+        rate = min(rate, MOST_RATE if stretch >= MUCH and not settings.lora_rank else SCRATCH_RATE)
     # Adam's steps grow with the square root of the batch (Malladi et al. 2022, arXiv:2205.10287).
     return float(f"{rate * math.sqrt(batch_size / 256):.2g}")
 

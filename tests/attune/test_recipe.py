@@ -203,22 +203,6 @@ def test_pictures_are_changed_more_where_they_are_new_to_the_model(
 
 
 @pytest.mark.parametrize(
-    ("novelty", "changes", "decay", "scale"),
-    [
-        (0.64, {}, 0.9, 0.1),
-        (0.65, {}, 1.0, 1.0),
-        (1.0, {"layer_wise_lr_decay": 0.8, "logit_scale": "frozen"}, 0.8, 0.0),
-    ],
-)
-def test_a_model_that_knows_little_is_changed_as_random_weights_are(
-    novelty: float, changes: dict[str, object], decay: float, scale: float
-) -> None:
-    found = recipe(novelty=novelty, **changes)
-
-    assert (found.layer_wise_lr_decay, found.logit_scale_rate) == (decay, scale)
-
-
-@pytest.mark.parametrize(
     ("novelty", "changes", "batch_size", "epochs"),
     [
         (0.64, {}, 256, 25),  # 8 steps of each
@@ -236,17 +220,22 @@ def test_a_model_that_knows_little_takes_more_and_smaller_batches(
 
 
 @pytest.mark.parametrize(
-    ("changes", "decay", "scale"),
+    ("novelty", "changes", "decay", "scale"),
     [
-        ({}, 0.9, 0.1),
-        ({"model": "ViT-B-32#scratch"}, 1.0, 1.0),
-        ({"layer_wise_lr_decay": 0.6, "logit_scale": "frozen"}, 0.6, 0.0),
-        ({"model": "ViT-B-32#scratch", "layer_wise_lr_decay": 0.6, "logit_scale": "slow"}, 0.6, 0.1),
-        ({"logit_scale": "learned"}, 0.9, 1.0),
+        (0.0, {}, 0.9, 0.1),
+        (0.64, {}, 0.9, 0.1),
+        (0.65, {}, 1.0, 1.0),  # as random weights
+        (0.0, {"model": "ViT-B-32#scratch"}, 1.0, 1.0),
+        (0.0, {"layer_wise_lr_decay": 0.6, "logit_scale": "frozen"}, 0.6, 0.0),
+        (1.0, {"layer_wise_lr_decay": 0.8, "logit_scale": "frozen"}, 0.8, 0.0),
+        (0.0, {"model": "ViT-B-32#scratch", "layer_wise_lr_decay": 0.6, "logit_scale": "slow"}, 0.6, 0.1),
+        (0.0, {"logit_scale": "learned"}, 0.9, 1.0),
     ],
 )
-def test_a_model_that_knows_much_is_changed_carefully(changes: dict[str, object], decay: float, scale: float) -> None:
-    found = recipe(**changes)
+def test_a_model_that_knows_much_is_changed_carefully_and_one_that_knows_little_is_not(
+    novelty: float, changes: dict[str, object], decay: float, scale: float
+) -> None:
+    found = recipe(novelty=novelty, **changes)
 
     assert (found.layer_wise_lr_decay, found.logit_scale_rate) == (decay, scale)
 
