@@ -209,7 +209,9 @@ class FinetuningSettings(BaseModel):
         description=f"What to change of it: {', '.join(f'`{name}`' for name in SchedulerOptions.model_fields)}.",
     )
     epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = Field(
-        default="auto", description="Passes over the training images; `auto` is 5, or as many as 200 steps take, at most 40."
+        default="auto",
+        description="Passes over the training images; `auto` is 5, or as many as 200 steps take, of 256 pictures each if they "
+        "are new to the model, at most 40.",
     )
     batch_size: Annotated[int, Field(ge=2, le=65_536)] | Auto = Field(
         default="auto",
