@@ -210,8 +210,8 @@ class FinetuningSettings(BaseModel):
     )
     epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = Field(
         default="auto",
-        description="Passes over the training images; `auto` is 5, or as many as 200 steps take, of 256 pictures each if they "
-        "are new to the model, at most 40.",
+        description="Passes over the training images; `auto` is 5, or as many as 200 steps take, of 256 pictures each if "
+        "they are new to the model, at most 40.",
     )
     batch_size: Annotated[int, Field(ge=2, le=65_536)] | Auto = Field(
         default="auto",
