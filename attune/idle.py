@@ -95,6 +95,20 @@ IDLE = (
         harmless=("frozen",),
     ),
     Idle(
+        ("self_distillation",),
+        lambda settings: settings.loss != "auto" and not can_be_taught(settings.loss, settings.loss_options),
+        "is a share of the target of CLIPLoss, and loss = {settings.loss!r} has no such target",
+        "use CLIPLoss",
+        harmless=(0,),
+    ),
+    Idle(
+        ("self_distillation",),
+        lambda settings: settings.ema_decay == 0,
+        "is learnt from the running average of the weights, and ema_decay = 0 keeps none",
+        "raise ema_decay",
+        harmless=(0,),
+    ),
+    Idle(
         ("warmup_ratio",),
         lambda settings: settings.scheduler == "constant",
         "asks for a warm-up, and scheduler = 'constant' has none",
@@ -131,3 +145,8 @@ IDLE = (
 def learns_scale(loss: str, options: dict[str, Any]) -> bool:
     """Whether a loss teaches the model's temperature anything."""
     return any(kind.scaled for kind in kinds_of(loss, options))
+
+
+def can_be_taught(loss: str, options: dict[str, Any]) -> bool:
+    """Whether what a teacher finds can be a part of a loss's target."""
+    return any(kind.taught for kind in kinds_of(loss, options))

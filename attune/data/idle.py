@@ -2,7 +2,7 @@
 
 from attune.data.loss_data import takes_class_sampler, usual_loss
 from attune.data.pairs import Pairs
-from attune.idle import Idle, learns_scale
+from attune.idle import Idle, can_be_taught, learns_scale
 from attune.kinds import IMAGE
 from attune.losses.table import kinds_of
 from attune.settings import FinetuningSettings
@@ -77,6 +77,12 @@ LEARNT = (
         "is how the model's temperature learns, and the loss of {data.kind.data} like these teaches it nothing",
         "name a loss that does",
         harmless=("frozen",),
+    ),
+    Idle(
+        ("self_distillation",),
+        lambda settings, train: not can_be_taught(*_loss(train, settings)),
+        "is a share of the target of CLIPLoss, and the loss of {data.kind.data} like these is another one",
+        harmless=(0,),
     ),
 )
 """Of what is trained on."""

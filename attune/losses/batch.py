@@ -8,6 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+class Taught(NamedTuple):
+    """What a teacher finds in a batch, to be found as well.
+
+    Attributes:
+        logits: how near it finds each caption to each picture, float32 (pictures, captions): cosines times its own scale.
+        share: of the target that this is, 0 to 1; the rest are the right answers.
+    """
+
+    logits: Tensor
+    share: float
+
+
 class EmbeddedBatch(NamedTuple):
     """A batch as its embeddings, over all processes; each loss takes of it what it needs.
 
@@ -25,6 +37,7 @@ class EmbeddedBatch(NamedTuple):
         scores: float (pictures, captions), NaN where none is given: how near they are to be; or a teacher's margins, 0 for a
             caption and minus its margin for a negative of the picture's own.
         rows: int64 (pictures,), numbers of the pictures that are theirs in every batch.
+        taught: what a teacher finds; None if there is none.
     """
 
     images: Tensor
@@ -36,6 +49,7 @@ class EmbeddedBatch(NamedTuple):
     classes: Tensor | None = None
     scores: Tensor | None = None
     rows: Tensor | None = None
+    taught: Taught | None = None
 
     def targets(self) -> Tensor:
         """Which captions belong to which pictures: `positives`, bool (pictures, captions).

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attune.losses.batch import EmbeddedBatch, Loss
+from attune.losses.batch import EmbeddedBatch, Loss, Taught
 
 _LEFT_OUT = -1e30
 """Logit of an ignored pair. Finite: 0 times it is 0, where 0 times minus infinity would be no number."""
@@ -15,10 +15,11 @@ def clip_loss(batch: EmbeddedBatch, *, label_smoothing: float = 0.0) -> Tensor:
 
     A picture with several captions in the batch has several right answers: its loss is the mean over them of minus the
     log-probability of each (supervised contrastive learning, Khosla et al. 2020, arXiv:2004.11362, loss L_out). Ignored
-    pairs are left out of the denominators.
+    pairs are left out of the denominators. Where there is a teacher, a share of the target is the distribution that it
+    finds (momentum distillation, Li et al. 2021, arXiv:2107.07651, equation 6).
 
     Args:
-        batch: with `logit_scale`; a bias added to all logits would change no softmax.
+        batch: with `logit_scale`, and `taught` if there is a teacher; a bias added to all logits would change no softmax.
         label_smoothing: share (0 to 1) of the target that goes evenly to all pairs that are not ignored.
 
     Returns:
@@ -28,8 +29,9 @@ def clip_loss(batch: EmbeddedBatch, *, label_smoothing: float = 0.0) -> Tensor:
         ValueError: as `EmbeddedBatch.targets`.
     """
     targets, counted, logits = batch.targets(), batch.counted(), batch.similarities(batch.logit_scale)
-    to_text = _one_way(logits, targets, counted, label_smoothing)
-    to_image = _one_way(logits.T, targets.T, counted.T, label_smoothing)
+    taught, turned = batch.taught, batch.taught and batch.taught._replace(logits=batch.taught.logits.T)
+    to_text = _one_way(logits, targets, counted, label_smoothing, taught)
+    to_image = _one_way(logits.T, targets.T, counted.T, label_smoothing, turned)
     return (to_text + to_image) / 2
 
 
@@ -95,12 +97,17 @@ def siglip_loss(batch: EmbeddedBatch) -> Tensor:
     return losses.masked_fill(~batch.counted(), 0).sum() / len(batch.images)
 
 
-def _one_way(logits: Tensor, positives: Tensor, counted: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the rows of `logits` with an even distribution over each one's positives; the mean over rows that
-    have any.
+def _one_way(
+    logits: Tensor, positives: Tensor, counted: Tensor, label_smoothing: float = 0.0, taught: Taught | None = None
+) -> Tensor:
+    """Cross-entropy of the rows of `logits` with an even distribution over each one's positives, or with what a teacher
+    makes of it; the mean over rows that have any.
     """
     asked = positives.any(1)
     targets = positives / positives.sum(1, keepdim=True).clamp(min=1)
+    if taught is not None:
+        found = taught.logits.masked_fill(~counted, _LEFT_OUT).softmax(1)
+        targets = ((1 - taught.share) * targets + taught.share * found) * asked[:, None]
     if label_smoothing:
         even = counted / counted.sum(1, keepdim=True)
         targets = ((1 - label_smoothing) * targets + label_smoothing * even) * asked[:, None]

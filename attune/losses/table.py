@@ -29,6 +29,7 @@ class Kind(NamedTuple):
         twice: it takes single texts, each embedded twice: what belongs to a text is its other embedding.
         masks: it leaves look-alikes out; so does every loss that picks.
         scaled: its similarities are multiplied by the model's own temperature, which learns with it.
+        taught: what a teacher finds can be a part of its target.
     """
 
     ours: bool = False
@@ -44,10 +45,11 @@ class Kind(NamedTuple):
     twice: bool = False
     masks: bool = False
     scaled: bool = False
+    taught: bool = False
 
 
 LOSSES = {
-    "CLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True),
+    "CLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True, taught=True),
     "SigLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True),
     "MultipleNegativesRankingLoss": Kind(ours=True, picks=False, alone=False, masks=True),
     "SimCSELoss": Kind(ours=True, picks=False, negatives=False, alone=False, twice=True, masks=True),

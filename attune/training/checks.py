@@ -25,6 +25,7 @@ from attune.training.feed import Batch
 from attune.training.job import Job
 from attune.training.memory import free_bytes
 from attune.training.pairs_check import ENOUGH_PICTURES, shuffled_pairs_check
+from attune.training.teacher import teach
 
 PROBE_PICTURES = 16
 """Enough to see what a picture and its captions cost; on a processor a whole batch of a large model takes minutes."""
@@ -201,4 +202,5 @@ def _seconds(job: Job, pictures: int) -> float:
 
 
 def _forward(job: Job, batch: Batch) -> Tensor:
-    return job.loss(job.towers.encode_images(batch.images), job.towers.encode_texts(batch.texts), batch)
+    taught = teach(job, batch)
+    return job.loss(job.towers.encode_images(batch.images), job.towers.encode_texts(batch.texts), batch, taught)

@@ -19,6 +19,7 @@ from attune.training.memory import with_enough_memory
 from attune.training.optimizer import set_learning_rate
 from attune.training.rewind import save
 from attune.training.step import backward
+from attune.training.teacher import teach
 
 MAX_LOGIT_SCALE = 100.0
 """CLIP's own bound: above it training becomes unstable (Radford et al. 2021, section 2.5). A model that starts above it, as
@@ -80,13 +81,15 @@ def compute_gradients(job: Job, batch: Batch) -> float:
     model, position = job.clip.model, job.position
 
     def attempt(micro_batch_size: int | None) -> Tensor:
+        with job.progress.clock("forward"):
+            taught = teach(job, batch, micro_batch_size)
         with job.progress.clock("backward"):
             return backward(
                 _clocked(job, job.towers.encode_images),
                 _clocked(job, job.towers.encode_texts),
                 batch.images,
                 batch.texts,
-                lambda images, texts: job.loss(images, texts, batch),
+                lambda images, texts: job.loss(images, texts, batch, taught),
                 micro_batch_size,
                 model=model,
             )

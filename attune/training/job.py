@@ -17,7 +17,7 @@ from attune.device import choose_device, choose_precision
 from attune.evaluation.measure import embed_items, pixels_of
 from attune.figures import chosen_by
 from attune.kinds import TOWERS, Tower
-from attune.losses.batch import EmbeddedBatch, Loss
+from attune.losses.batch import EmbeddedBatch, Loss, Taught
 from attune.losses.make import Scope, make_loss
 from attune.losses.matryoshka import MatryoshkaLoss
 from attune.models.checkpointing import checkpoint_gradients
@@ -111,13 +111,14 @@ class Job:
         """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
         return merged_state(self.clip.model) if self.settings.lora_rank else self.clip.model.state_dict()
 
-    def loss(self, images: Tensor, texts: Tensor, batch: Batch) -> Tensor:
+    def loss(self, images: Tensor, texts: Tensor, batch: Batch, taught: Taught | None = None) -> Tensor:
         """The loss of a batch, a scalar.
 
         Args:
             images: embeddings of this process's pictures, (share of n, dim).
             texts: embeddings of their captions, (share of m, dim).
             batch: which of them belong together, over all processes.
+            taught: what a teacher finds in it, if there is one.
         """
         model = self.clip.model
         return self.criterion(
@@ -131,6 +132,7 @@ class Job:
                 classes=batch.classes,
                 scores=batch.scores,
                 rows=torch.from_numpy(batch.rows).to(images.device),
+                taught=taught,
             )
         )
 

@@ -8,6 +8,8 @@ from torch import nn
 
 from attune.data.loss_data import usual_loss
 from attune.data.pairs import Pairs
+from attune.errors import SettingsError
+from attune.idle import can_be_taught
 from attune.losses.table import LOSSES, needs_meeting
 from attune.models.mlp import EmbeddingTower
 from attune.optimizers import OPTIMIZERS
@@ -40,6 +42,10 @@ MUCH = 0.5
 """The stretch from which a model has so much to learn that it is trained as random weights are: with one rate for all
 layers, a temperature that follows at once, and pictures that are changed much."""
 
+SELF_DISTILLATION = 0.4
+"""On data that is new to the model, as in momentum distillation (Li et al. 2021, arXiv:2107.07651, section 3.3). Random
+weights were not measured."""
+
 SCRATCH_RATE = 1e-3
 
 MOST_RATE = 2e-3
@@ -69,6 +75,7 @@ class Recipe:
         layer_wise_lr_decay: factor from each layer to the one below.
         logit_scale_rate: factor of the temperature's learning rate, 0 to 1.
         ema_decay: of the running average of the weights; 0 is none.
+        self_distillation: share of the target that this average gives, 0 to 1; see `attune.training.teacher`.
         augmentation: of training pictures.
         horizontal_flip: share of them that are mirrored, 0 to 1.
         novelty: of the data to the starting model, 0 to 1; see `attune.training.novelty`.
@@ -92,6 +99,7 @@ class Recipe:
     layer_wise_lr_decay: float
     logit_scale_rate: float
     ema_decay: float
+    self_distillation: float
     augmentation: str
     horizontal_flip: float
     novelty: float
@@ -149,6 +157,7 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     if scale == "auto":
         scale = "learned" if is_new else "slow"
     augmentation = _augmentation(settings, model, is_new)
+    ema_decay = _ema_decay(settings, total)
     return Recipe(
         loss=loss,
         loss_options=_loss_options(settings, loss, model),
@@ -167,7 +176,8 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         power=options.power or POWER,
         layer_wise_lr_decay=decay if decay != "auto" else 1.0 if is_new else 0.9,
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
-        ema_decay=_ema_decay(settings, total),
+        ema_decay=ema_decay,
+        self_distillation=_self_distillation(settings, loss, ema_decay, unseen),
         augmentation=augmentation,
         horizontal_flip=_horizontal_flip(settings, train, augmentation, unseen),
         novelty=novelty,
@@ -233,7 +243,20 @@ def _warmup_steps(settings: FinetuningSettings, total: int) -> int:
 def _ema_decay(settings: FinetuningSettings, total: int) -> float:
     if settings.ema_decay != "auto":
         return settings.ema_decay
-    return round(1 - 3 / total, 6) if total >= 30 else 0.0
+    wanted = settings.self_distillation not in ("auto", 0)
+    return round(1 - 3 / max(4, total), 6) if total >= 30 or wanted else 0.0
+
+
+def _self_distillation(settings: FinetuningSettings, loss: str, ema_decay: float, unseen: bool) -> float:
+    can = can_be_taught(loss, settings.loss_options)
+    if settings.self_distillation == "auto":
+        return SELF_DISTILLATION if unseen and ema_decay and can else 0.0
+    if settings.self_distillation and not can:
+        raise SettingsError(
+            f"self_distillation = {settings.self_distillation} is a share of the target of CLIPLoss, and loss = 'auto' is "
+            f"{loss} for this model. Leave it out, or set loss to CLIPLoss"
+        )
+    return settings.self_distillation
 
 
 def _augmentation(settings: FinetuningSettings, model: Any, is_new: bool) -> str:

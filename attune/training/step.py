@@ -58,15 +58,21 @@ def backward(
             loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    least = 2 if model is not None and trains_batch_norms(model) else 1
-    image_pass = _first_pass(encode_images, images, micro_batch_size, least)
-    text_pass = _first_pass(encode_texts, texts, micro_batch_size, least)
+    image_pass = _first_pass(encode_images, pieces_of(images, micro_batch_size, model))
+    text_pass = _first_pass(encode_texts, pieces_of(texts, micro_batch_size, model))
     loss = loss_of(image_pass.embeddings, text_pass.embeddings)
     loss.backward()  # type: ignore[no-untyped-call]
     with _left_as_it_is(images.device, texts.device, model=model):
         _second_pass(encode_images, image_pass)
         _second_pass(encode_texts, text_pass)
     return loss.detach()
+
+
+def pieces_of(rows: Tensor, micro_batch_size: int | None, model: nn.Module | None = None) -> tuple[Tensor, ...]:
+    """The pieces in which rows are encoded; see `backward`."""
+    least = 2 if model is not None and trains_batch_norms(model) else 1
+    # Equal pieces, not full ones and a rest: BatchNorm makes little sense of one or two rows.
+    return rows.tensor_split(max(1, min(-(-len(rows) // (micro_batch_size or len(rows) or 1)), len(rows) // least)))
 
 
 @dataclass(frozen=True)
@@ -78,15 +84,13 @@ class _Pass:
     states: list[RandomState]
 
 
-def _first_pass(encode: Encode, rows: Tensor, size: int, least: int) -> _Pass:
+def _first_pass(encode: Encode, pieces: tuple[Tensor, ...]) -> _Pass:
     """Embeddings without a graph; they ask for a gradient unless the tower is frozen."""
-    # Equal pieces, not full ones and a rest: BatchNorm makes little sense of one or two rows.
-    pieces = rows.tensor_split(max(1, min(-(-len(rows) // size), len(rows) // least)))
     states: list[RandomState] = []
     found: list[Tensor] = []
     trained = False
     for piece in pieces:
-        states.append(_random_state(rows.device))
+        states.append(_random_state(piece.device))
         # Without a graph nothing tells a frozen tower from others, so the first piece has one, and drops it at once.
         with torch.set_grad_enabled(not found):
             found.append(encode(piece))

@@ -31,6 +31,8 @@ BESIDE_OTHERS: list[tuple[dict[str, Any], str]] = [
     ({"loss": "FastAPLoss", "loss_learning_rate": 0.1}, "loss_learning_rate = 0.1 is for weights that a loss"),
     ({"loss": "MarginLoss", "loss_optimizer_options": {"eps": 1}}, "loss_optimizer_options = {'eps': 1} is for weights"),
     ({"loss": "TripletMarginLoss", "logit_scale": "learned"}, "logit_scale = 'learned' is how the model's temperature"),
+    ({"loss": "SigLIPLoss", "self_distillation": 0.3}, "self_distillation = 0.3 is a share of the target of CLIPLoss, and"),
+    ({"ema_decay": 0, "self_distillation": 0.3}, "and ema_decay = 0 keeps none. Leave it out, or raise ema_decay"),
     ({"scheduler": "constant", "warmup_ratio": 0.2}, "warmup_ratio = 0.2 asks for a warm-up, and scheduler = 'constant'"),
     (
         {"scheduler": "constant_with_warmup", "scheduler_options": {"num_training_steps": 9}},
@@ -115,6 +117,7 @@ WITH_DATA: list[tuple[dict[str, Any], list[Pairs], str]] = [
         "with loss = 'ArcFaceLoss' the batches do not",
     ),
     ({"logit_scale": "slow"}, [data(kind) for kind in SINGLES], "logit_scale = 'slow' is how the model's temperature"),
+    ({"self_distillation": 0.3}, [data(TEXT, scores=True), data(SINGLE_IMAGE)], "self_distillation = 0.3 is a share of the"),
     ({"augmentation": "light"}, [data(TEXT), data(EMBEDDING), data(SINGLE_EMBEDDING)], "augmentation = 'light' changes"),
     ({"horizontal_flip": 0.5}, [data(TEXT), data(SINGLE_EMBEDDING)], "horizontal_flip = 0.5 changes pictures"),
     ({"model_options": {"image_size": 64}}, [data(TEXT), data(EMBEDDING)], "model_options.image_size = 64 is of pictures"),
@@ -123,7 +126,7 @@ WITH_DATA: list[tuple[dict[str, Any], list[Pairs], str]] = [
 WITH_DATA_ALL_IS_WELL: list[tuple[dict[str, Any], Pairs]] = [
     ({"mask_duplicates": True, "check_pairs": True, "logit_scale": "learned"}, data(IMAGE)),
     ({"mask_duplicates": False, "loss": "TripletMarginLoss"}, data(IMAGE)),
-    ({"multi_positive": True, "word_dropout": 0.1}, data(TEXT)),
+    ({"multi_positive": True, "word_dropout": 0.1, "self_distillation": 0.3}, data(TEXT)),
     ({"caption_mixing": 0.5}, data(IMAGE)),
     ({"num_items_per_class": 8}, data(SINGLE_IMAGE)),
     ({"num_items_per_class": 8, "loss": "FastAPLoss"}, data(IMAGE)),

@@ -351,7 +351,8 @@ def test_wandb_offline_has_every_line_once_though_the_training_was_killed(killed
     expected = points(killed)
     assert not found - expected  # nothing is doubled
     lost = {step for _, step, _ in expected - found}  # what was not written yet, when it was killed
-    assert not [step for _, step, _ in found if lost and min(lost) < step < max(lost)]
+    told = f"of lines {[(line['_step'], line['step']) for line in lines]} (number, step), steps {sorted(lost)} were lost"
+    assert not [step for _, step, _ in found if lost and min(lost) < step < max(lost)], told
     assert {step for _, step, _ in expected if step > max(lost, default=0)}
 
 

@@ -29,6 +29,7 @@ SETTINGS = {
     "learning_rate": 3e-4,
     "multi_positive": True,  # masks have to fit as well
     "ema_decay": 0.9,
+    "self_distillation": 0.4,
     "early_stopping_patience": 0,
     "interpolation": False,
 }

@@ -130,7 +130,7 @@ def unbroken(
 
 def long(name: str, model: Path) -> RunFolder:
     """A run of 9 steps an epoch."""
-    return start(name, model, epochs=EPOCHS, augmentation="light", batch_size=4, ema_decay=0.9)
+    return start(name, model, epochs=EPOCHS, augmentation="light", batch_size=4, ema_decay=0.9, self_distillation=0.4)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from open_clip.loss import ClipLoss, SigLipLoss
 
-from attune.losses.batch import EmbeddedBatch
+from attune.losses.batch import EmbeddedBatch, Taught
 from attune.losses.contrastive import CONTRASTIVE, clip_loss, ranking_loss, siglip_loss
 from attune.losses.make import OURS
 from attune.losses.table import LOSSES
@@ -120,6 +120,44 @@ def test_a_picture_that_is_left_with_nothing_but_its_own_caption_learns_nothing_
     if name == "CLIPLoss":
         assert images.grad is not None
         assert images.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize("with_ignored", [False, True])
+def test_a_share_of_the_target_is_what_the_teacher_finds(share: float, with_ignored: bool) -> None:
+    images, texts, positives, ignored = uneven_batch(3)
+    own, its = (scale * images.double() @ texts.double().T for scale in (7, 4))
+    batch = EmbeddedBatch(images, texts, torch.tensor(7.0), None, positives, ignored if with_ignored else None)
+
+    loss = clip_loss(batch._replace(taught=Taught(its.float(), share)))
+
+    counted = positives | ~ignored if with_ignored else torch.ones_like(positives)
+    ways = []
+    for found, taught, right, seen in ((own, its, positives, counted), (own.T, its.T, positives.T, counted.T)):
+        rows = []
+        for row in range(len(found)):
+            there = seen[row]
+            surprise = -found[row][there].log_softmax(0)
+            target = share * taught[row][there].softmax(0) + (1 - share) * right[row][there] / right[row].sum()
+            rows.append((target * surprise).sum().item())
+        ways.append(sum(rows) / len(rows))
+    assert loss.item() == pytest.approx(sum(ways) / 2, rel=1e-5)
+
+
+def test_a_text_of_no_picture_is_not_taught() -> None:
+    images, texts = embeddings(3, 4, seed=8)
+    positives = torch.tensor([[True, False, False], [False, True, False]])
+    batch = EmbeddedBatch(images[:2], texts, torch.tensor(5.0), positives=positives)
+
+    taught = clip_loss(batch._replace(taught=Taught(batch.similarities(5.0), 0.5)))
+
+    # Of what a teacher finds that is as good as the weights, the surprise is the entropy; the third text asks nothing.
+    logits = 5 * images[:2] @ texts.T
+    expected = []
+    for found in (logits, logits.T[:2]):
+        surprise = -found.log_softmax(1)
+        expected.append((0.5 * surprise.diagonal() + 0.5 * (surprise * (-surprise).exp()).sum(1)).mean())
+    torch.testing.assert_close(taught, sum(expected) / 2)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
