@@ -78,6 +78,18 @@ PLAIN = {
     "--lr-scheduler": "cosine",
     "--grad-clip-norm": "1.0",
 }
+START = {
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "layer_wise_lr_decay": 0.9,
+    "logit_scale": "slow",
+    "augmentation": "light",
+    "horizontal_flip": 0,
+    "self_distillation": 0,
+    "val_split": 0.1,
+    "callbacks": [{"kind": "best_model_checkpoint", "monitor": "mean_recall"}],
+}
+"""Attune's settings where it makes the start: it is to be the same one whatever the defaults become."""
 PLAIN_BATCH_SIZE = 256
 PLAIN_RATES = {"large": ["1e-5"], "small": ["1e-4", "3e-4", "6e-4", "1e-3", "2e-3"]}
 """1e-5 is the best known for a ViT-B-32 with 256 pairs a step. Models of less than `SMALL_PARAMETERS` need more, and those
@@ -400,9 +412,7 @@ def _pretrain(examples: Sequence[TrainingExample], options: argparse.Namespace, 
             return folder.artifact
         shutil.rmtree(folder.path)  # broken off
     attune_trainer.push("pretrain", examples)
-    # The start is to be the same one whatever Attune's defaults become.
-    fixed = {"learning_rate": 3e-4, "augmentation": "light", "horizontal_flip": 0}
-    settings = {"model": options.start, "train_data": "pretrain", "epochs": options.pretrain_epochs, **fixed}
+    settings = {"model": options.start, "train_data": "pretrain", "epochs": options.pretrain_epochs, **START}
     folder, _ = attune_trainer.run(name, settings, ["validate", "train", "evaluate", "export"], device)
     return folder.artifact
 
