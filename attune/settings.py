@@ -319,8 +319,8 @@ class FinetuningSettings(BaseModel):
     self_distillation: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
         default="auto",
         description="Share (0-1) of the target of CLIPLoss that is not the right answers alone but what the running average "
-        "of the weights finds in the batch; `auto` is 0.4 for data that is new to the model, and else 0. A step takes a "
-        "third longer.",
+        "of the weights finds in the batch; `auto` is 0.4 for data that is new to the model, and else 0. A step encodes "
+        "all once more for it.",
     )
     interpolation: bool = Field(
         default=True,
