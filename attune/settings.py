@@ -316,11 +316,12 @@ class FinetuningSettings(BaseModel):
         description="Decay of the running average of the weights, a candidate beside the weights themselves; 0 is none, "
         "`auto` averages over about a third of the run.",
     )
-    self_distillation: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
-        default="auto",
+    self_distillation: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
         description="Share (0-1) of the target of CLIPLoss that is not the right answers alone but what the running average "
-        "of the weights finds in the batch; `auto` is 0.4 for data that is new to the model, and else 0. A step encodes "
-        "all once more for it.",
+        "of the weights finds in the batch; 0 is none. A step encodes all once more for it.",
     )
     interpolation: bool = Field(
         default=True,

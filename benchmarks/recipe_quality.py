@@ -85,7 +85,6 @@ START = {
     "logit_scale": "slow",
     "augmentation": "light",
     "horizontal_flip": 0,
-    "self_distillation": 0,
     "val_split": 0.1,
     "callbacks": [{"kind": "best_model_checkpoint", "monitor": "mean_recall"}],
 }

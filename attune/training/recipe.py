@@ -42,10 +42,6 @@ MUCH = 0.5
 """The stretch from which a model has so much to learn that it is trained as random weights are: with one rate for all
 layers, a temperature that follows at once, and pictures that are changed much."""
 
-SELF_DISTILLATION = 0.4
-"""On data that is new to the model, as in momentum distillation (Li et al. 2021, arXiv:2107.07651, section 3.3). Random
-weights were not measured."""
-
 SCRATCH_RATE = 1e-3
 
 MOST_RATE = 2e-3
@@ -157,7 +153,6 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     if scale == "auto":
         scale = "learned" if is_new else "slow"
     augmentation = _augmentation(settings, model, is_new)
-    ema_decay = _ema_decay(settings, total)
     return Recipe(
         loss=loss,
         loss_options=_loss_options(settings, loss, model),
@@ -176,8 +171,8 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         power=options.power or POWER,
         layer_wise_lr_decay=decay if decay != "auto" else 1.0 if is_new else 0.9,
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
-        ema_decay=ema_decay,
-        self_distillation=_self_distillation(settings, loss, ema_decay, unseen),
+        ema_decay=_ema_decay(settings, total),
+        self_distillation=_self_distillation(settings, loss),
         augmentation=augmentation,
         horizontal_flip=_horizontal_flip(settings, train, augmentation, unseen),
         novelty=novelty,
@@ -243,15 +238,11 @@ def _warmup_steps(settings: FinetuningSettings, total: int) -> int:
 def _ema_decay(settings: FinetuningSettings, total: int) -> float:
     if settings.ema_decay != "auto":
         return settings.ema_decay
-    wanted = settings.self_distillation not in ("auto", 0)
-    return round(1 - 3 / max(4, total), 6) if total >= 30 or wanted else 0.0
+    return round(1 - 3 / max(4, total), 6) if total >= 30 or settings.self_distillation else 0.0
 
 
-def _self_distillation(settings: FinetuningSettings, loss: str, ema_decay: float, unseen: bool) -> float:
-    can = can_be_taught(loss, settings.loss_options)
-    if settings.self_distillation == "auto":
-        return SELF_DISTILLATION if unseen and ema_decay and can else 0.0
-    if settings.self_distillation and not can:
+def _self_distillation(settings: FinetuningSettings, loss: str) -> float:
+    if settings.self_distillation and not can_be_taught(loss, settings.loss_options):
         raise SettingsError(
             f"self_distillation = {settings.self_distillation} is a share of the target of CLIPLoss, and loss = 'auto' is "
             f"{loss} for this model. Leave it out, or set loss to CLIPLoss"

@@ -43,7 +43,6 @@ AUTO = (
     "augmentation",
     "horizontal_flip",
     "ema_decay",
-    "self_distillation",
     "precision",
     "devices",
     "processes",

@@ -91,8 +91,6 @@ def test_what_is_taught_changes_what_is_learnt_and_pieces_change_nothing(tiny_vi
 
 
 def test_nothing_is_taught_that_was_not_asked_for(tiny_vit: Path) -> None:
-    folder = train("alone", tiny_vit, self_distillation="auto")
-    job = trained(folder)
+    job = trained(train("alone", tiny_vit, self_distillation=0))
 
-    assert folder.load().training.recipe["self_distillation"] == 0  # so few steps have no average by themselves
     assert teach(job, job.feed.load(1, 0, job.feed.plan(1)[0])) is None
