@@ -321,7 +321,7 @@ class FinetuningSettings(BaseModel):
         ge=0,
         lt=1,
         description="Share (0-1) of the target of CLIPLoss that is not the right answers alone but what the running average "
-        "of the weights finds in the batch; 0 is none. A step encodes all once more for it.",
+        "of the weights finds in the batch; it grows from 0 over the run. 0 is none; else a step encodes all once more.",
     )
     interpolation: bool = Field(
         default=True,

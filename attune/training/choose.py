@@ -96,7 +96,7 @@ def choose(job: Job) -> Choice:
         share=chosen.share,
         best_epoch=best.epoch if chosen.share else 0,
         **{name: chosen.mean_recall, f"start_{name}": first.mean_recall},
-        steps=(job.position.epoch - 1) * job.recipe.steps_per_epoch,
+        steps=job.step,
     )
     return chosen
 

@@ -34,7 +34,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
     while position.step < len(plan):
         with job.progress.clock("data"):
             batch = next(batches)
-        number = (position.epoch - 1) * recipe.steps_per_epoch + position.step
+        number = job.step
         learning_rate = recipe.learning_rate_at(number) * position.rate
         set_learning_rate(job.optimizer, learning_rate)
         if job.loss_optimizer is not None:

@@ -87,6 +87,11 @@ class Job:
         return self.history.log
 
     @property
+    def step(self) -> int:
+        """Number of the step at work, from 0 for the first of the run."""
+        return (self.position.epoch - 1) * self.recipe.steps_per_epoch + self.position.step
+
+    @property
     def chosen_by(self) -> str:
         """The figure of the validation part that weights are chosen by, one of `attune.figures.CHOSEN_BY`."""
         validation = self.parts.validation

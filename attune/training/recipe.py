@@ -71,7 +71,7 @@ class Recipe:
         layer_wise_lr_decay: factor from each layer to the one below.
         logit_scale_rate: factor of the temperature's learning rate, 0 to 1.
         ema_decay: of the running average of the weights; 0 is none.
-        self_distillation: share of the target that this average gives, 0 to 1; see `attune.training.teacher`.
+        self_distillation: share of the target that this average gives in the end, 0 to 1; see `attune.training.teacher`.
         augmentation: of training pictures.
         horizontal_flip: share of them that are mirrored, 0 to 1.
         novelty: of the data to the starting model, 0 to 1; see `attune.training.novelty`.

@@ -15,8 +15,9 @@ def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught
 
     Captions fit other pictures of a batch too, some better and some worse. An average of the weights knows of that what
     single right answers do not tell, and is steadier than the weights themselves (momentum distillation, Li et al. 2021,
-    arXiv:2107.07651, section 3.3). It sees the pictures as the weights will, changed by the same random numbers; only of a
-    model with dropout, in micro-batches, are they others from the second piece on.
+    arXiv:2107.07651, section 3.3). It lags behind the weights, and early on it would hold them back: so its share grows
+    evenly over the run, from nothing to what the recipe says. It sees the pictures as the weights will, changed by the same
+    random numbers; only of a model with dropout, in micro-batches, are they others from the second piece on.
 
     Args:
         job: whose average teaches. Call it before the weights encode the batch: their place is taken meanwhile.
@@ -39,4 +40,4 @@ def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught
         )
         scale = model.logit_scale.exp()
         found = EmbeddedBatch(gather(images, batch.image_counts), gather(texts, batch.text_counts), scale)
-        return Taught(found.similarities(scale), share)
+        return Taught(found.similarities(scale), share * job.step / job.recipe.total_steps)

@@ -46,7 +46,7 @@ def finish(job: Job) -> TrainingResult:
     shares = progress.shares()
     job.log("time: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items()), kind="time", **shares)
     return TrainingResult(
-        steps=(position.epoch - 1) * job.recipe.steps_per_epoch,
+        steps=job.step,
         epochs=position.epoch - 1,
         seconds=round(progress.total_seconds(), 3),
         pairs_per_second=round(progress.pairs_per_second(), 1),

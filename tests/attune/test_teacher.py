@@ -1,6 +1,7 @@
 """The running average as a teacher, in real runs."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training.job import Job, prepare
+from attune.training.position import Position
 from attune.training.rewind import restore
 from attune.training.step import pieces_of
 from attune.training.teacher import teach
@@ -33,6 +35,12 @@ def train(name: str, model: Path, **changes: object) -> RunFolder:
     folder = start(name, model, **{"epochs": 2, "ema_decay": 0.9, "self_distillation": 0.4, **changes})
     run_stage("train", name)
     return folder
+
+
+def prepare_untrained(model: Path) -> Job:
+    """The job of a run that is about to begin."""
+    folder = start("untrained", model, epochs=2, ema_decay=0.9, self_distillation=0.4)
+    return prepare(folder, check_settings(folder.load().settings))
 
 
 def trained(folder: RunFolder) -> Job:
@@ -59,7 +67,7 @@ def test_it_finds_what_the_averaged_weights_find_in_what_the_weights_will_see(
     seen = torch.cat([augment(piece, "strong") for piece in pieces]).numpy()
 
     assert taught is not None
-    assert taught.share == 0.4
+    assert taught.share == pytest.approx(0.4)
     alone = load_clip(str(tiny_model))
     with job.average.applied(job.clip.model):
         alone.model.load_state_dict(job.clip.model.state_dict())
@@ -88,6 +96,16 @@ def test_what_is_taught_changes_what_is_learnt_and_pieces_change_nothing(tiny_vi
 
     assert losses["pieces"] == pytest.approx(losses["whole"], abs=1e-4)
     assert abs(losses["alone"][-1] - losses["whole"][-1]) > 1e-3
+
+
+def test_its_share_grows_over_the_run(tiny_vit: Path) -> None:
+    job = prepare_untrained(tiny_vit)
+    batch, shares = job.feed.load(1, 0, job.feed.plan(1)[0]), []
+    for epoch, step in product((1, 2), range(3)):
+        job.position = Position(epoch, step)
+        shares.append(teach(job, batch).share)
+
+    assert shares == pytest.approx([0.4 * step / 6 for step in range(6)])
 
 
 def test_nothing_is_taught_that_was_not_asked_for(tiny_vit: Path) -> None:
