@@ -69,10 +69,18 @@ def backward(
 
 
 def pieces_of(rows: Tensor, micro_batch_size: int | None, model: nn.Module | None = None) -> tuple[Tensor, ...]:
-    """The pieces in which rows are encoded; see `backward`."""
+    """The pieces in which `backward` encodes rows, at least one; their sizes differ by at most one.
+
+    Args:
+        rows: (n, ...), of pictures or texts.
+        micro_batch_size: the most rows of a piece, at least 1; None takes all at once.
+        model: that encodes them; with a BatchNorm that is trained, a piece has at least two rows if there are as many.
+    """
+    if micro_batch_size is None:
+        return (rows,)
     least = 2 if model is not None and trains_batch_norms(model) else 1
     # Equal pieces, not full ones and a rest: BatchNorm makes little sense of one or two rows.
-    return rows.tensor_split(max(1, min(-(-len(rows) // (micro_batch_size or len(rows) or 1)), len(rows) // least)))
+    return rows.tensor_split(max(1, min(-(-len(rows) // micro_batch_size), len(rows) // least)))
 
 
 @dataclass(frozen=True)

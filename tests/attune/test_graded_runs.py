@@ -27,7 +27,7 @@ from client.display import examples_tables, metrics_table, run_progress, runs_ta
 from tests.attune.sentences import save_sentence
 from tests.attune.test_training import assert_equal, checkpoint, weights
 from tests.attune.texts import graded, questions, with_negatives
-from tests.attune.trained import QUICK, of_kind, start
+from tests.attune.trained import QUICK, job_of, of_kind, start
 from tests.client.test_client import printed
 
 Push = Callable[..., DatasetReport]
@@ -266,7 +266,7 @@ def test_pieces_of_a_batch_have_the_gradients_of_the_whole(
     name = f"pieces-{data}-{loss}"
     settings = {"train_data": data, "loss": loss, "loss_options": options, "multi_positive": True, "epochs": 1}
     folder = start(name, tiny_vit, **settings)
-    jobs = [prepare(folder, check_settings(folder.load().settings)) for _ in range(2)]
+    jobs = [job_of(folder) for _ in range(2)]
     jobs[1].position.micro_batch_size = 3
     found = []
     for job in jobs:
@@ -300,7 +300,7 @@ def test_negatives_come_from_a_locked_towers_table_too(
     shapes = [one.model_copy(update={"negatives": ["a dog", "a cat"]}) for one in make_examples(40, captions=1)]
     push("shapes-with-negatives", shapes)
     folder = start("locked", tiny_vit, train_data="shapes-with-negatives", lock_text=True, epochs=1)
-    job = prepare(folder, check_settings(folder.load().settings))
+    job = job_of(folder)
 
     batch = job.feed.load(1, 0, job.feed.plan(1)[0])
 

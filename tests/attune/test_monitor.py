@@ -27,7 +27,7 @@ from attune.training.position import Candidate
 from attune.validation import validate
 from tests.attune.test_choose import job_between
 from tests.attune.test_training import assert_equal, weights
-from tests.attune.trained import of_kind, start
+from tests.attune.trained import job_of, of_kind, start
 
 KEPT = "epoch-*.safetensors"
 
@@ -127,7 +127,7 @@ def test_the_best_is_chosen_by_the_monitored_figure_and_never_worse_in_it_than_t
     better = min if monitor == "val_loss" else max
     best = better(values.values())
     assert result.best_epoch == next(epoch for (_, epoch), value in values.items() if value == best)
-    job = prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
+    job = job_of(folder)
     job.position.candidates = [Candidate(0, "start", 0.0)]
     chosen = measured(job, weights(folder, "chosen"))
     assert chosen.figures[monitor] == pytest.approx(best, abs=1e-5)
@@ -239,7 +239,7 @@ def test_the_tiny_models_measurement_has_every_figure_that_can_be_monitored(mode
     event = of_kind(folder, "validation")[1]
     of_pictures = {name for name in MONITORS if kind_of_names([name]) is IMAGE} - {"spearman", "pearson"}
     assert of_pictures - {"train_loss"} == set(event.values) - {"epoch", "loss", "logit_scale"}
-    job = prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
+    job = job_of(folder)
     first = measure(job.clip, job.parts.validation, job.validation_cache)
     scale = job.clip.model.logit_scale.exp().item()
     assert of_kind(folder, "validation")[0].values["val_loss"] == pytest.approx(

@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from attune.config import check_settings
 from attune.data.augment import augment
 from attune.models.clip import load_clip
 from attune.models.text import encode_text
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
-from attune.training.job import Job, prepare
+from attune.training.job import Job
 from attune.training.position import Position
 from attune.training.rewind import restore
 from attune.training.step import pieces_of
 from attune.training.teacher import teach
-from tests.attune.trained import start, validations
+from tests.attune.trained import job_of, start, validations
 
 
 @pytest.fixture(autouse=True)
@@ -37,15 +36,9 @@ def train(name: str, model: Path, **changes: object) -> RunFolder:
     return folder
 
 
-def prepare_untrained(model: Path) -> Job:
-    """The job of a run that is about to begin."""
-    folder = start("untrained", model, epochs=2, ema_decay=0.9, self_distillation=0.4)
-    return prepare(folder, check_settings(folder.load().settings))
-
-
 def trained(folder: RunFolder) -> Job:
     """The job where its training ended."""
-    job = prepare(folder, check_settings(folder.load().settings))
+    job = job_of(folder)
     assert restore(job)
     return job
 
@@ -99,7 +92,7 @@ def test_what_is_taught_changes_what_is_learnt_and_pieces_change_nothing(tiny_vi
 
 
 def test_its_share_grows_over_the_run(tiny_vit: Path) -> None:
-    job = prepare_untrained(tiny_vit)
+    job = job_of(start("untrained", tiny_vit, epochs=2, ema_decay=0.9, self_distillation=0.4))
     batch, shares = job.feed.load(1, 0, job.feed.plan(1)[0]), []
     for epoch, step in product((1, 2), range(3)):
         job.position = Position(epoch, step)

@@ -20,7 +20,7 @@ from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import STAGES, run_stage
 from attune.training.fit import fit
 from attune.training.job import Job, prepare
-from tests.attune.trained import of_kind, start, validations
+from tests.attune.trained import job_of, of_kind, start, validations
 from tests.conftest import labelled_examples
 
 
@@ -30,10 +30,6 @@ def pairs(
 ) -> DatasetReport:
     """48 pictures with two captions each, pushed as `shapes`: 35 of them to train on."""
     return push("shapes", make_examples(48))
-
-
-def job_of(folder: RunFolder) -> Job:
-    return prepare(folder, check_settings(folder.load().settings), stop=lambda: False)
 
 
 def train(name: str, model: Path, **changes: object) -> RunFolder:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from attune.config import check_settings
 from attune.runs.folder import RunFolder
 from attune.schemas import FinetuningRun, RunEvent
 from attune.stages import run_stage
+from attune.training.job import Job, prepare
 
 QUICK = {
     "train_data": "shapes",
@@ -24,6 +26,11 @@ def start(name: str, model: Path | str, **changes: object) -> RunFolder:
     folder = RunFolder.create(FinetuningRun(name=name, settings={**QUICK, "model": str(model), **changes}))
     run_stage("validate", name)
     return folder
+
+
+def job_of(folder: RunFolder) -> Job:
+    """The run, ready to train."""
+    return prepare(folder, check_settings(folder.load().settings))
 
 
 def of_kind(folder: RunFolder, kind: str) -> list[RunEvent]:
