@@ -1,5 +1,7 @@
 """Which device and which arithmetic a run uses."""
 
+import os
+
 import torch
 
 from attune.errors import SettingsError
@@ -11,16 +13,16 @@ def choose_device(wanted: str, rank: int = 0) -> str:
 
     Args:
         wanted: `auto`, `cpu`, `cuda`, or GPUs by number as in `cuda:0,1`.
-        rank: which of the run's processes; each takes the next GPU that is named.
+        rank: which of the run's processes; each takes the next GPU that is named, or with `auto` that is there.
 
     Returns:
-        `cpu` or `cuda:N`; `auto` is the first GPU where there is one.
+        `cpu` or `cuda:N`; `auto` is a GPU where there is one.
 
     Raises:
         SettingsError: if a GPU is asked for that is not there.
     """
     if wanted == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
     gpus = gpu_numbers(wanted)
     if not gpus:
         return "cpu"
@@ -31,6 +33,28 @@ def choose_device(wanted: str, rank: int = 0) -> str:
             "Use devices auto or cpu"
         )
     return f"cuda:{gpus[rank % len(gpus)]}"
+
+
+def check_processes(processes: int, wanted: str) -> None:
+    """Raises if a run's processes have no device each: a GPU, or a core where it works on the processor.
+
+    Each holds a model of its own, so that far too many take all the memory there is.
+
+    Args:
+        processes: how many share each batch.
+        wanted: devices, as of `choose_device`.
+
+    Raises:
+        SettingsError: if there are fewer devices than processes, or a GPU is asked for that is not there.
+    """
+    on_gpus = choose_device(wanted) != "cpu"
+    there = len(gpu_numbers(wanted)) or (torch.cuda.device_count() if on_gpus else os.cpu_count() or 1)
+    if processes > there:
+        what = "GPUs" if on_gpus else "cores"
+        raise SettingsError(
+            f"processes = {processes} is more than the {there} {what} that devices = {wanted!r} comes to on this machine. "
+            f"Lower it to {there} or less"
+        )
 
 
 def devices_of(wanted: str) -> tuple[str, ...]:

@@ -360,7 +360,8 @@ class FinetuningSettings(BaseModel):
         description="`auto`, `cpu`, `cuda` (the first GPU), or GPUs by number: `cuda:1`, `cuda:0,1`.",
     )
     processes: Annotated[int, Field(ge=1, le=1024)] | Auto = Field(
-        default="auto", description="Processes that share each batch; `auto` is one for each GPU named in `devices`."
+        default="auto",
+        description="Processes that share each batch, one a GPU or core at most; `auto` is one for each GPU in `devices`.",
     )
     compile: bool = Field(
         default=False, description="Compile the towers with torch.compile: worth its minute on long runs on a GPU."

@@ -9,7 +9,7 @@ from attune.config import check_settings
 from attune.data import store
 from attune.data.idle import unasked
 from attune.data.loss_data import check_labels, check_loss, learns_from_labels, learns_twice, sizes_of
-from attune.data.pairs import load_pairs
+from attune.data.pairs import Pairs, load_pairs
 from attune.data.part_kinds import check_dimensions, check_grades, check_kinds
 from attune.data.parts import load_parts
 from attune.errors import SettingsError
@@ -35,7 +35,7 @@ from attune.training.callbacks import belonging
 from attune.training.continuing import check_continues, origin
 from attune.training.loggers.check import check_loggers
 from attune.training.optimizer import check_options as check_optimizer_options
-from attune.training.recipe import batch_size_of
+from attune.training.recipe import batch_size_of, loss_of
 
 
 def validate(run: FinetuningRun) -> dict[str, Any]:
@@ -93,10 +93,11 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
     check_grades(parts, settings, looked_at)
     if settings.trains:
         check_loss(parts.train, settings)
+        _check_loss_of(settings, parts.train)
     for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
         check_alike(part)
     if settings.trains and learns_twice(parts.train, settings):
-        _check_dropout(settings)
+        _check_dropout(settings, dimension)
     labelled = settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options)
     if labelled or learns_from_labels(parts.train, settings):
         check_labels(parts.train, settings)
@@ -141,20 +142,31 @@ def _check_model(settings: FinetuningSettings) -> None:
         checkpoint_gradients(model, [tower for tower in source.towers if not locked[tower]])
 
 
+def _shell(settings: FinetuningSettings, dimension: int) -> Any:
+    """The model without its weights, see `attune.models.shell.shell`."""
+    source = find_model(locate(settings.model))
+    return shell(changed_config(config_of(source), sized(settings.model_options, source.library, dimension)))
+
+
 def _check_continues(earlier: RunFolder, settings: FinetuningSettings, kind: Kind, dimension: int) -> None:
     """Raises if the earlier run's optimizer's state is one of other weights; of a hub's text tower that is known later."""
-    source = find_model(locate(settings.model))
-    options = sized(settings.model_options, source.library, dimension)
-    model = shell(changed_config(config_of(source), options))
+    model = _shell(settings, dimension)
     if model is not None:
         locked = (settings.lock_image or kind.left_out == "image", settings.lock_text or kind.left_out == "text")
         choose_trainable(model, *locked, settings.train_last_blocks)
         check_continues(earlier, model, settings.optimizer)
 
 
-def _check_dropout(settings: FinetuningSettings) -> None:
+def _check_loss_of(settings: FinetuningSettings, train: Pairs) -> None:
+    """Raises if the model cannot learn with the loss; of a hub's text tower that is known later."""
+    model = _shell(settings, train.dimension)
+    if model is not None:
+        loss_of(settings, model, train)
+
+
+def _check_dropout(settings: FinetuningSettings, dimension: int) -> None:
     """Raises if a model's text tower embeds a text alike each time, so that there is nothing to learn from."""
-    model = shell(changed_config(config_of(find_model(locate(settings.model))), settings.model_options))
+    model = _shell(settings, dimension)
     # A hub's text tower of a CLIP is known once it is fetched; those that there are have dropout.
     tower = getattr(model, "text", model)  # a CLIP's own parts, where it has no tower of that name, drop out nothing
     if tower is not None and not any(isinstance(part, nn.Dropout) and part.p > 0 for part in tower.modules()):

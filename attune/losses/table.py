@@ -29,6 +29,7 @@ class Kind(NamedTuple):
         twice: it takes single texts, each embedded twice: what belongs to a text is its other embedding.
         masks: it leaves look-alikes out; so does every loss that picks.
         scaled: its similarities are multiplied by the model's own temperature, which learns with it.
+        biased: it adds the model's own bias to its similarities, which models of other losses have not.
         taught: what a teacher finds can be a part of its target.
     """
 
@@ -45,12 +46,13 @@ class Kind(NamedTuple):
     twice: bool = False
     masks: bool = False
     scaled: bool = False
+    biased: bool = False
     taught: bool = False
 
 
 LOSSES = {
     "CLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True, taught=True),
-    "SigLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True),
+    "SigLIPLoss": Kind(ours=True, picks=False, alone=False, masks=True, scaled=True, biased=True),
     "MultipleNegativesRankingLoss": Kind(ours=True, picks=False, alone=False, masks=True),
     "SimCSELoss": Kind(ours=True, picks=False, negatives=False, alone=False, twice=True, masks=True),
     "CoSENTLoss": Kind(ours=True, picks=False, data="score", negatives=False, alone=False),

@@ -1,5 +1,6 @@
 """Files of weights in the run folder.
 
+recipe.json          what settings, model and data came to where training began: see `attune.training.decide`
 start.safetensors    the weights before the first step: what "before" is measured with
 best.safetensors     the weights that are best on validation so far, those of the start among them
 chosen.safetensors   the result, in the artifact's precision: what "after" is measured with, and what is exported

@@ -30,16 +30,16 @@ from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
 from attune.training.callbacks import Watch, load_watches
 from attune.training.checkpoints import Checkpoints
-from attune.training.distributed import World, agree, broadcast, current_world, gather
+from attune.training.decide import decide
+from attune.training.distributed import World, broadcast, current_world, gather
 from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.history import History
 from attune.training.loggers.check import check_loggers
-from attune.training.novelty import novelty
 from attune.training.optimizer import make_loss_optimizer, make_optimizer
 from attune.training.position import Position
 from attune.training.progress import Progress
-from attune.training.recipe import Recipe, choose_recipe
+from attune.training.recipe import Recipe
 from attune.training.towers import Towers
 
 
@@ -162,14 +162,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
     parts = load_parts(settings, run.train_fingerprint, run.eval_fingerprint, run.retention_fingerprint, run.val_fingerprint)
     cache = pixels_of(clip, parts.train)
 
-    new = 1.0 if settings.from_scratch else agree(novelty(clip, parts.train, cache, settings.seed), world)
-    recipe = choose_recipe(settings, clip.model, parts.train, new)
-    if new:
-        log(
-            f"novelty of the data to the model {new:g} (0: it finds each right answer, 1: as by chance), learning rate "
-            f"{recipe.learning_rate:g}",
-            kind="recipe",
-        )
+    recipe = decide(folder, settings, clip, parts.train, cache, world, history)
     towers: list[Tower] = [tower for tower in TOWERS if not tower_is_frozen(clip.model, tower)]
     if settings.model_options.gradient_checkpointing:
         checkpoint_gradients(clip.model, towers)

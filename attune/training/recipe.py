@@ -10,7 +10,7 @@ from attune.data.loss_data import usual_loss
 from attune.data.pairs import Pairs
 from attune.errors import SettingsError
 from attune.idle import can_be_taught
-from attune.losses.table import LOSSES, needs_meeting
+from attune.losses.table import LOSSES, kinds_of, needs_meeting
 from attune.models.mlp import EmbeddingTower
 from attune.optimizers import OPTIMIZERS
 from attune.settings import FinetuningSettings
@@ -134,11 +134,14 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         model: the model to train; its size, and whether it was pre-trained with a sigmoid loss.
         train: pairs to learn from.
         novelty: of these to the model, 0 to 1; see `attune.training.novelty`.
+
+    Raises:
+        SettingsError: as of `loss_of`.
     """
     scratch = settings.from_scratch
     stretch = 1.0 if scratch else max(0.0, (novelty - KNOWN) / (1 - KNOWN))
     is_new = stretch >= MUCH
-    loss = settings.loss if settings.loss != "auto" else _usual_loss(model, train)
+    loss = loss_of(settings, model, train)
     unseen = is_new and not scratch  # for random weights batches and mirrored pictures were not measured
     batch_size = batch_size_of(settings, len(set(train.groups)), unseen)
     pictures_per_epoch = min(len(train), settings.images_per_epoch or len(train))
@@ -172,11 +175,36 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
         layer_wise_lr_decay=decay if decay != "auto" else 1.0 if is_new else 0.9,
         logit_scale_rate={"learned": 1.0, "slow": 0.1, "frozen": 0.0}[scale],
         ema_decay=_ema_decay(settings, total),
-        self_distillation=_self_distillation(settings, loss),
+        self_distillation=settings.self_distillation,
         augmentation=augmentation,
         horizontal_flip=_horizontal_flip(settings, train, augmentation, unseen),
         novelty=novelty,
     )
+
+
+def loss_of(settings: FinetuningSettings, model: nn.Module, train: Pairs) -> str:
+    """The name of the loss a model learns with; arguments as of `choose_recipe`.
+
+    Raises:
+        SettingsError: if the model was not made for it, or it cannot learn from the teacher that is asked for.
+    """
+    has_bias = getattr(model, "logit_bias", None) is not None
+    loss = settings.loss
+    if loss == "auto":
+        loss = usual_loss(train)
+        if loss == "CLIPLoss" and has_bias:
+            loss = "SigLIPLoss"
+    if not has_bias and any(kind.biased for kind in kinds_of(loss, settings.loss_options)):
+        raise SettingsError(
+            f"loss = {loss!r} learns with a bias of the logits, and {settings.model!r} has none. Use CLIPLoss, or begin "
+            "with a SigLIP model such as ViT-B-16-SigLIP#webli"
+        )
+    if settings.self_distillation and not can_be_taught(loss, settings.loss_options):
+        raise SettingsError(
+            f"self_distillation = {settings.self_distillation} is a share of the target of CLIPLoss, and loss = 'auto' is "
+            f"{loss} for this model. Leave it out, or set loss to CLIPLoss"
+        )
+    return loss
 
 
 def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[str, Any]:
@@ -184,11 +212,6 @@ def _loss_options(settings: FinetuningSettings, loss: str, model: Any) -> dict[s
         return settings.loss_options
     # The library's own, 0.1 or 0.07, is far above that of a trained CLIP, 0.01, whose similarities all lie close together.
     return {"temperature": float(f"{1 / model.logit_scale.exp().item():.4g}"), **settings.loss_options}
-
-
-def _usual_loss(model: nn.Module, train: Pairs) -> str:
-    loss = usual_loss(train)
-    return "SigLIPLoss" if loss == "CLIPLoss" and getattr(model, "logit_bias", None) is not None else loss
 
 
 def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:
@@ -239,15 +262,6 @@ def _ema_decay(settings: FinetuningSettings, total: int) -> float:
     if settings.ema_decay != "auto":
         return settings.ema_decay
     return round(1 - 3 / max(4, total), 6) if total >= 30 or settings.self_distillation else 0.0
-
-
-def _self_distillation(settings: FinetuningSettings, loss: str) -> float:
-    if settings.self_distillation and not can_be_taught(loss, settings.loss_options):
-        raise SettingsError(
-            f"self_distillation = {settings.self_distillation} is a share of the target of CLIPLoss, and loss = 'auto' is "
-            f"{loss} for this model. Leave it out, or set loss to CLIPLoss"
-        )
-    return settings.self_distillation
 
 
 def _augmentation(settings: FinetuningSettings, model: Any, is_new: bool) -> str:

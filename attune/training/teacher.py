@@ -11,7 +11,7 @@ from attune.training.step import pieces_of
 
 
 def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught | None:
-    """What the averaged weights find in a batch; None if nothing is to be learnt from them.
+    """What the averaged weights find in a batch; None if nothing is to be learnt from them, or nothing yet.
 
     Captions fit other pictures of a batch too, some better and some worse. An average of the weights knows of that what
     single right answers do not tell, and is steadier than the weights themselves (momentum distillation, Li et al. 2021,
@@ -24,7 +24,7 @@ def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught
         batch: of all processes, which all must call this.
         micro_batch_size: the most rows encoded at a time, as the weights will; None encodes all at once.
     """
-    share = job.recipe.self_distillation
+    share = job.recipe.self_distillation * job.step / job.recipe.total_steps
     if not share or job.average is None:
         return None
     model, device = job.clip.model, job.clip.device
@@ -40,4 +40,4 @@ def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught
         )
         scale = model.logit_scale.exp()
         found = EmbeddedBatch(gather(images, batch.image_counts), gather(texts, batch.text_counts), scale)
-        return Taught(found.similarities(scale), share * job.step / job.recipe.total_steps)
+        return Taught(found.similarities(scale), share)

@@ -3,6 +3,7 @@
 import math
 
 from attune.config import check_settings
+from attune.device import check_processes
 from attune.runs.folder import RunFolder
 from attune.schemas import TrainingResult
 from attune.training.choose import choose
@@ -21,12 +22,14 @@ def train(folder: RunFolder) -> TrainingResult:
     Leaves `checkpoints/chosen.safetensors`, never worse on the validation part than the starting weights.
 
     Raises:
+        SettingsError: if there are more processes than devices for them.
         TrainingError: if a guard stopped it; the message says why and what to do.
         TrainingStopped: if it was asked to stop; it goes on from there when it is called again.
     """
     settings = check_settings(folder.load().settings)
     processes = settings.processes if settings.processes != "auto" else max(1, len(settings.gpus))
     if processes > current_world().size:
+        check_processes(processes, settings.devices)
         return train_in_processes(folder, processes)
     job = prepare(folder, settings)  # until here SIGTERM ends the process at once: nothing is lost
     with stop_requests() as job.stop, loggers(job):

@@ -553,6 +553,25 @@ def test_a_run_with_options_that_its_model_cannot_have_does_not_begin(
         start("refused", model, model_options=options)
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        ("vit", {"loss": "SigLIPLoss"}, "'SigLIPLoss' learns with a bias of the logits, and .* has none. Use CLIPLoss"),
+        (
+            "vit",
+            {"loss": "MultipleLosses", "loss_options": {"losses": ["CLIPLoss", "SigLIPLoss"]}},
+            "'MultipleLosses' learns with a bias",
+        ),
+        ("siglip", {"self_distillation": 0.3}, r"self_distillation = 0.3 is a share .* 'auto' is SigLIPLoss for this model"),
+    ],
+)
+def test_a_run_whose_model_cannot_learn_with_the_loss_does_not_begin(
+    shapes: DatasetReport, folder_of: Callable[[str], Path], kind: str, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SettingsError, match=said):
+        start("refused", folder_of(kind), **settings)
+
+
 def test_what_a_run_takes_is_counted_in_its_shape(tiny_vit: Path) -> None:
     plain, large = (
         count(check_settings({"model": str(tiny_vit), "train_data": "any", "model_options": options}))

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from attune.errors import DataError, TrainingStopped
+from attune.errors import DataError, SettingsError, TrainingStopped
 from attune.runs.folder import RunFolder
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
@@ -78,6 +78,7 @@ def test_two_processes_train_as_one_and_stop_when_asked_to(model: Path) -> None:
         "chosen.safetensors",
         "last.pt",
         "optimizer.safetensors",
+        "recipe.json",
         "start.safetensors",
     ]
 
@@ -139,3 +140,15 @@ def test_what_one_process_finds_wrong_reaches_the_caller(model: Path, shifted: N
 
     assert folder.load().state == "FAILED"
     assert not (folder.checkpoints / "outcome.json").exists()
+
+
+def test_more_processes_than_cores_are_refused_before_anything_is_loaded(model: Path) -> None:
+    cores = os.cpu_count()
+    folder = start("too-many", model, processes=cores + 1, **SETTINGS | {"batch_size": cores + 1})
+
+    with pytest.raises(
+        SettingsError, match=rf"processes = {cores + 1} is more than the {cores} cores .* Lower it to {cores}"
+    ):
+        run_stage("train", "too-many")
+
+    assert not any("loading" in event.message for event in folder.events())

@@ -257,7 +257,6 @@ def test_a_model_that_knows_much_is_changed_carefully_and_one_that_knows_little_
     [
         (False, "auto", "CLIPLoss"),
         (True, "auto", "SigLIPLoss"),
-        (False, "SigLIPLoss", "SigLIPLoss"),
         (True, "CLIPLoss", "CLIPLoss"),
     ],
 )

@@ -93,12 +93,13 @@ def test_what_is_taught_changes_what_is_learnt_and_pieces_change_nothing(tiny_vi
 
 def test_its_share_grows_over_the_run(tiny_vit: Path) -> None:
     job = job_of(start("untrained", tiny_vit, epochs=2, ema_decay=0.9, self_distillation=0.4))
-    batch, shares = job.feed.load(1, 0, job.feed.plan(1)[0]), []
+    batch, taught = job.feed.load(1, 0, job.feed.plan(1)[0]), []
     for epoch, step in product((1, 2), range(3)):
         job.position = Position(epoch, step)
-        shares.append(teach(job, batch).share)
+        taught.append(teach(job, batch))
 
-    assert shares == pytest.approx([0.4 * step / 6 for step in range(6)])
+    assert taught[0] is None
+    assert [found.share for found in taught[1:]] == pytest.approx([0.4 * step / 6 for step in range(1, 6)])
 
 
 def test_nothing_is_taught_that_was_not_asked_for(tiny_vit: Path) -> None:

@@ -108,6 +108,7 @@ def test_start_is_the_model_as_it_came_and_only_chosen_is_in_the_artifacts_preci
         "chosen.safetensors",
         "last.pt",
         "optimizer.safetensors",
+        "recipe.json",
         "start.safetensors",
     ]
 
