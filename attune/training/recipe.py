@@ -26,8 +26,11 @@ LEAST_STEPS = 200
 
 MOST_AUTO_EPOCHS = 40
 
-MOST_PICTURES = 256
-"""In a step, unless more are asked for."""
+MOST_PICTURES, LEAST_PICTURES = 256, 16
+"""In a step, unless more or fewer are asked for."""
+
+STEPS_AN_EPOCH, STEPS_AN_EPOCH_OF_NEW = 4, 15
+"""At least, of data that is too small for as many such steps; more of what is new to the model."""
 
 KNOWN = 0.3
 """The novelty up to which a model is fine-tuned as one that knows its subject, as `starter` does emoji that another artist
@@ -222,11 +225,8 @@ def _sampler(settings: FinetuningSettings, loss: str, train: Pairs) -> str:
 
 def batch_size_of(settings: FinetuningSettings, groups: int, unseen: bool = False) -> int:
     """Pictures a step, of a number of distinct groups to train on; fewer where the model has seen nothing like them."""
-    wanted = (
-        settings.batch_size
-        if settings.batch_size != "auto"
-        else min(MOST_PICTURES, max(16, groups // (15 if unseen else 4)))
-    )
+    share = groups // (STEPS_AN_EPOCH_OF_NEW if unseen else STEPS_AN_EPOCH)
+    wanted = settings.batch_size if settings.batch_size != "auto" else min(MOST_PICTURES, max(LEAST_PICTURES, share))
     return max(2, min(wanted, groups))
 
 
