@@ -232,7 +232,7 @@ class FinetuningSettings(BaseModel):
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         default=None,
         description="Pictures in memory at once: a smaller number needs less memory and gives the same gradients "
-        "(GradCache). Without it the whole batch is tried, and halved whenever memory runs out.",
+        "(GradCache). Without it the whole batch is tried, and halved whenever memory runs out, in one process.",
     )
     images_per_epoch: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="Pictures an epoch draws at random; without it, all of them."
@@ -264,7 +264,7 @@ class FinetuningSettings(BaseModel):
     logit_scale: Literal["auto", "learned", "slow", "frozen"] = Field(
         default="auto",
         description="How the temperature learns: at the full rate, a tenth of it, or not; `auto` is `slow`, and `learned` "
-        "for data that is new to the model and a `#scratch` start. It never leaves 1 to 100.",
+        "for data that is new to the model and a `#scratch` start. It never leaves 1 to 100 (or its start).",
     )
 
     lock_image: bool = Field(

@@ -20,7 +20,7 @@ from attune.models.clip import evaluating
 from attune.models.trainable import trains_batch_norms
 from attune.optimizers import OPTIMIZERS
 from attune.training.distributed import agree
-from attune.training.estimate import activation_bytes, estimate, step_seconds
+from attune.training.estimate import FLOAT_BYTES, activation_bytes, estimate, step_seconds
 from attune.training.feed import Batch
 from attune.training.job import Job
 from attune.training.memory import free_bytes
@@ -149,8 +149,11 @@ def estimate_run(job: Job) -> None:
     # The main process decides for all, here as below.
     sizes, most = sizes_of(job.parts.train, job.settings, recipe.batch_size), int(agree(there, job.world))
     compared = check_cost(recipe.loss, recipe.loss_options, job.settings.miner, sizes, most)
+    trainable = sum(weight.numel() for weight in [*model.parameters(), *job.loss_weights] if weight.requires_grad)
+    moments = OPTIMIZERS[recipe.optimizer].moments
+    to_come = 0 if job.optimizer.state else FLOAT_BYTES * moments * trainable  # its first step makes them
     free = ROOM * there
-    left = free - compared
+    left = free - compared - to_come
     fitting = max(1, int(left / max(per_picture, 1)) // 2)  # embeddings of a locked tower keep nothing
     if position.micro_batch_size is None and per_picture * pictures > left:
         items = job.parts.train.kind.items
@@ -165,15 +168,16 @@ def estimate_run(job: Job) -> None:
     if piece < pictures:
         seconds *= TWICE_ENCODED
     job.optimizer.zero_grad(set_to_none=True)
+    activations = int(per_picture * piece) + compared
     found = estimate(
         recipe.total_steps,
         seconds,
         sum(tensor.numel() for tensor in [*model.parameters(), *job.loss_weights, *job.loss_memory]),
-        sum(weight.numel() for weight in [*model.parameters(), *job.loss_weights] if weight.requires_grad),
-        OPTIMIZERS[recipe.optimizer].moments,
-        int(per_picture * piece) + compared,
+        trainable,
+        moments,
+        activations,
         average=job.average is not None,
-        available_bytes=int(free),
+        short_bytes=max(0, activations + to_come - int(free)),
     )
     job.log(found.describe(), kind="check", steps=found.steps, seconds=found.seconds, memory_bytes=found.memory_bytes)
 

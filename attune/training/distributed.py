@@ -263,6 +263,15 @@ def agree(value: float, world: World) -> float:
     return float(held.item())
 
 
+class _OthersLost(TrainingError):
+    """Another process has gone."""
+
+
+def others_are_lost(error: Exception) -> bool:
+    """Whether an error says no more than that another process has gone: that one knows why."""
+    return isinstance(error, _OthersLost)
+
+
 @contextmanager
 def _exchange(what: str) -> Iterator[None]:
     """Says what an exchange's failure means: torch's message names an address and a port."""
@@ -270,7 +279,7 @@ def _exchange(what: str) -> Iterator[None]:
         yield
     except RuntimeError as error:
         world = current_world()
-        raise TrainingError(
+        raise _OthersLost(
             f"Process {world.rank} of {world.size} lost the others while exchanging {what}: {error}. One of them has "
             "stopped or fallen too far behind: look for its own error, then start the run again to go on from its checkpoint"
         ) from error

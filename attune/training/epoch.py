@@ -1,13 +1,14 @@
 """An epoch's steps, each watched by the guards."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attune.errors import TrainingStopped
+from attune.errors import TrainingError, TrainingStopped
 from attune.losses.cross_batch_memory import remember
 from attune.models.trainable import train_mode
 from attune.training.average import statistics
@@ -15,7 +16,7 @@ from attune.training.distributed import any_of, average_gradients
 from attune.training.feed import Batch
 from attune.training.guards import chance_loss
 from attune.training.job import Job
-from attune.training.memory import with_enough_memory
+from attune.training.memory import is_out_of_memory, with_enough_memory
 from attune.training.optimizer import set_learning_rate
 from attune.training.rewind import save
 from attune.training.step import backward
@@ -102,9 +103,27 @@ def compute_gradients(job: Job, batch: Batch) -> float:
         loss, position.micro_batch_size = with_enough_memory(attempt, position.micro_batch_size, len(batch), job.log, clear)
     else:  # processes wait for each other in every step: one that tried again alone would leave the others waiting
         clear()
-        loss = attempt(position.micro_batch_size)
-    average_gradients([*model.parameters(), *job.loss_weights], job.world)
-    return loss.item()
+        with _memory_of_one_of_several(job, batch):
+            loss = attempt(position.micro_batch_size)
+    with job.progress.clock("backward"):  # a GPU is waited for here
+        average_gradients([*model.parameters(), *job.loss_weights], job.world)
+        return loss.item()
+
+
+@contextmanager
+def _memory_of_one_of_several(job: Job, batch: Batch) -> Iterator[None]:
+    """Says what to do if memory runs out in one of several processes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        rank, size = job.world.rank, job.world.size
+        pieces = min(job.position.micro_batch_size or len(batch), batch.image_counts[rank])
+        raise TrainingError(
+            f"Process {rank} of {size} ran out of memory with {pieces} {job.parts.train.kind.items} at a time. Several "
+            f"processes take no smaller pieces by themselves: set micro_batch_size to {max(1, pieces // 2)} in a new run"
+        ) from error
 
 
 def _chance(job: Job, batch: Batch) -> float | None:

@@ -45,7 +45,7 @@ def estimate(
     moments: int = 2,
     activation_bytes: int = 0,
     average: bool = False,
-    available_bytes: int | None = None,
+    short_bytes: int = 0,
 ) -> Estimate:
     """What a run takes: time as measured on one step, memory as the sum of its large parts, all in float32.
 
@@ -57,15 +57,15 @@ def estimate(
         moments: numbers that the optimizer keeps for each; Adam two.
         activation_bytes: kept for the backward pass of one micro batch; see `activation_bytes`.
         average: whether a running average of the trained weights is kept.
-        available_bytes: memory there is, if known.
+        short_bytes: memory that is missing, as far as is known.
     """
     numbers = parameters + trainable * (1 + moments + average)
     memory = numbers * FLOAT_BYTES + activation_bytes
     advice = []
-    if available_bytes is not None and memory > available_bytes:
+    if short_bytes:
         advice.append(
-            f"That is more memory than the {_size(available_bytes)} there are: set a smaller micro_batch_size, or choose a "
-            "smaller model"
+            f"That is {_size(short_bytes)} more memory than there is: set a smaller micro_batch_size, or choose a smaller "
+            "model"
         )
     if steps < FEW_STEPS:
         advice.append(f"Fewer than {FEW_STEPS} steps change little: raise epochs, or lower batch_size")

@@ -30,6 +30,8 @@ def fit(job: Job) -> None:
     """
     resumed = restore(job)
     job.history.resume(job.position.history if resumed else None)
+    if resumed and job.position.progress:
+        job.progress.load_state_dict(job.position.progress)
     if not resumed:
         begin(job)
         check_data(job)

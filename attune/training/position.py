@@ -49,6 +49,7 @@ class Position:
         rate: factor on the learning rate; guards lower it.
         micro_batch_size: pictures in memory at once, if the whole batch did not fit.
         rolled_back: whether training was started over after a first validation that was far worse than the start.
+        progress: time and pairs by then, see `attune.training.progress`.
         history: size of the run's history when this was written down, in bytes.
         candidates: all that were measured, in order.
     """
@@ -59,6 +60,7 @@ class Position:
     rate: float = 1.0
     micro_batch_size: int | None = None
     rolled_back: bool = False
+    progress: dict[str, Any] = field(default_factory=dict)
     history: int = 0
     candidates: list[Candidate] = field(default_factory=list)
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 
@@ -13,7 +14,7 @@ from attune.errors import AttuneError, TrainingError, TrainingStopped, error_fro
 from attune.files import disk_may_fill, write_text
 from attune.runs.folder import RunFolder
 from attune.schemas import TrainingResult
-from attune.training.distributed import current_world, initialise, launch_command, shut_down
+from attune.training.distributed import current_world, initialise, launch_command, others_are_lost, shut_down
 from attune.training.stop import LAUNCHER, stop_requests
 
 OUTCOME = "outcome.json"
@@ -23,7 +24,7 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
     """Starts the processes, waits for them, and returns what the main one found.
 
     Raises:
-        TrainingError: what the main process raised, or that one of them was lost.
+        TrainingError: what the first to fail raised, or that one of them was lost.
         TrainingStopped: if this process was asked to stop; the others stop with it.
     """
     outcome = folder.checkpoints / OUTCOME
@@ -64,9 +65,13 @@ def train_worker(name: str) -> int:
             initialise(choose_device(check_settings(folder.load().settings).devices, current_world().rank))
             with disk_may_fill(f"the run {folder.reference!r}"):
                 outcome = json.loads(train(folder).model_dump_json(exclude={"id"}))
+            tells = current_world().is_main
         except AttuneError as error:
+            # The main process stops last, once all is saved. Who only lost another one leaves it to that one to say why.
+            tells = current_world().is_main if isinstance(error, TrainingStopped) else not others_are_lost(error)
             outcome = {"error": type(error).__name__, "message": str(error)}
-        if current_world().is_main:
+            sys.stderr.write(f"{error}\n")
+        if tells:
             write_text(folder.checkpoints / OUTCOME, json.dumps(outcome))
         shut_down()
     return int("error" in outcome)

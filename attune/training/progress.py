@@ -5,6 +5,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 
@@ -86,8 +87,19 @@ class Progress:
         """Training pairs per second of stepping: validation and checkpoints do not count."""
         return self._pairs / self._stepping() if self._pairs else 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        """Time and pairs so far, for a checkpoint."""
+        return {"total": self.total_seconds(), "pairs": self._pairs, "seconds": dict(self.seconds)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Adds what the processes before this one took, as far as the checkpoint knows."""
+        self._began -= state["total"]
+        self._pairs += state["pairs"]
+        for kind, seconds in state["seconds"].items():
+            self.seconds[kind] += seconds
+
     def total_seconds(self) -> float:
-        """Wall-clock seconds since training began."""
+        """Wall-clock seconds of training, in this process and those before it."""
         return time.monotonic() - self._began
 
     def shares(self) -> dict[str, float]:

@@ -22,7 +22,8 @@ REFERENCE_PARAMETERS = 151e6
 ViT-L-14 comes to 3.5e-6, and `starter` to 3.1e-4."""
 
 LEAST_STEPS = 200
-"""A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes."""
+"""A rate as small as CLIP's moves nothing in fewer steps: a few hundred pairs need more than five passes. What is so little
+that even the most passes do not come to as many has fewer: 160 of up to 1,024 pictures."""
 
 MOST_AUTO_EPOCHS = 40
 
@@ -151,7 +152,8 @@ def choose_recipe(settings: FinetuningSettings, model: nn.Module, train: Pairs, 
     steps = max(1, -(-pictures_per_epoch // batch_size))
     # Small data needs more passes, up to where it would only be learnt by heart.
     least = LEAST_STEPS * MOST_PICTURES // batch_size if unseen else LEAST_STEPS  # smaller batches, as many pictures
-    epochs = settings.epochs if settings.epochs != "auto" else min(MOST_AUTO_EPOCHS, max(5, -(-least // steps)))
+    most = MOST_AUTO_EPOCHS * len(train) // pictures_per_epoch  # passes over all of the data, however much an epoch takes
+    epochs = settings.epochs if settings.epochs != "auto" else min(most, max(5, -(-least // steps)))
     total = steps * epochs
     decay = settings.layer_wise_lr_decay
     scheduler, options = settings.scheduler, settings.scheduler_options
@@ -227,7 +229,7 @@ def batch_size_of(settings: FinetuningSettings, groups: int, unseen: bool = Fals
     """Pictures a step, of a number of distinct groups to train on; fewer where the model has seen nothing like them."""
     share = groups // (STEPS_AN_EPOCH_OF_NEW if unseen else STEPS_AN_EPOCH)
     wanted = settings.batch_size if settings.batch_size != "auto" else min(MOST_PICTURES, max(LEAST_PICTURES, share))
-    return max(2, min(wanted, groups))
+    return max(2, min(wanted, groups, settings.images_per_epoch or groups))
 
 
 def _learning_rate(settings: FinetuningSettings, model: nn.Module, batch_size: int, stretch: float) -> float:

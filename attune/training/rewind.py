@@ -14,7 +14,7 @@ from attune.training.position import Candidate, Position
 def save(job: Job, within_epoch: bool = False) -> None:
     """Writes the checkpoint a resumed run goes on from."""
     if job.world.is_main:
-        job.position.history = job.history.size
+        job.position.history, job.position.progress = job.history.size, job.progress.state_dict()
         job.checkpoints.save(job.position.state_dict(), within_epoch, **_parts(job))
 
 

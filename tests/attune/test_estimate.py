@@ -37,10 +37,10 @@ def test_a_step_costs_something_of_itself_and_then_so_much_a_picture() -> None:
 
 
 def test_an_estimate_says_what_to_change() -> None:
-    found = estimate(12, 1.0, 500_000_000, 500_000_000, available_bytes=6_000_000_000)
-    assert "more memory than the 6.0 GB there are: set a smaller micro_batch_size" in found.describe()
+    found = estimate(12, 1.0, 500_000_000, 500_000_000, short_bytes=2_000_000_000)
+    assert "That is 2.0 GB more memory than there is: set a smaller micro_batch_size" in found.describe()
     assert "raise epochs" in found.advice
-    assert estimate(100, 1.0, 100, 100, available_bytes=6_000_000_000).advice == ""
+    assert estimate(100, 1.0, 100, 100).advice == ""
 
 
 def test_bytes_kept_for_the_backward_pass() -> None:

@@ -76,7 +76,10 @@ def test_small_data_is_passed_over_until_there_are_200_steps(
 def test_an_epoch_may_be_a_part_of_the_pictures() -> None:
     found = recipe(pictures=10_000, batch_size=32, images_per_epoch=100)
 
-    assert (found.steps_per_epoch, found.epochs) == (4, 40)  # 100 / 32 -> 4; 200 steps are 50 epochs, and 40 are the most
+    assert (found.steps_per_epoch, found.epochs) == (4, 50)  # 100 / 32 -> 4; 50 such epochs are half a pass
+    few = recipe(pictures=1_000, batch_size=256, images_per_epoch=100)
+    assert (few.batch_size, few.steps_per_epoch, few.epochs) == (100, 1, 200)
+    assert recipe(pictures=100, batch_size=100, images_per_epoch=50).epochs == 80  # 40 passes
     assert recipe(pictures=50, batch_size=32, images_per_epoch=100).steps_per_epoch == 2
 
 

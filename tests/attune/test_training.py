@@ -31,9 +31,10 @@ def weights(folder: RunFolder, name: str) -> dict[str, torch.Tensor]:
 
 
 def checkpoint(folder: RunFolder, name: str = "last") -> dict[str, Any]:
-    """All of it but how long the history was: a run that was broken off has told of several starts."""
+    """All of it but time, and how long the history was: a run that was broken off has told of several starts."""
     state: dict[str, Any] = torch.load(folder.checkpoints / f"{name}.pt", weights_only=True)
     assert state["position"].pop("history") > 0
+    assert state["position"].pop("progress")["total"] > 0
     return state
 
 

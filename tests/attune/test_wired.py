@@ -1,0 +1,192 @@
+"""What a run's parts do, seen in a run: a part that is right and never called helps nobody."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from attune.errors import TrainingError
+from attune.schemas import DatasetReport, TrainingExample
+from attune.stages import run_stage
+from attune.training.epoch import compute_gradients, train_epoch
+from attune.training.job import Job
+from attune.training.progress import Progress
+from attune.training.towers import Towers
+from tests.attune.trained import job_of, of_kind, start
+
+WORK = {"data", "forward", "backward", "optimizer", "validation"}
+
+
+@pytest.fixture(autouse=True)
+def shapes(
+    attune_home: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., DatasetReport]
+) -> DatasetReport:
+    """48 pictures with a caption each: a long one, and every fourth the same short one."""
+    examples = make_examples(48, captions=1)
+    for example in examples[::4]:
+        example.captions = ["a shape"]
+    return push("shapes", examples)
+
+
+def ready(name: str, model: Path, **changes: object) -> Job:
+    return job_of(start(name, model, check_pairs=False, **changes))
+
+
+def seen(module: torch.nn.Module, work: Callable[[], object]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """What goes into a module and comes out of it meanwhile."""
+    found: list[tuple[torch.Tensor, torch.Tensor]] = []
+    handle = module.register_forward_hook(lambda _, given, made: found.append((given[0], made)))
+    work()
+    handle.remove()
+    return found
+
+
+def test_same_captions_are_no_negatives_and_none_is_longer_than_the_longest(tiny_vit: Path) -> None:
+    job = ready("fed", tiny_vit)
+    batch = job.feed.load(1, 0, job.feed.plan(1)[0])
+
+    same = [[a != b and job.parts.train.captions[a] == job.parts.train.captions[b] for b in batch.rows] for a in batch.rows]
+    assert any(map(any, same))
+    assert batch.ignored is not None
+    assert batch.ignored.tolist() == same
+    longest = max(
+        len(job.clip.tokenizer([text])[0].nonzero()) for row in batch.rows for text in job.parts.train.captions[row]
+    )
+    assert batch.texts.shape[1] == longest < job.clip.model.context_length
+
+
+def test_short_captions_are_encoded_apart_from_long_ones(tiny_vit: Path) -> None:
+    job = ready("by-length", tiny_vit)
+    batch = job.feed.load(1, 0, job.feed.plan(1)[0])
+
+    passes = seen(job.clip.model.token_embedding, lambda: job.towers.encode_texts(batch.texts))
+
+    assert len({given.shape[1] for given, _ in passes}) > 1
+    assert sum(given.numel() for given, _ in passes) < batch.texts.numel()
+
+
+@pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_towers_compute_in_the_runs_precision(tiny_vit: Path, precision: str, kind: torch.dtype) -> None:
+    job = ready("precise", tiny_vit, precision=precision)
+    batch = job.feed.load(1, 0, job.feed.plan(1)[0])
+
+    (_, made), *_ = seen(job.clip.model.visual.conv1, lambda: job.towers.encode_images(batch.images))
+
+    assert made.dtype == kind
+    assert all(weight.dtype == torch.float32 for weight in job.clip.model.parameters())
+    assert all(group["fused"] for group in job.optimizer.param_groups)
+
+
+def test_the_temperature_never_leaves_its_bound(tiny_vit: Path) -> None:
+    job = ready("hot", tiny_vit, logit_scale="learned", multi_positive=False)
+    with torch.no_grad():
+        job.clip.model.logit_scale.fill_(math.log(100))
+    plan = job.feed.plan(1)
+    # It rises where right answers stand out: here each caption's embedding is its picture's.
+    job.towers.encode_texts = lambda _: job.towers.encode_images(job.feed.load(1, 0, plan[0]).images)
+
+    train_epoch(job, plan[:1])
+
+    assert job.position.step == 1
+    assert job.clip.model.logit_scale.exp().item() == pytest.approx(100, abs=1e-4)
+
+
+def test_the_guards_are_told_of_the_temperature_and_of_what_chance_would_lose(
+    tiny_vit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ready("watched", tiny_vit, logit_scale="learned")
+    plan, told, scales = job.feed.plan(1), [], []
+    after_step = job.guards.after_step
+
+    def listened(*arguments: float) -> str:
+        scales.append(job.clip.model.logit_scale.exp().item())
+        told.append(arguments[-2:])
+        return after_step(*arguments)
+
+    monkeypatch.setattr(job.guards, "after_step", listened)
+    train_epoch(job, plan)
+
+    assert told == [(scale, pytest.approx(math.log(len(rows)))) for scale, rows in zip(scales, plan, strict=True)]
+    assert len(set(scales)) == len(plan) == 3
+
+
+def test_time_is_told_by_kind_of_work_and_adds_up(tiny_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what a step waits for at its end, as it does for a GPU."""
+    job = ready("timed", tiny_vit)
+    batch = job.feed.load(1, 0, job.feed.plan(1)[0])
+    told = torch.Tensor.item
+
+    def waited_for(tensor: torch.Tensor) -> float:
+        time.sleep(0.5)
+        return told(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", waited_for)
+    began = time.monotonic()
+    compute_gradients(job, batch)
+    assert sum(job.progress.seconds.values()) == pytest.approx(time.monotonic() - began, abs=0.1)
+
+
+def test_every_kind_of_work_has_its_share(tiny_vit: Path) -> None:
+    start("shares", tiny_vit, epochs=2, learning_rate=1e-4)
+    shares = run_stage("train", "shares").training.time_shares
+
+    assert shares.keys() == WORK
+    assert all(shares[kind] > 0.01 for kind in WORK - {"data"})  # the next batch is loaded meanwhile
+    assert sum(shares.values()) < 1
+
+
+def test_time_goes_on_where_the_process_before_left_it() -> None:
+    first, second = (Progress(lambda *_, **__: None, torch.device("cpu"), 10, 1) for _ in range(2))
+    first.seconds["forward"] += 3.0
+    first.step(1, 1, 0.5, 1e-4, pairs=12)
+    state = {**first.state_dict(), "total": 8.0}
+
+    second.seconds["forward"] += 1.0
+    second.load_state_dict(state)
+
+    assert second.pairs_per_second() == pytest.approx(12 / 4)
+    assert second.total_seconds() == pytest.approx(8, abs=1)
+    assert second.shares()["forward"] == pytest.approx(0.5, abs=0.1)
+
+
+def short_of_memory(towers: Towers, images: torch.Tensor) -> torch.Tensor:
+    """As if more than four pictures at a time did not fit, while the model trains."""
+    if towers.clip.model.training and len(images) > 4:
+        raise torch.OutOfMemoryError("out of memory")
+    return encode_images(towers, images)
+
+
+encode_images = Towers.encode_images
+
+
+def test_a_run_that_memory_is_too_small_for_takes_smaller_pieces(tiny_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start("roomy", tiny_vit, epochs=1)
+    roomy = run_stage("train", "roomy").training
+    monkeypatch.setattr(Towers, "encode_images", short_of_memory)
+    folder = start("narrow", tiny_vit, epochs=1)
+    narrow = run_stage("train", "narrow").training
+
+    assert [event.values["pairs"] for event in of_kind(folder, "memory")] == [6, 3]  # 35 pictures are batches of 12 or 11
+    assert narrow.final_loss == pytest.approx(roomy.final_loss, abs=1e-4)
+    assert narrow.steps == roomy.steps
+
+
+def test_of_several_processes_the_one_that_memory_is_too_small_for_says_what_to_set(
+    tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from attune.training.towers import Towers\n"
+        "    from tests.attune.test_wired import short_of_memory\n"
+        "    Towers.encode_images = short_of_memory\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    start("one-of-two", tiny_vit, epochs=1, processes=2)
+
+    said = r"Process 1 of 2 ran out of memory with [56] pictures at a time.*set micro_batch_size to [23] in a new run"
+    with pytest.raises(TrainingError, match=said):
+        run_stage("train", "one-of-two")
