@@ -128,7 +128,7 @@ def _memory_of_one_of_several(job: Job, batch: Batch) -> Iterator[None]:
 
 def _chance(job: Job, batch: Batch) -> float | None:
     """The loss of a model that tells nothing apart, if that can be said of this loss."""
-    if job.recipe.loss != "CLIPLoss" or batch.positives is not None:
+    if job.recipe.loss != "CLIPLoss":
         return None
     return chance_loss(sum(batch.image_counts), sum(batch.text_counts))
 

@@ -150,11 +150,10 @@ class Feed:
         scores = sample.scored(len(rows))
         ignored = self.duplicates.ignored(rows, sample) if self.duplicates else None
         image_counts = [part.stop - part.start for part in slices]
-        items = self._items(rows[mine])
+        images = self._move(self._items(rows[mine]))
         if self._mirrors is not None:
             chosen = self._mirrors[rows] & (rng.random(len(rows)) < self.recipe.horizontal_flip)
-            items = mirror(items, torch.from_numpy(chosen[mine]))
-        images = self._move(items)
+            images = mirror(images, self._move(torch.from_numpy(chosen[mine])))
         texts = images if self._twice else self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last]))
         return Batch(
             rows=rows,

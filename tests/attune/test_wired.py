@@ -94,10 +94,17 @@ def test_the_temperature_never_leaves_its_bound(tiny_vit: Path) -> None:
     assert job.clip.model.logit_scale.exp().item() == pytest.approx(100, abs=1e-4)
 
 
+@pytest.mark.parametrize("captions", ["one", "all"])
 def test_the_guards_are_told_of_the_temperature_and_of_what_chance_would_lose(
-    tiny_vit: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_vit: Path,
+    make_examples: Callable[..., list[TrainingExample]],
+    push: Callable[..., DatasetReport],
+    monkeypatch: pytest.MonkeyPatch,
+    captions: str,
 ) -> None:
-    job = ready("watched", tiny_vit, logit_scale="learned")
+    push("two-each", make_examples(48))
+    job = ready("watched", tiny_vit, train_data="two-each", logit_scale="learned", multi_positive=captions == "all")
+    texts = 2 if captions == "all" else 1
     plan, told, scales = job.feed.plan(1), [], []
     after_step = job.guards.after_step
 
@@ -109,7 +116,8 @@ def test_the_guards_are_told_of_the_temperature_and_of_what_chance_would_lose(
     monkeypatch.setattr(job.guards, "after_step", listened)
     train_epoch(job, plan)
 
-    assert told == [(scale, pytest.approx(math.log(len(rows)))) for scale, rows in zip(scales, plan, strict=True)]
+    chance = [math.log(len(rows)) + math.log(texts) / 2 for rows in plan]  # the mean of ln(pictures) and ln(captions)
+    assert told == [(scale, pytest.approx(loss)) for scale, loss in zip(scales, chance, strict=True)]
     assert len(set(scales)) == len(plan) == 3
 
 
