@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attune.data.augment import mirror
+from attune.data.augment import DRAWS, augment, mirror
 from attune.data.batches import epoch_batches, hard_batches
 from attune.data.captions import Captions, Change
 from attune.data.class_batches import class_batches
@@ -154,7 +154,10 @@ class Feed:
         if self._mirrors is not None:
             chosen = self._mirrors[rows] & (rng.random(len(rows)) < self.recipe.horizontal_flip)
             images = mirror(images, self._move(torch.from_numpy(chosen[mine])))
+        # All processes draw for all of the batch: what becomes of a picture does not depend on which of them has it.
+        images = self._changed(images, rng, len(rows), mine)
         texts = images if self._twice else self._move(self._texts(sample.tokens[first:last], sample.numbers[first:last]))
+        texts = self._changed(texts, rng, len(sample.owners), slice(first, last))
         return Batch(
             rows=rows,
             images=images,
@@ -183,6 +186,13 @@ class Feed:
         if self._match_rows is not None:
             return self._pixels(self._match_rows[numbers])
         return trim(tokens, self.clip.model) if self.text_table is None else self.text_table[torch.from_numpy(numbers)]
+
+    def _changed(self, items: Tensor, rng: np.random.Generator, count: int, mine: slice) -> Tensor:
+        """Pictures as the recipe changes them, this process's among so many; whatever else there is, as it is."""
+        if items.ndim != 4 or self.recipe.augmentation == "none":
+            return items
+        draws = rng.uniform(-1, 1, (count, DRAWS)).astype(np.float32)[mine]
+        return augment(items, self.recipe.augmentation, self._move(torch.from_numpy(draws)))
 
     def _pixels(self, rows: np.ndarray) -> Tensor:
         assert self.cache is not None

@@ -28,14 +28,14 @@ def backward(
     A contrastive loss compares all rows with each other, so the mean over micro-batches is another loss with fewer
     negatives. In micro-batches the method here is GradCache (Gao et al. 2021, arXiv:2101.06983): encode all rows without a
     graph, take the loss and its gradient at the embeddings, then encode piece by piece again, each piece's share of
-    that gradient flowing on into the weights. The second time, torch's random numbers (augmentation, dropout) are
+    that gradient flowing on into the weights. The second time, torch's random numbers (dropout) are
     those of the first. The result is exact; activations of one piece are kept, for one more forward pass.
 
     Two things depend on the pieces: random numbers are drawn piece by piece, and BatchNorm in training mode takes
     the mean and variance of each micro-batch by itself. Its running statistics are updated by the first pass only.
 
     Args:
-        encode_images: rows of `images` to embeddings (rows, dim), with augmentation, normalisation and autocast.
+        encode_images: rows of `images` to embeddings (rows, dim), with normalisation and autocast.
         encode_texts: rows of `texts` to embeddings (rows, dim), likewise.
         images: this process's pictures, uint8 (n, 3, height, width); or tokens of texts in their place.
         texts: this process's tokens, int64 (m, length); m is n or, with several captions a picture, another number.

@@ -16,8 +16,7 @@ def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught
     Captions fit other pictures of a batch too, some better and some worse. An average of the weights knows of that what
     single right answers do not tell, and is steadier than the weights themselves (momentum distillation, Li et al. 2021,
     arXiv:2107.07651, section 3.3). It lags behind the weights, and early on it would hold them back: so its share grows
-    evenly over the run, from nothing to what the recipe says. It sees the pictures as the weights will, changed by the same
-    random numbers; only of a model with dropout, in micro-batches, are they others from the second piece on.
+    evenly over the run, from nothing to what the recipe says. It sees the pictures as the weights do, and drops out nothing.
 
     Args:
         job: whose average teaches. Call it before the weights encode the batch: their place is taken meanwhile.
@@ -27,13 +26,8 @@ def teach(job: Job, batch: Batch, micro_batch_size: int | None = None) -> Taught
     share = job.recipe.self_distillation * job.step / job.recipe.total_steps
     if not share or job.average is None:
         return None
-    model, device = job.clip.model, job.clip.device
-    with (
-        torch.no_grad(),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        job.average.applied(model),
-        evaluating(model),
-    ):
+    model = job.clip.model
+    with torch.no_grad(), job.average.applied(model), evaluating(model):
         images, texts = (
             torch.cat([encode(piece) for piece in pieces_of(rows, micro_batch_size, model)])
             for encode, rows in ((job.towers.encode_images, batch.images), (job.towers.encode_texts, batch.texts))

@@ -1,4 +1,4 @@
-"""The two towers as training calls them: random changes, normalisation, mixed precision, short captions."""
+"""The two towers as training calls them: normalisation, mixed precision, short captions."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
-from attune.data.augment import augment
 from attune.models.clip import Clip
 from attune.models.text import encode_by_length, encode_text
 
@@ -16,14 +15,12 @@ class Towers:
 
     Args:
         clip: the model.
-        augmentation: of pictures, see `attune.data.augment`.
         precision: `bf16` or `fp32`.
         compiled: whether to compile the towers at their first use.
     """
 
-    def __init__(self, clip: Clip, augmentation: str, precision: str, compiled: bool = False) -> None:
+    def __init__(self, clip: Clip, precision: str, compiled: bool = False) -> None:
         self.clip = clip
-        self.augmentation = augmentation
         self.precision = precision
         wrap: Callable[..., Callable[..., Tensor]] = torch.compile if compiled else lambda function: function
         self._image = wrap(clip.model.encode_image) if "image" in clip.towers else None
@@ -43,10 +40,10 @@ class Towers:
         if self.clip.input_dim:
             with self._autocast():
                 return self._image(images, normalize=True)
-        changed = self.clip.normalise(augment(images, self.augmentation))
+        pixels = self.clip.normalise(images.float() / 255)
         with self._autocast():
             # Convolutions are up to twice as fast in this order of memory.
-            return self._image(changed.contiguous(memory_format=torch.channels_last), normalize=True)
+            return self._image(pixels.contiguous(memory_format=torch.channels_last), normalize=True)
 
     def encode_texts(self, texts: Tensor) -> Tensor:
         """Unit-length embeddings (texts, dim) of int64 tokens (texts, length), trimmed or not, or of matches' pixels.

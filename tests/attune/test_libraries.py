@@ -57,7 +57,7 @@ def train_two_steps(clip: Clip) -> None:
     if "text" in clip.towers:
         given["text"] = clip.tokenizer(TEXTS)
     first, second = given[clip.towers[0]], given[clip.towers[-1]].roll(1, 0)
-    towers = Towers(clip, "none", "fp32")
+    towers = Towers(clip, "fp32")
     trained = [each for each in clip.model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-3)
     torch.manual_seed(0)

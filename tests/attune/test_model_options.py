@@ -117,7 +117,7 @@ def hugging_face(tmp_path: Path) -> tuple[Any, dict[str, Any]]:
 
 def two_steps(clip: Clip) -> list[float]:
     """Trains on four pairs; the loss of each step. Every gradient is a number."""
-    towers, images = Towers(clip, "light", "fp32"), torch.from_numpy(pixels(clip, 3))
+    towers, images = Towers(clip, "fp32"), torch.from_numpy(pixels(clip, 3))
     tokens = clip.tokenizer(TEXTS)
     optimizer = torch.optim.AdamW([each for each in clip.model.parameters() if each.requires_grad], lr=1e-4)
     train_mode(clip.model)
@@ -287,7 +287,7 @@ def test_models_by_name_that_can(folder_of: Callable[[str], Path]) -> None:
 
 def gradients(clip: Clip) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Of all weights after one step's backward pass, and the buffers as they are then."""
-    towers, images = Towers(clip, "none", "fp32"), torch.from_numpy(pixels(clip, 3))
+    towers, images = Towers(clip, "fp32"), torch.from_numpy(pixels(clip, 3))
     train_mode(clip.model)
     backward(
         towers.encode_images,

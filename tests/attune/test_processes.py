@@ -30,6 +30,7 @@ SETTINGS = {
     "multi_positive": True,  # masks have to fit as well
     "ema_decay": 0.9,
     "self_distillation": 0.4,
+    "augmentation": "strong",  # of a picture, whichever process has it
     "early_stopping_patience": 0,
     "interpolation": False,
 }

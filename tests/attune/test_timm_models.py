@@ -492,7 +492,7 @@ def test_a_folder_with_pickled_weights_alone_or_links_out_of_it_is_refused(
 
 def trained(clip: Clip, steps: int = 2, micro_batch_size: int | None = None) -> list[float]:
     """Learns six pairs of pictures of a colour each; the loss of each step."""
-    towers, images = Towers(clip, "none", "fp32"), torch.from_numpy(pixels(12, 1)).expand(-1, -1, SIZE, SIZE).contiguous()
+    towers, images = Towers(clip, "fp32"), torch.from_numpy(pixels(12, 1)).expand(-1, -1, SIZE, SIZE).contiguous()
     optimizer = torch.optim.AdamW([each for each in clip.model.parameters() if each.requires_grad], lr=1e-3)
     train_mode(clip.model)
     torch.manual_seed(0)
