@@ -40,6 +40,7 @@ FILES = [
     "checkpoints/chosen.safetensors",
     "checkpoints/last.pt",
     "checkpoints/optimizer.safetensors",
+    "checkpoints/recipe.json",
     "checkpoints/start.safetensors",
     "environment.json",
     "events.jsonl",

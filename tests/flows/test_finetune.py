@@ -57,6 +57,7 @@ checkpoints/best.safetensors
 checkpoints/chosen.safetensors
 checkpoints/last.pt
 checkpoints/optimizer.safetensors
+checkpoints/recipe.json
 checkpoints/start.safetensors
 environment.json
 evaluate.log
