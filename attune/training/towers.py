@@ -40,7 +40,7 @@ class Towers:
         if self.clip.input_dim:
             with self._autocast():
                 return self._image(images, normalize=True)
-        pixels = self.clip.normalise(images.float() / 255)
+        pixels = self.clip.normalise(images)
         with self._autocast():
             # Convolutions are up to twice as fast in this order of memory.
             return self._image(pixels.contiguous(memory_format=torch.channels_last), normalize=True)
