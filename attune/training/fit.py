@@ -69,7 +69,7 @@ def fit(job: Job) -> None:
         other = early_stopping(job.settings)
         what = f"validation {CHOSEN_BY[job.chosen_by]}" if other is None else other.monitor
         job.log(f"stopped after epoch {job.position.epoch - 1} of {job.recipe.epochs}: {what} got no better")
-    job.guards.step.check_end()
+    job.guards.check_end(job.step)
 
 
 def knows_nothing(job: Job) -> bool:

@@ -1,5 +1,6 @@
 """Each guard of a training, provoked in a real one."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,32 @@ def test_one_batch_that_is_no_number_is_left_out(model: Path) -> None:
     assert (job.guards.step.taken, job.guards.step.skipped, job.guards.rate_factor) == (8, 2, 1)
     assert all(parameter.isfinite().all() for parameter in job.clip.model.parameters())
     assert all(math.isfinite(loss) for _, loss, _ in validations(folder))
+
+
+def test_a_gradient_that_is_no_number_is_left_out_though_its_loss_is_one(model: Path) -> None:
+    folder = start("overflow", model, epochs=2, learning_rate=1e-4)
+    job = prepare(folder, check_settings(folder.load().settings))
+    passes = itertools.count(1)  # the estimate's first: no step, and cleared away
+    job.clip.model.text_projection.register_hook(lambda gradient: gradient * (math.inf if next(passes) == 6 else 1))
+
+    fit(job)
+
+    (line,) = said(folder)
+    assert line.startswith("the loss is ")
+    assert "nan" not in line.partition(" and ")[0]
+    assert "and the gradient norm nan" in line or "and the gradient norm inf" in line
+    assert (job.guards.step.taken, job.guards.step.skipped) == (9, 1)
+    assert all(parameter.isfinite().all() for parameter in job.clip.model.parameters())
+    assert all(math.isfinite(loss) for _, loss, _ in validations(folder))
+
+
+def test_random_weights_that_learnt_nothing_by_the_end_say_so(tiny_vit: Path, shapes: DatasetReport) -> None:
+    wild = {"learning_rate": 0.3, "warmup_ratio": 0, "early_stopping_patience": 0}
+    folder = start("late", f"{tiny_vit}#scratch", epochs=8, **wild)  # 24 steps, all of one answer
+
+    run_stage("train", "late")
+
+    assert [line for line in said(folder) if line.startswith("nothing was learnt")]
 
 
 def test_a_step_that_is_left_out_leaves_running_statistics_as_they_were(shapes: DatasetReport, tiny_model: Path) -> None:

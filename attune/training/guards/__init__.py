@@ -111,6 +111,18 @@ class Guards:
             self._say(self.scale.check(step, scale, self.stuck.ratio), step)
         return action
 
+    def check_end(self, step: int) -> None:
+        """Looks back on a run that has taken its last step.
+
+        Args:
+            step: its number.
+
+        Raises:
+            TrainingError: see `StepGuard.check_end`.
+        """
+        self.step.check_end()
+        self._say(self.stuck.at_end(), step)
+
     def after_validation(self, images: np.ndarray, texts: np.ndarray, where: str = "") -> dict[str, Health]:
         """Looks at the validation part's embeddings; the first ones are the start that others are compared with.
 

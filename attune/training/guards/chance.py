@@ -93,6 +93,16 @@ class StuckGuard:
                 "of each belong together; or the learning_rate is far too low or too high: try a tenth and ten times of it"
             )
 
+    def at_end(self) -> str:
+        """At the end of a run: a line for the log if nothing was learnt, though not for as long as `patience`; or nothing."""
+        if self._learns or not abs(self.ratio - 1) <= MARGIN:  # NaN of a run too short to tell
+            return ""
+        return (
+            f"nothing was learnt: to the end the loss was within {MARGIN:.0%} of ln(batch), that of a model that tells "
+            "nothing apart. Train more epochs: random weights often need hundreds of steps before they begin; or the "
+            "learning_rate is far too low or too high, or the pairs are shuffled"
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers and a list of them, for a checkpoint."""
         return {"ratios": list(self._ratios), "steps_at_chance": self._steps_at_chance, "learns": self._learns}
