@@ -232,7 +232,8 @@ class FinetuningSettings(BaseModel):
     micro_batch_size: Annotated[int, Field(ge=1, le=65_536)] | None = Field(
         default=None,
         description="Pictures in memory at once: a smaller number needs less memory and gives the same gradients "
-        "(GradCache). Without it the whole batch is tried, and halved whenever memory runs out, in one process.",
+        "(GradCache). Without it the whole batch is tried. Whenever memory runs out it is halved; what it came to is in "
+        "`training.recipe`.",
     )
     images_per_epoch: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="Pictures an epoch draws at random; without it, all of them."

@@ -16,7 +16,7 @@ from attune.training.distributed import any_of, average_gradients
 from attune.training.feed import Batch
 from attune.training.guards import chance_loss
 from attune.training.job import Job
-from attune.training.memory import is_out_of_memory, with_enough_memory
+from attune.training.memory import OutOfMemory, is_out_of_memory, with_enough_memory
 from attune.training.optimizer import set_learning_rate
 from attune.training.rewind import save
 from attune.training.step import backward
@@ -112,7 +112,12 @@ def compute_gradients(job: Job, batch: Batch) -> float:
 
 @contextmanager
 def _memory_of_one_of_several(job: Job, batch: Batch) -> Iterator[None]:
-    """Says what to do if memory runs out in one of several processes."""
+    """Says in which pieces all are to try again if memory runs out in one of several processes.
+
+    Raises:
+        OutOfMemory: with their size.
+        TrainingError: if there is none.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -120,10 +125,10 @@ def _memory_of_one_of_several(job: Job, batch: Batch) -> Iterator[None]:
             raise
         rank, size = job.world.rank, job.world.size
         pieces = min(job.position.micro_batch_size or len(batch), batch.image_counts[rank])
-        raise TrainingError(
-            f"Process {rank} of {size} ran out of memory with {pieces} {job.parts.train.kind.items} at a time. Several "
-            f"processes take no smaller pieces by themselves: set micro_batch_size to {max(1, pieces // 2)} in a new run"
-        ) from error
+        found = f"Process {rank} of {size} ran out of memory with {pieces} {job.parts.train.kind.items} at a time"
+        if pieces < 2:
+            raise TrainingError(f"{found}. Set processes lower, choose a smaller model, or free memory") from error
+        raise OutOfMemory(found, pieces // 2) from error
 
 
 def _chance(job: Job, batch: Batch) -> float | None:

@@ -142,8 +142,19 @@ class Job:
         )
 
 
-def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], bool] = lambda: False) -> Job:
+def prepare(
+    folder: RunFolder,
+    settings: FinetuningSettings,
+    stop: Callable[[], bool] = lambda: False,
+    micro_batch_size: int | None = None,
+) -> Job:
     """Loads model and data and decides the recipe.
+
+    Args:
+        folder: of the run.
+        settings: of the run.
+        stop: tells whether training was asked to stop.
+        micro_batch_size: pictures in memory at once, where those of the settings or of a checkpoint did not fit.
 
     Raises:
         ModelError, DataError, SettingsError: what cannot be used, and what to do.
@@ -204,7 +215,7 @@ def prepare(folder: RunFolder, settings: FinetuningSettings, stop: Callable[[], 
         device=device,
         precision=precision,
         stop=stop,
-        position=Position(micro_batch_size=settings.micro_batch_size),
+        position=Position(micro_batch_size=micro_batch_size or settings.micro_batch_size),
     )
 
 

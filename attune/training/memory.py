@@ -20,6 +20,18 @@ ALLOCATOR_MESSAGES = (
 )
 
 
+class OutOfMemory(TrainingError):
+    """One of several processes cannot take a step in such pieces; it alone cannot take smaller ones.
+
+    Attributes:
+        smaller: pairs at a time to try next, at least 1.
+    """
+
+    def __init__(self, message: str, smaller: int) -> None:
+        super().__init__(message)
+        self.smaller = smaller
+
+
 def with_enough_memory(
     run_step: Callable[[int | None], T],
     micro_batch_size: int | None,

@@ -23,7 +23,11 @@ def restore(job: Job, back: bool = False) -> bool:
     state = job.checkpoints.restore(job.clip.device, back, **_parts(job))
     if state is None:
         return False
+    tried = job.position.micro_batch_size
     job.position = Position.from_state(state)
+    # What did not fit since that checkpoint does not fit now.
+    sizes = [size for size in (tried, job.position.micro_batch_size) if size is not None]
+    job.position.micro_batch_size = min(sizes, default=None)
     return True
 
 

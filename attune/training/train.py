@@ -16,10 +16,14 @@ from attune.training.processes import train_in_processes
 from attune.training.stop import stop_requests
 
 
-def train(folder: RunFolder) -> TrainingResult:
+def train(folder: RunFolder, micro_batch_size: int | None = None) -> TrainingResult:
     """Trains a run's model from where it left off, and chooses its best weights.
 
     Leaves `checkpoints/chosen.safetensors`, never worse on the validation part than the starting weights.
+
+    Args:
+        folder: of the run.
+        micro_batch_size: pictures in memory at once, where those of the settings or of a checkpoint did not fit.
 
     Raises:
         SettingsError: if there are more processes than devices for them.
@@ -31,7 +35,9 @@ def train(folder: RunFolder) -> TrainingResult:
     if processes > current_world().size:
         check_processes(processes, settings.devices)
         return train_in_processes(folder, processes)
-    job = prepare(folder, settings)  # until here SIGTERM ends the process at once: nothing is lost
+    job = prepare(
+        folder, settings, micro_batch_size=micro_batch_size
+    )  # until here SIGTERM ends the process at once: nothing is lost
     with stop_requests() as job.stop, loggers(job):
         fit(job)
         return finish(job)
@@ -61,6 +67,6 @@ def finish(job: Job) -> TrainingResult:
         precision=job.precision,
         chosen=choice.kind,
         chosen_share=choice.share,
-        recipe=job.recipe.record(),
+        recipe={**job.recipe.record(), "micro_batch_size": position.micro_batch_size},
         time_shares=shares,
     )

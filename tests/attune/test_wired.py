@@ -1,6 +1,7 @@
 """What a run's parts do, seen in a run: a part that is right and never called helps nobody."""
 
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -160,14 +161,27 @@ def test_time_goes_on_where_the_process_before_left_it() -> None:
     assert second.shares()["forward"] == pytest.approx(0.5, abs=0.1)
 
 
-def short_of_memory(towers: Towers, images: torch.Tensor) -> torch.Tensor:
-    """As if more than four pictures at a time did not fit, while the model trains."""
-    if towers.clip.model.training and len(images) > 4:
+def short_of_memory(towers: Towers, images: torch.Tensor, most: int = 4) -> torch.Tensor:
+    """As if no more pictures at a time fitted, while the model trains."""
+    if towers.clip.model.training and len(images) > most:
         raise torch.OutOfMemoryError("out of memory")
     return encode_images(towers, images)
 
 
 encode_images = Towers.encode_images
+
+
+def short_in_one_of_two(folder: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """The second process of a run that starts now is short of memory."""
+    (folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from functools import partialmethod\n"
+        "    from attune.training.towers import Towers\n"
+        "    from tests.attune.test_wired import short_of_memory\n"
+        f"    Towers.encode_images = partialmethod(short_of_memory, most={most})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parents[2]}")
 
 
 def test_a_run_that_memory_is_too_small_for_takes_smaller_pieces(tiny_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,19 +196,29 @@ def test_a_run_that_memory_is_too_small_for_takes_smaller_pieces(tiny_vit: Path,
     assert narrow.steps == roomy.steps
 
 
-def test_of_several_processes_the_one_that_memory_is_too_small_for_says_what_to_set(
+def test_several_processes_take_smaller_pieces_if_memory_is_too_small_for_one(
     tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\n"
-        "if os.environ.get('RANK') == '1':\n"
-        "    from attune.training.towers import Towers\n"
-        "    from tests.attune.test_wired import short_of_memory\n"
-        "    Towers.encode_images = short_of_memory\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
-    start("one-of-two", tiny_vit, epochs=1, processes=2)
+    short_in_one_of_two(tmp_path, monkeypatch, most=4)
+    roomy, narrow = (start(f"in-{count}", tiny_vit, epochs=2, learning_rate=1e-4, processes=count) for count in (1, 2))
+    expected, found = (run_stage("train", folder.load().name).training for folder in (roomy, narrow))
 
-    said = r"Process 1 of 2 ran out of memory with [56] pictures at a time.*set micro_batch_size to [23] in a new run"
-    with pytest.raises(TrainingError, match=said):
-        run_stage("train", "one-of-two")
+    (said,) = of_kind(narrow, "memory")  # 35 pictures are batches of 12 or 11: six or five for each
+    assert re.fullmatch(
+        r"Process 1 of 2 ran out of memory with [56] pictures at a time: [23] at a time from .*", said.message
+    )
+    assert found.recipe["micro_batch_size"] == said.values["pairs"]
+    assert expected.recipe["micro_batch_size"] is None
+    assert (found.steps, found.epochs) == (expected.steps, expected.epochs)
+    assert found.final_loss == pytest.approx(expected.final_loss, abs=1e-4)
+    assert not (narrow.checkpoints / "outcome.json").exists()
+
+
+def test_several_processes_give_up_if_one_pair_at_a_time_does_not_fit(
+    tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_in_one_of_two(tmp_path, monkeypatch, most=0)
+    start("no-room", tiny_vit, epochs=1, processes=2, micro_batch_size=2)
+
+    with pytest.raises(TrainingError, match=r"Process 1 of 2 ran out of memory with 1 pictures at a time\. Set processes"):
+        run_stage("train", "no-room")

@@ -94,7 +94,7 @@ class StuckGuard:
             )
 
     def at_end(self) -> str:
-        """At the end of a run: a line for the log if nothing was learnt, though not for as long as `patience`; or nothing."""
+        """At the end of a run: a line for the log if nothing was learnt, though not for `patience` steps, or nothing."""
         if self._learns or not abs(self.ratio - 1) <= MARGIN:  # NaN of a run too short to tell
             return ""
         return (
