@@ -9,7 +9,7 @@ from attune.config import check_settings
 from attune.data import store
 from attune.data.idle import unasked
 from attune.data.loss_data import check_labels, check_loss, learns_from_labels, learns_twice, sizes_of
-from attune.data.pairs import Pairs, load_pairs
+from attune.data.pairs import load_pairs
 from attune.data.part_kinds import check_dimensions, check_grades, check_kinds
 from attune.data.parts import load_parts
 from attune.errors import SettingsError
@@ -91,13 +91,15 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         for name in unasked(parts.train, settings):
             complete.pop(name, None)
     check_grades(parts, settings, looked_at)
+    bare = _shell(settings, dimension) if settings.trains else None
     if settings.trains:
         check_loss(parts.train, settings)
-        _check_loss_of(settings, parts.train)
+    if bare is not None:
+        loss_of(settings, bare, parts.train)
     for part in filter(None, (parts.test, parts.validation if settings.trains else None, parts.retention)):
         check_alike(part)
     if settings.trains and learns_twice(parts.train, settings):
-        _check_dropout(settings, dimension)
+        _check_dropout(settings, bare)
     labelled = settings.sampler == "class" or needs_classes(settings.loss, settings.loss_options)
     if labelled or learns_from_labels(parts.train, settings):
         check_labels(parts.train, settings)
@@ -109,8 +111,8 @@ def validate(run: FinetuningRun) -> dict[str, Any]:
         belonging(callback, looked_at[callback.query_data], looked_at[callback.searched])
     if settings.trains and (tower := parts.train.kind.left_out):
         complete[f"lock_{tower}"] = True  # nothing goes through it
-    if earlier and settings.continue_optimizer:
-        _check_continues(earlier, settings, parts.train.kind, dimension)
+    if earlier and settings.continue_optimizer and bare is not None:
+        _check_continues(earlier, settings, bare, parts.train.kind)
     if settings.trains and find_model(locate(settings.model)).library == "mlp":
         complete["model_options"]["input_dim"] = dimension
     return {
@@ -143,30 +145,20 @@ def _check_model(settings: FinetuningSettings) -> None:
 
 
 def _shell(settings: FinetuningSettings, dimension: int) -> Any:
-    """The model without its weights, see `attune.models.shell.shell`."""
+    """The model without its weights, see `attune.models.shell.shell`; None where a hub's text tower is not known yet."""
     source = find_model(locate(settings.model))
     return shell(changed_config(config_of(source), sized(settings.model_options, source.library, dimension)))
 
 
-def _check_continues(earlier: RunFolder, settings: FinetuningSettings, kind: Kind, dimension: int) -> None:
-    """Raises if the earlier run's optimizer's state is one of other weights; of a hub's text tower that is known later."""
-    model = _shell(settings, dimension)
-    if model is not None:
-        locked = (settings.lock_image or kind.left_out == "image", settings.lock_text or kind.left_out == "text")
-        choose_trainable(model, *locked, settings.train_last_blocks)
-        check_continues(earlier, model, settings.optimizer)
+def _check_continues(earlier: RunFolder, settings: FinetuningSettings, model: nn.Module, kind: Kind) -> None:
+    """Raises if the earlier run's optimizer's state is one of other weights."""
+    locked = (settings.lock_image or kind.left_out == "image", settings.lock_text or kind.left_out == "text")
+    choose_trainable(model, *locked, settings.train_last_blocks)
+    check_continues(earlier, model, settings.optimizer)
 
 
-def _check_loss_of(settings: FinetuningSettings, train: Pairs) -> None:
-    """Raises if the model cannot learn with the loss; of a hub's text tower that is known later."""
-    model = _shell(settings, train.dimension)
-    if model is not None:
-        loss_of(settings, model, train)
-
-
-def _check_dropout(settings: FinetuningSettings, dimension: int) -> None:
+def _check_dropout(settings: FinetuningSettings, model: nn.Module | None) -> None:
     """Raises if a model's text tower embeds a text alike each time, so that there is nothing to learn from."""
-    model = _shell(settings, dimension)
     # A hub's text tower of a CLIP is known once it is fetched; those that there are have dropout.
     tower = getattr(model, "text", model)  # a CLIP's own parts, where it has no tower of that name, drop out nothing
     if tower is not None and not any(isinstance(part, nn.Dropout) and part.p > 0 for part in tower.modules()):
