@@ -152,7 +152,8 @@ def main(arguments: list[str]) -> dict[str, Any]:
         for set_name in options.sets:
             compared = compare(prepare(set_name, folder, device, options), folder / set_name, device, options)
             # From another start it is another comparison.
-            key = f"{set_name}_pretrained" if set_name == "flickr8k" and options.pretrain_pictures else set_name
+            first = options.pretrain_pictures if set_name == "flickr8k" else 0
+            key = f"{set_name}_pretrained_on_{first}" if first else set_name
             found[key] = {"command": command_line("recipe_quality", arguments), "machine": machine, **compared}
             print("\n".join(compared["table"]), flush=True)
             write_result(path, result)

@@ -70,7 +70,7 @@ def test_figures_are_those_that_the_benchmarks_wrote() -> None:
     assert f"{figures} times the bare product" in told
     for line in quality["sets"]["emoji"]["table"][4:]:
         assert f"\n{line}\n" in README
-    photographs = quality["sets"]["flickr8k_pretrained"]["arms"]
+    photographs = quality["sets"]["flickr8k_pretrained_on_3000"]["arms"]
     for name, arm in photographs.items():
         assert f"`{name}` {arm['recall']['text_to_image']:.3f} and {arm['recall']['image_to_text']:.3f}" in told
     for low, high in photographs["plain"]["attune_minus_this_interval"].values():

@@ -20,8 +20,8 @@ ALLOCATOR_MESSAGES = (
 )
 
 
-class OutOfMemory(TrainingError):
-    """One of several processes cannot take a step in such pieces; it alone cannot take smaller ones.
+class OutOfMemory(Exception):
+    """One of several processes cannot take a step in such pieces. It alone cannot take smaller ones: no user sees this.
 
     Attributes:
         smaller: pairs at a time to try next, at least 1.

@@ -83,18 +83,21 @@ def train_worker(name: str, micro_batch_size: int | None = None) -> int:
             initialise(choose_device(check_settings(folder.load().settings).devices, current_world().rank))
             with disk_may_fill(f"the run {folder.reference!r}"):
                 outcome = json.loads(train(folder, micro_batch_size).model_dump_json(exclude={"id"}))
-            tells = current_world().is_main
+            tells, failed = current_world().is_main, False
+        except OutOfMemory as error:
+            tells, failed = True, True
+            outcome = {"message": str(error), "smaller": error.smaller}
         except AttuneError as error:
+            failed = True
             # The main process stops last, once all is saved. Who only lost another one leaves it to that one to say why.
             tells = current_world().is_main if isinstance(error, TrainingStopped) else not others_are_lost(error)
             outcome = {"error": type(error).__name__, "message": str(error)}
-            if isinstance(error, OutOfMemory):
-                outcome["smaller"] = error.smaller
-            sys.stderr.write(f"{error}\n")
+        if failed:
+            sys.stderr.write(f"{outcome['message']}\n")
         if tells:
             write_text(folder.checkpoints / OUTCOME, json.dumps(outcome))
         shut_down()
-    return int("error" in outcome)
+    return int(failed)
 
 
 def _stop_without(launcher: int) -> None:
