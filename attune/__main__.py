@@ -27,7 +27,7 @@ GRACE_SECONDS = 60.0
 def main() -> int:
     """Runs the stage that the command line names."""
     if len(sys.argv) in (3, 4) and sys.argv[1] == WORKER:
-        from attune.training.processes import train_worker
+        from attune.training.worker import train_worker
 
         return train_worker(sys.argv[2], *map(int, sys.argv[3:]))
     if len(sys.argv) != 3 or sys.argv[1] not in STAGES:

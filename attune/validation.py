@@ -31,11 +31,11 @@ from attune.runs.models import locate
 from attune.schemas import FinetuningRun
 from attune.service.roots import request_roots
 from attune.settings import EVALUATION, FinetuningSettings
-from attune.training.callbacks import belonging
 from attune.training.continuing import check_continues, origin
 from attune.training.loggers.check import check_loggers
 from attune.training.optimizer import check_options as check_optimizer_options
 from attune.training.recipe import batch_size_of, loss_of
+from attune.training.watches import belonging
 
 
 def validate(run: FinetuningRun) -> dict[str, Any]:

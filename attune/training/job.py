@@ -28,7 +28,6 @@ from attune.runs.folder import RunFolder
 from attune.runs.models import load_named
 from attune.settings import FinetuningSettings
 from attune.training.average import WeightAverage
-from attune.training.callbacks import Watch, load_watches
 from attune.training.checkpoints import Checkpoints
 from attune.training.decide import decide
 from attune.training.distributed import World, broadcast, current_world, gather
@@ -41,6 +40,7 @@ from attune.training.position import Position
 from attune.training.progress import Progress
 from attune.training.recipe import Recipe
 from attune.training.towers import Towers
+from attune.training.watches import Watch, load_watches
 
 
 @dataclass

@@ -14,9 +14,9 @@ from attune.errors import DataError, DatasetNotFound, TrainingStopped
 from attune.models.clip import load_clip
 from attune.schemas import DatasetReport, FinetuningRun, TrainingExample
 from attune.stages import run_stage
-from attune.training.callbacks import belonging
 from attune.training.fit import fit
 from attune.training.job import prepare
+from attune.training.watches import belonging
 from attune.validation import validate
 from tests.attune.test_training import assert_equal, checkpoint, weights
 from tests.attune.trained import of_kind, start
