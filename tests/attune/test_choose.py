@@ -9,9 +9,10 @@ from attune.models.open_clip_files import WEIGHTS
 from attune.models.weights import save_weights
 from attune.stages import run_stage
 from attune.training.average import between
-from attune.training.choose import choose, measured
+from attune.training.choose import choose
 from attune.training.job import Job, prepare
 from attune.training.position import Candidate
+from attune.training.tried import measured
 from tests.attune.trained import of_kind, start
 
 Weights = dict[str, torch.Tensor]

@@ -83,11 +83,13 @@ def test_the_best_of_start_weights_averages_and_what_lies_between_is_chosen(shap
     assert list(shares) == [1.0, 0.8, 0.6, 0.4, 0.2, 0.0]
     assert shares[1.0] in [recall for epoch, _, recall in found if epoch == result.best_epoch]
     assert shares[0.0] == result.start_recall
-    assert result.best_recall == shares[result.chosen_share] > result.start_recall
+    assert shares[result.chosen_share] > result.start_recall
+    (renewed,) = of_kind(folder, "statistics")  # 6 pictures tell nothing apart: it is taken
+    assert result.best_recall == renewed.values["mean_recall"] > result.start_recall
     assert result.chosen in (("weights", "average") if result.chosen_share == 1 else ("interpolated",))
     before, best, chosen = (weights(folder, name) for name in ("start", "best", "chosen"))
     for name, value in chosen.items():
-        if value.is_floating_point():
+        if value.is_floating_point() and "running" not in name:
             expected = before[name] + result.chosen_share * (best[name] - before[name])
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
 
