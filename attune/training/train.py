@@ -35,9 +35,8 @@ def train(folder: RunFolder, micro_batch_size: int | None = None) -> TrainingRes
     if processes > current_world().size:
         check_processes(processes, settings.devices)
         return train_in_processes(folder, processes)
-    job = prepare(
-        folder, settings, micro_batch_size=micro_batch_size
-    )  # until here SIGTERM ends the process at once: nothing is lost
+    # Until this is done SIGTERM ends the process at once: nothing is lost.
+    job = prepare(folder, settings, micro_batch_size=micro_batch_size)
     with stop_requests() as job.stop, loggers(job):
         fit(job)
         return finish(job)
