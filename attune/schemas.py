@@ -190,7 +190,10 @@ class TrainingResult(Document):
     chosen_share: float = Field(
         default=1.0, description="Share of the trained weights in the chosen ones; the rest is the start."
     )
-    recipe: dict[str, Any] = Field(default_factory=dict, description="Every setting with a value in place of `auto`.")
+    recipe: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Every setting with a value in place of `auto`, and what `micro_batch_size` came to, if not the batch.",
+    )
     time_shares: dict[str, float] = Field(default_factory=dict, description="Share (0-1) of the time by kind of work.")
 
 

@@ -19,7 +19,7 @@ from attune.losses.cost import check_cost
 from attune.models.clip import evaluating
 from attune.models.trainable import trains_batch_norms
 from attune.optimizers import OPTIMIZERS
-from attune.training.distributed import agree
+from attune.training.distributed import agree, least
 from attune.training.estimate import FLOAT_BYTES, activation_bytes, estimate, step_seconds
 from attune.training.feed import Batch
 from attune.training.job import Job
@@ -143,12 +143,12 @@ def estimate_run(job: Job) -> None:
     with evaluating(model), _left_alone(job.criterion):  # running statistics and memories stay as they are
         kept = activation_bytes(lambda: _forward(job, batch), list(model.parameters()))
         _forward(job, batch).backward()  # type: ignore[no-untyped-call]  # gradients take memory too
-    per_picture, there = kept / max(1, batch.image_counts[job.world.rank]), free_bytes(job.clip.device)
+    per_picture = agree(kept / max(1, batch.image_counts[job.world.rank]), job.world)
+    there = int(least(free_bytes(job.clip.device), job.world))  # all take the same pieces
     if job.clip.device.type == "cpu":
         there //= job.world.size  # they share it
-    # The main process decides for all, here as below.
-    sizes, most = sizes_of(job.parts.train, job.settings, recipe.batch_size), int(agree(there, job.world))
-    compared = check_cost(recipe.loss, recipe.loss_options, job.settings.miner, sizes, most)
+    sizes = sizes_of(job.parts.train, job.settings, recipe.batch_size)
+    compared = check_cost(recipe.loss, recipe.loss_options, job.settings.miner, sizes, there)
     trainable = sum(weight.numel() for weight in [*model.parameters(), *job.loss_weights] if weight.requires_grad)
     moments = OPTIMIZERS[recipe.optimizer].moments
     to_come = 0 if job.optimizer.state else FLOAT_BYTES * moments * trainable  # its first step makes them
@@ -159,10 +159,7 @@ def estimate_run(job: Job) -> None:
         items = job.parts.train.kind.items
         position.micro_batch_size = fitting
         job.log(f"a whole batch would not fit into memory: {position.micro_batch_size} {items} at a time", kind="memory")
-    # The main process decides for all: every pass takes all of them.
-    piece, fitting = (
-        int(agree(size, job.world)) for size in (min(pictures, position.micro_batch_size or pictures), fitting)
-    )
+    piece = min(pictures, position.micro_batch_size or pictures)
     with evaluating(model), _left_alone(job.criterion):
         seconds = step_seconds(partial(_seconds, job), piece, fitting) * pictures / piece
     if piece < pictures:

@@ -56,7 +56,7 @@ def choose(job: Job) -> Choice:
     share = largest(as_good) if as_good else 0.0
     weights, found = between(start, trained, share), as_good.get(share, first)
     if share and fixed is None:
-        weights, found = renewed(job, weights, found, kept)
+        weights, found = renewed(job, weights, found, highest_of(as_good), kept)
     if fixed is not None and fixed.alpha and not share:
         job.log(
             f"WiSEFTCallback: the start is exported, not the share of {fixed.alpha:g} that was asked for, which is worse"
@@ -111,8 +111,13 @@ def shares_as_good(job: Job, start: Weights, trained: Weights, kept: float) -> d
 
 def largest(found: dict[float, Candidate]) -> float:
     """The largest of these shares, given in falling order, that is not clearly behind the highest."""
-    highest = max(found.values(), key=lambda candidate: candidate.worth)
+    highest = highest_of(found)
     return next(share for share, one in found.items() if one is highest or not is_clearly_behind(one, highest))
+
+
+def highest_of(found: dict[float, Candidate]) -> Candidate:
+    """The best of these, by share, on the validation part."""
+    return max(found.values(), key=lambda candidate: candidate.worth)
 
 
 def _place(candidate: Candidate) -> str:

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from attune.errors import TrainingError
+from attune.training.memory import is_out_of_memory
 
 LOOPBACK = "127.0.0.1"
 BUCKET_BYTES = 32 * 2**20  # one message for many small gradients; larger ones save no more time and cost memory
@@ -263,6 +264,20 @@ def agree(value: float, world: World) -> float:
     return float(held.item())
 
 
+def least(value: float, world: World) -> float:
+    """The smallest value of all processes, in every process: for what has to fit in each of them, such as memory.
+
+    Raises:
+        TrainingError: if another process has gone.
+    """
+    if world.size == 1:
+        return value
+    held = torch.tensor([value], dtype=torch.float64, device=_device())
+    with _exchange("a figure"):
+        dist.all_reduce(held, op=dist.ReduceOp.MIN)
+    return float(held.item())
+
+
 class _OthersLost(TrainingError):
     """Another process has gone."""
 
@@ -278,6 +293,8 @@ def _exchange(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         world = current_world()
         raise _OthersLost(
             f"Process {world.rank} of {world.size} lost the others while exchanging {what}: {error}. One of them has "

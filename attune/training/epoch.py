@@ -16,7 +16,7 @@ from attune.training.distributed import any_of, average_gradients
 from attune.training.feed import Batch
 from attune.training.guards import chance_loss
 from attune.training.job import Job
-from attune.training.memory import OutOfMemory, is_out_of_memory, with_enough_memory
+from attune.training.memory import SmallerPieces, is_out_of_memory, with_enough_memory
 from attune.training.optimizer import set_learning_rate
 from attune.training.rewind import save
 from attune.training.step import backward
@@ -115,7 +115,7 @@ def _memory_of_one_of_several(job: Job, batch: Batch) -> Iterator[None]:
     """Says in which pieces all are to try again if memory runs out in one of several processes.
 
     Raises:
-        OutOfMemory: with their size.
+        SmallerPieces: with their size.
         TrainingError: if there is none.
     """
     try:
@@ -128,7 +128,7 @@ def _memory_of_one_of_several(job: Job, batch: Batch) -> Iterator[None]:
         found = f"Process {rank} of {size} ran out of memory with {pieces} {job.parts.train.kind.items} at a time"
         if pieces < 2:
             raise TrainingError(f"{found}. Set processes lower, choose a smaller model, or free memory") from error
-        raise OutOfMemory(found, pieces // 2) from error
+        raise SmallerPieces(found, pieces // 2) from error
 
 
 def _chance(job: Job, batch: Batch) -> float | None:

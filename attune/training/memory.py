@@ -20,16 +20,16 @@ ALLOCATOR_MESSAGES = (
 )
 
 
-class OutOfMemory(Exception):
-    """One of several processes cannot take a step in such pieces. It alone cannot take smaller ones: no user sees this.
+class SmallerPieces(Exception):
+    """All processes of a run are to try again in smaller pieces: memory ran out in one. No user sees this.
 
     Attributes:
-        smaller: pairs at a time to try next, at least 1.
+        size: pairs at a time to try next, at least 1.
     """
 
-    def __init__(self, message: str, smaller: int) -> None:
+    def __init__(self, message: str, size: int) -> None:
         super().__init__(message)
-        self.smaller = smaller
+        self.size = size
 
 
 def with_enough_memory(

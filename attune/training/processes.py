@@ -14,6 +14,7 @@ from attune.training.stop import LAUNCHER, stop_requests
 
 OUTCOME = "outcome.json"
 """Among the checkpoints: what came of the training, by the process that knows."""
+STOPPED = "Training was asked to stop. Start the run again to go on from its last checkpoint"
 
 
 def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
@@ -26,25 +27,43 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
         TrainingError: what the first to fail raised, or that one of them was lost.
         TrainingStopped: if this process was asked to stop; the others stop with it.
     """
-    found = _outcome(folder, processes)
-    while "smaller" in found:
-        folder.log(
-            f"{found['message']}: {found['smaller']} at a time from the last checkpoint on",
-            kind="memory",
-            pairs=found["smaller"],
-        )
-        found = _outcome(folder, processes, found["smaller"])
+    with stop_requests() as stop:
+        found = _outcome(folder, processes)
+        while "smaller" in found:
+            if stop():
+                raise TrainingStopped(STOPPED)
+            folder.log(
+                f"{found['message']}: {found['smaller']} at a time from the last checkpoint on",
+                kind="memory",
+                pairs=found["smaller"],
+            )
+            found = _outcome(folder, processes, found["smaller"])
     if "error" in found:
         raise error_from_name(found["error"], found["message"])
     return TrainingResult(**found)
 
 
-def _outcome(folder: RunFolder, processes: int, *micro_batch_size: int) -> dict[str, Any]:
-    """What the processes leave behind: the result, or the error of the one that knows why they failed."""
+def _outcome(folder: RunFolder, processes: int, micro_batch_size: int | None = None) -> dict[str, Any]:
+    """What one launch of the processes comes to, by the one that knows.
+
+    Args:
+        folder: of the run.
+        processes: how many.
+        micro_batch_size: pairs at a time for each, where those of settings and checkpoint did not fit.
+
+    Returns:
+        The fields of a `TrainingResult`; or `error`, its class, and `message`; or `smaller`, the size to try again with, and
+        `message`.
+
+    Raises:
+        TrainingError, TrainingStopped: if none of them could say.
+    """
     outcome = folder.checkpoints / OUTCOME
     outcome.unlink(missing_ok=True)
     with stop_requests() as stop:
-        command = launch_command(processes, ["train-worker", folder.reference, *map(str, micro_batch_size)])
+        command = launch_command(
+            processes, ["train-worker", folder.reference, *([str(micro_batch_size)] if micro_batch_size else [])]
+        )
         launched = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
         passed_on = False
         while launched.poll() is None:
@@ -56,7 +75,7 @@ def _outcome(folder: RunFolder, processes: int, *micro_batch_size: int) -> dict[
                     passed_on = True
     if not outcome.exists():
         if stop():
-            raise TrainingStopped("Training was asked to stop. Start the run again to go on from its last checkpoint")
+            raise TrainingStopped(STOPPED)
         raise TrainingError(
             f"One of the {processes} training processes was lost (exit code {launched.returncode}); its output is in the "
             "run folder, in train.log. Start the run again to go on from its last checkpoint"

@@ -1,4 +1,4 @@
-"""Weights that no epoch ended with, tried on the validation part and on the data that must not be forgotten."""
+"""Weights that may be chosen, tried on the validation part and on the data that must not be forgotten."""
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ Weights = dict[str, Tensor]
 
 
 def measured(job: Job, weights: Weights) -> Candidate:
-    """These weights, which lie between others, on the validation part."""
+    """What these weights are on the validation part."""
     measurement = _measure(job, weights, job.parts.validation, job.validation_cache)
     candidate = Candidate(job.position.epoch - 1, "interpolated", worth(measurement.metrics)[1])
     candidate.of_items = of_items(measurement, job.parts.validation)

@@ -13,7 +13,7 @@ from attune.errors import AttuneError, TrainingStopped
 from attune.files import disk_may_fill, write_text
 from attune.runs.folder import RunFolder
 from attune.training.distributed import current_world, initialise, others_are_lost, shut_down
-from attune.training.memory import OutOfMemory
+from attune.training.memory import SmallerPieces
 from attune.training.processes import OUTCOME
 from attune.training.stop import LAUNCHER, stop_requests
 from attune.training.train import train
@@ -29,9 +29,9 @@ def train_worker(name: str, micro_batch_size: int | None = None) -> int:
             with disk_may_fill(f"the run {folder.reference!r}"):
                 outcome = json.loads(train(folder, micro_batch_size).model_dump_json(exclude={"id"}))
             tells, failed = current_world().is_main, False
-        except OutOfMemory as error:
+        except SmallerPieces as error:
             tells, failed = True, True
-            outcome = {"message": str(error), "smaller": error.smaller}
+            outcome = {"message": str(error), "smaller": error.size}
         except AttuneError as error:
             failed = True
             # The main process stops last, once all is saved. Who only lost another one leaves it to that one to say why.

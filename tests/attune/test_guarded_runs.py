@@ -106,13 +106,13 @@ def test_a_gradient_that_is_no_number_is_left_out_though_its_loss_is_one(model: 
     assert all(math.isfinite(loss) for _, loss, _ in validations(folder))
 
 
-def test_random_weights_that_learnt_nothing_by_the_end_say_so(tiny_vit: Path, shapes: DatasetReport) -> None:
+def test_random_weights_at_chance_to_the_end_say_so(tiny_vit: Path, shapes: DatasetReport) -> None:
     wild = {"learning_rate": 0.3, "warmup_ratio": 0, "early_stopping_patience": 0}
     folder = start("late", f"{tiny_vit}#scratch", epochs=8, **wild)  # 24 steps, all of one answer
 
     run_stage("train", "late")
 
-    assert [line for line in said(folder) if line.startswith("nothing was learnt")]
+    assert [line for line in said(folder) if line.startswith("to the end the loss was within 2% of ln(batch)")]
 
 
 def test_a_step_that_is_left_out_leaves_running_statistics_as_they_were(shapes: DatasetReport, tiny_model: Path) -> None:

@@ -94,13 +94,13 @@ class StuckGuard:
             )
 
     def at_end(self) -> str:
-        """At the end of a run: a line for the log if nothing was learnt, though not for `patience` steps, or nothing."""
+        """A line for the log if a run ends at ln(batch) that was not there for `patience` steps; else an empty string."""
         if self._learns or not abs(self.ratio - 1) <= MARGIN:  # NaN of a run too short to tell
             return ""
         return (
-            f"nothing was learnt: to the end the loss was within {MARGIN:.0%} of ln(batch), that of a model that tells "
-            "nothing apart. Train more epochs: random weights often need hundreds of steps before they begin; or the "
-            "learning_rate is far too low or too high, or the pairs are shuffled"
+            f"to the end the loss was within {MARGIN:.0%} of ln(batch), that of a model that tells nothing apart. If "
+            "validation is no better either, train more epochs: random weights often need hundreds of steps before they "
+            "begin; or the learning_rate is far too low or too high, or the pairs are shuffled"
         )
 
     def state_dict(self) -> dict[str, Any]:

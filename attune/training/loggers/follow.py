@@ -20,6 +20,7 @@ from attune.training.loggers.own import Own
 from attune.training.loggers.sink import Ending, Facts, Sink, facts_of
 from attune.training.loggers.tensorboard import TensorBoard
 from attune.training.loggers.wandb import WandB
+from attune.training.memory import SmallerPieces
 
 LOOK_SECONDS = 1.0
 LAST_SECONDS = 20.0
@@ -40,7 +41,7 @@ def loggers(job: Job) -> Iterator[None]:
     try:
         yield
         ending = "finished"
-    except TrainingStopped:
+    except (TrainingStopped, SmallerPieces):
         ending = "stopped"
         raise
     finally:
