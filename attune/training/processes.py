@@ -61,9 +61,8 @@ def _outcome(folder: RunFolder, processes: int, micro_batch_size: int | None = N
     outcome = folder.checkpoints / OUTCOME
     outcome.unlink(missing_ok=True)
     with stop_requests() as stop:
-        command = launch_command(
-            processes, ["train-worker", folder.reference, *([str(micro_batch_size)] if micro_batch_size else [])]
-        )
+        size = [] if micro_batch_size is None else [str(micro_batch_size)]
+        command = launch_command(processes, ["train-worker", folder.reference, *size])
         launched = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
         passed_on = False
         while launched.poll() is None:

@@ -25,6 +25,7 @@ from attune.training.distributed import (
     gather,
     initialise,
     launch_command,
+    least,
     share,
     share_sizes,
     shut_down,
@@ -129,6 +130,7 @@ def act(folder: Path) -> None:
     found["averages"] = average_of_a_few(world)
     found["broadcasts"] = broadcast_of_a_few(world)
     found["agreed"] = agree(0.1 + world.rank, world)
+    found["least"] = least(0.5 - world.rank, world)
     found["any"] = [any_of(world.rank == 1, world), any_of(True, world), any_of(False, world)]
     found["listening"] = listening(descendants(os.getppid())) if world.is_main else {}  # of torchrun and its processes
     any_of(False, world)  # the other one waits until that was looked at
@@ -215,6 +217,10 @@ def test_all_act_on_what_the_main_process_knows(found: Found) -> None:
     assert [one["agreed"] for one in found] == [0.1, 0.1]
 
 
+def test_what_is_to_fit_in_all_fits_in_the_one_with_least(found: Found) -> None:
+    assert [one["least"] for one in found] == [-0.5, -0.5]
+
+
 def test_what_one_process_was_asked_all_hear_of(found: Found) -> None:
     assert [one["any"] for one in found] == [[True, True, False]] * 2
 
@@ -265,7 +271,7 @@ def test_one_process_is_a_world_without_torch_distributed() -> None:
     assert world == current_world() == World(0, 1)
     assert world.is_main
     assert gather(embeddings, [3]) is embeddings
-    assert agree(0.3, world) == 0.3
+    assert agree(0.3, world) == least(0.3, world) == 0.3
     assert [any_of(True, world), any_of(False, world)] == [True, False]
     assert parameter.grad.tolist() == [1, 2]
     assert not dist.is_initialized()

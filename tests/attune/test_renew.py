@@ -1,5 +1,6 @@
 """Running statistics of batch norms that are taken anew."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from attune.training.choose import choose
 from attune.training.job import Job
 from attune.training.renew import renew_statistics
 from attune.training.rewind import restore
+from tests.attune.matches import drawings
 from tests.attune.trained import job_of, of_kind, start
 
 
@@ -80,6 +82,18 @@ def test_of_many_pictures_some_are_enough(job: Job, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(first_norm(job.clip.model)[1].running_mean, found.mean((0, 2)))
 
 
+def test_matches_count_as_the_pictures_that_they_belong_to(
+    attune_home: Path, push: Callable[..., DatasetReport], tiny_model: Path
+) -> None:
+    push("drawings", drawings(48))
+    job = job_of(start("matched", tiny_model, train_data="drawings"))
+    assert renewed(job)
+    assert job.cache is not None
+    train = job.parts.train
+    found = given(job.clip, job.cache, job.cache.rows([*train.images, *train.texts]))
+    torch.testing.assert_close(first_norm(job.clip.model)[1].running_mean, found.mean((0, 2)), rtol=0, atol=0.01)
+
+
 def test_what_is_frozen_keeps_what_it_has(job: Job) -> None:
     _, norm = first_norm(job.clip.model)
     norm.weight.requires_grad_(False)
@@ -104,6 +118,31 @@ def test_a_run_exports_weights_with_statistics_anew(shapes: DatasetReport, tiny_
     assert result.chosen_share == 1
     assert all(torch.equal(chosen[name], best[name]) for name in learnt(best))
     assert not any(torch.equal(chosen[name], best[name]) for name in best if name.endswith("running_mean"))
+
+
+def test_they_are_left_as_they_were_if_another_figure_is_lower(shapes: DatasetReport, tiny_model: Path) -> None:
+    callbacks = [{"kind": "best_model_checkpoint", "monitor": "val_loss"}]
+    settings = {"epochs": 12, "learning_rate": 3e-3, "callbacks": callbacks, "interpolation": False}
+    folder = start("by-loss", f"{tiny_model}#scratch", **settings)
+    run_stage("train", "by-loss")
+
+    (said,) = of_kind(folder, "statistics")
+    (before,) = (event for event in of_kind(folder, "choice") if event.values["share"] == 1)
+    losses = [float(event.message.partition("val_loss ")[2].partition(",")[0]) for event in (before, said)]
+    assert said.message.endswith(", not taken") == (losses[1] > losses[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"lora_rank": 8, "learning_rate": 0.03}, {"lock_image": True}, {"callbacks": [{"kind": "wise_ft", "alpha": 1}]}],
+)
+def test_they_are_left_as_they_were_where_nothing_is_to_change(
+    shapes: DatasetReport, tiny_model: Path, changes: dict[str, object]
+) -> None:
+    quick = {"epochs": 12, "learning_rate": 3e-3, "val_split": 0.4, "check_pairs": False}
+    folder = start("left", tiny_model, **{**quick, **changes})
+    assert run_stage("train", "left").training.chosen_share > 0
+    assert not of_kind(folder, "statistics")
 
 
 def test_they_are_left_as_they_were_if_that_is_clearly_better(
