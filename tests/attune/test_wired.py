@@ -1,22 +1,26 @@
 """What a run's parts do, seen in a run: a part that is right and never called helps nobody."""
 
 import math
+import os
 import re
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from attune.errors import TrainingError
+from attune.errors import TrainingError, TrainingStopped
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training.epoch import compute_gradients, train_epoch
 from attune.training.job import Job
+from attune.training.processes import OUTCOME
 from attune.training.progress import Progress
 from attune.training.towers import Towers
-from tests.attune.trained import job_of, of_kind, start
+from tests.attune.trained import job_of, of_kind, start, validations
 
 WORK = {"data", "forward", "backward", "optimizer", "validation"}
 
@@ -161,9 +165,9 @@ def test_time_goes_on_where_the_process_before_left_it() -> None:
     assert second.shares()["forward"] == pytest.approx(0.5, abs=0.1)
 
 
-def short_of_memory(towers: Towers, images: torch.Tensor, most: int = 4) -> torch.Tensor:
-    """As if no more pictures at a time fitted, while the model trains."""
-    if towers.clip.model.training and len(images) > most:
+def short_of_memory(towers: Towers, images: torch.Tensor, most: int = 4, steps: Iterator[int] | None = None) -> torch.Tensor:
+    """As if no more pictures at a time fitted, while the model trains, or after so many steps of it."""
+    if towers.clip.model.training and len(images) > most and (steps is None or next(steps, None) is None):
         raise torch.OutOfMemoryError("out of memory")
     return encode_images(towers, images)
 
@@ -171,15 +175,15 @@ def short_of_memory(towers: Towers, images: torch.Tensor, most: int = 4) -> torc
 encode_images = Towers.encode_images
 
 
-def short_in_one_of_two(folder: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """The second process of a run that starts now is short of memory."""
+def short_in_one_of_two(folder: Path, monkeypatch: pytest.MonkeyPatch, most: int, steps: int = 0) -> None:
+    """The second process of a run that starts now is short of memory, after so many steps."""
     (folder / "sitecustomize.py").write_text(
         "import os\n"
         "if os.environ.get('RANK') == '1':\n"
         "    from functools import partialmethod\n"
         "    from attune.training.towers import Towers\n"
         "    from tests.attune.test_wired import short_of_memory\n"
-        f"    Towers.encode_images = partialmethod(short_of_memory, most={most})\n"
+        f"    Towers.encode_images = partialmethod(short_of_memory, most={most}, steps=iter(range({steps})))\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{Path(__file__).parents[2]}")
 
@@ -199,8 +203,8 @@ def test_a_run_that_memory_is_too_small_for_takes_smaller_pieces(tiny_vit: Path,
 def test_several_processes_take_smaller_pieces_if_memory_is_too_small_for_one(
     tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short_in_one_of_two(tmp_path, monkeypatch, most=4)
-    roomy, narrow = (start(f"in-{count}", tiny_vit, epochs=2, learning_rate=1e-4, processes=count) for count in (1, 2))
+    short_in_one_of_two(tmp_path, monkeypatch, most=4, steps=4)
+    roomy, narrow = (start(f"in-{count}", tiny_vit, epochs=3, learning_rate=1e-4, processes=count) for count in (1, 2))
     expected, found = (run_stage("train", folder.load().name).training for folder in (roomy, narrow))
 
     (said,) = of_kind(narrow, "memory")  # 35 pictures are batches of 12 or 11: six or five for each
@@ -211,7 +215,32 @@ def test_several_processes_take_smaller_pieces_if_memory_is_too_small_for_one(
     assert expected.recipe["micro_batch_size"] is None
     assert (found.steps, found.epochs) == (expected.steps, expected.epochs)
     assert found.final_loss == pytest.approx(expected.final_loss, abs=1e-4)
+    for kind in ("validation", "average"):
+        assert [epoch for epoch, *_ in validations(narrow, kind)] == [epoch for epoch, *_ in validations(roomy, kind)]
     assert not (narrow.checkpoints / "outcome.json").exists()
+
+
+def test_a_stop_holds_though_the_processes_were_to_start_again_in_smaller_pieces(
+    tiny_vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_in_one_of_two(tmp_path, monkeypatch, most=4)
+    folder = start("stopped", tiny_vit, epochs=1, processes=2)
+    told = folder.checkpoints / OUTCOME
+
+    def ask() -> None:
+        deadline = time.monotonic() + 120
+        while not told.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)  # the processes are ending
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with pytest.raises(TrainingStopped, match="asked to stop"):
+        run_stage("train", "stopped")
+    asking.join()
+
+    assert not of_kind(folder, "memory")
+    assert folder.load().state == "TRAINING"
 
 
 def test_several_processes_give_up_if_one_pair_at_a_time_does_not_fit(
