@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -256,12 +256,7 @@ def agree(value: float, world: World) -> float:
     Raises:
         TrainingError: if another process has gone.
     """
-    if world.size == 1:
-        return value
-    held = torch.tensor([value], dtype=torch.float64, device=_device())
-    with _exchange("a decision"):
-        dist.broadcast(held, src=0)
-    return float(held.item())
+    return _of_all(value, world, lambda held: dist.broadcast(held, src=0))
 
 
 def least(value: float, world: World) -> float:
@@ -270,11 +265,25 @@ def least(value: float, world: World) -> float:
     Raises:
         TrainingError: if another process has gone.
     """
+    return _of_all(value, world, lambda held: dist.all_reduce(held, op=dist.ReduceOp.MIN))
+
+
+def any_of(flag: bool, world: World) -> bool:
+    """Whether the flag is up in any process: what one is asked, all are to do at the same step.
+
+    Raises:
+        TrainingError: if another process has gone.
+    """
+    return bool(_of_all(flag, world, lambda held: dist.all_reduce(held, op=dist.ReduceOp.MAX)))
+
+
+def _of_all(value: float, world: World, exchange: Callable[[Tensor], object]) -> float:
+    """What an exchange leaves of the processes' values."""
     if world.size == 1:
         return value
     held = torch.tensor([value], dtype=torch.float64, device=_device())
-    with _exchange("a figure"):
-        dist.all_reduce(held, op=dist.ReduceOp.MIN)
+    with _exchange("a decision"):
+        exchange(held)
     return float(held.item())
 
 
@@ -300,16 +309,6 @@ def _exchange(what: str) -> Iterator[None]:
             f"Process {world.rank} of {world.size} lost the others while exchanging {what}: {error}. One of them has "
             "stopped or fallen too far behind: look for its own error, then start the run again to go on from its checkpoint"
         ) from error
-
-
-def any_of(flag: bool, world: World) -> bool:
-    """Whether the flag is up in any process: what one is asked, all are to do at the same step."""
-    if world.size == 1:
-        return flag
-    shared = torch.tensor([int(flag)], dtype=torch.int32, device=_device())
-    with _exchange("a flag"):
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    return bool(shared)
 
 
 def _device() -> torch.device:
