@@ -58,9 +58,14 @@ def frozen_batch_norms(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and _is_frozen(module)]
 
 
+def trained_batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """All other batch norms."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and not _is_frozen(module)]
+
+
 def trains_batch_norms(model: nn.Module) -> bool:
     """Whether a batch norm will take the mean and variance of what it is given: of one row it may be unable to."""
-    return any(isinstance(module, _BatchNorm) and not _is_frozen(module) for module in model.modules())
+    return bool(trained_batch_norms(model))
 
 
 def train_mode(model: nn.Module) -> None:

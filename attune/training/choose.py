@@ -51,7 +51,7 @@ def choose(job: Job) -> Choice:
             f"{_place(best)} counts as the best with {best.mean_recall:.4f}: the {highest.mean_recall:.4f} of "
             f"{_place(highest)} may be higher by chance"
         )
-    kept = 0.0 if job.parts.retention is None else retention(job, start) - job.settings.retention_max_drop
+    kept = retention(job, start) - job.settings.retention_max_drop
     as_good = shares_as_good(job, start, trained, kept) if best.kind != "start" else {}
     share = largest(as_good) if as_good else 0.0
     weights, found = between(start, trained, share), as_good.get(share, first)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attune.data.pairs import Pairs
 from attune.data.pixels import PixelCache
 from attune.models.clip import Clip, evaluating
-from attune.models.trainable import frozen_batch_norms, tower_is_frozen
+from attune.models.trainable import tower_is_frozen, trained_batch_norms
 from attune.training.compare import is_clearly_behind
 from attune.training.job import Job
 from attune.training.position import Candidate
@@ -67,8 +66,7 @@ def renew_statistics(clip: Clip, pairs: Pairs, cache: PixelCache, seed: int) -> 
     Returns:
         False if it has no such batch norm, or its image tower is frozen.
     """
-    frozen = frozen_batch_norms(clip.model.visual)
-    norms = [module for module in clip.model.visual.modules() if isinstance(module, _BatchNorm) and module not in frozen]
+    norms = trained_batch_norms(clip.model.visual)
     if not norms or tower_is_frozen(clip.model, "image"):
         return False
     pictures = cache.rows([*pairs.images, *(pairs.texts if pairs.kind.has_matches else ())])

@@ -26,7 +26,7 @@ def measured(job: Job, weights: Weights) -> Candidate:
 
 def keeps(job: Job, weights: Weights, least: float) -> bool:
     """Whether these weights are at least so good on the retention data, if there is any."""
-    return job.parts.retention is None or retention(job, weights) >= least
+    return retention(job, weights) >= least
 
 
 def retention(job: Job, weights: Weights) -> float:

@@ -42,14 +42,14 @@ def renewed(job: Job) -> bool:
     return renew_statistics(job.clip, job.parts.train, job.cache, seed=0)
 
 
-def first_norm(model: nn.Module) -> tuple[str, nn.Module]:
-    return next((name, module) for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d))
+def first_norm(model: nn.Module) -> nn.BatchNorm2d:
+    return next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
 
 
 def given(clip: Clip, cache: PixelCache, rows: np.ndarray) -> torch.Tensor:
     """What the first batch norm is given of these pictures, (pictures, channels, places)."""
     seen = []
-    hook = first_norm(clip.model)[1].register_forward_pre_hook(lambda _, values: seen.append(values[0]))
+    hook = first_norm(clip.model).register_forward_pre_hook(lambda _, values: seen.append(values[0]))
     clip.encode_images(cache.pixels[rows])
     hook.remove()
     return torch.cat(seen).flatten(2)
@@ -57,7 +57,7 @@ def given(clip: Clip, cache: PixelCache, rows: np.ndarray) -> torch.Tensor:
 
 def test_they_are_of_the_training_pictures_as_they_are(job: Job) -> None:
     assert job.cache is not None
-    _, norm = first_norm(job.clip.model)
+    norm = first_norm(job.clip.model)
     momentum, before = norm.momentum, {name: value.clone() for name, value in job.clip.model.state_dict().items()}
     norm.running_mean += 5
     train_mode(job.clip.model)
@@ -79,7 +79,7 @@ def test_of_many_pictures_some_are_enough(job: Job, monkeypatch: pytest.MonkeyPa
     renewed(job)
     rows = np.random.default_rng(0).permutation(np.unique(job.cache.rows(job.parts.train.images)))[:7]
     found = given(job.clip, job.cache, rows)
-    torch.testing.assert_close(first_norm(job.clip.model)[1].running_mean, found.mean((0, 2)))
+    torch.testing.assert_close(first_norm(job.clip.model).running_mean, found.mean((0, 2)))
 
 
 def test_matches_count_as_the_pictures_that_they_belong_to(
@@ -91,11 +91,11 @@ def test_matches_count_as_the_pictures_that_they_belong_to(
     assert job.cache is not None
     train = job.parts.train
     found = given(job.clip, job.cache, job.cache.rows([*train.images, *train.texts]))
-    torch.testing.assert_close(first_norm(job.clip.model)[1].running_mean, found.mean((0, 2)), rtol=0, atol=0.01)
+    torch.testing.assert_close(first_norm(job.clip.model).running_mean, found.mean((0, 2)), rtol=0, atol=0.01)
 
 
 def test_what_is_frozen_keeps_what_it_has(job: Job) -> None:
-    _, norm = first_norm(job.clip.model)
+    norm = first_norm(job.clip.model)
     norm.weight.requires_grad_(False)
     norm.bias.requires_grad_(False)
     before = norm.running_mean.clone()
