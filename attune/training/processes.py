@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from attune.errors import TrainingError, TrainingStopped, error_from_name
@@ -28,7 +29,7 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
         TrainingStopped: if this process was asked to stop; the others stop with it.
     """
     with stop_requests() as stop:
-        found = _outcome(folder, processes)
+        found = _outcome(folder, processes, stop)
         while "smaller" in found:
             if stop():
                 raise TrainingStopped(STOPPED)
@@ -37,18 +38,21 @@ def train_in_processes(folder: RunFolder, processes: int) -> TrainingResult:
                 kind="memory",
                 pairs=found["smaller"],
             )
-            found = _outcome(folder, processes, found["smaller"])
+            found = _outcome(folder, processes, stop, found["smaller"])
     if "error" in found:
         raise error_from_name(found["error"], found["message"])
     return TrainingResult(**found)
 
 
-def _outcome(folder: RunFolder, processes: int, micro_batch_size: int | None = None) -> dict[str, Any]:
+def _outcome(
+    folder: RunFolder, processes: int, stop: Callable[[], bool], micro_batch_size: int | None = None
+) -> dict[str, Any]:
     """What one launch of the processes comes to, by the one that knows.
 
     Args:
         folder: of the run.
         processes: how many.
+        stop: tells whether training was asked to stop.
         micro_batch_size: pairs at a time for each, where those of settings and checkpoint did not fit.
 
     Returns:
@@ -60,18 +64,17 @@ def _outcome(folder: RunFolder, processes: int, micro_batch_size: int | None = N
     """
     outcome = folder.checkpoints / OUTCOME
     outcome.unlink(missing_ok=True)
-    with stop_requests() as stop:
-        size = [] if micro_batch_size is None else [str(micro_batch_size)]
-        command = launch_command(processes, ["train-worker", folder.reference, *size])
-        launched = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
-        passed_on = False
-        while launched.poll() is None:
-            try:
-                launched.wait(timeout=0.25)
-            except subprocess.TimeoutExpired:
-                if stop() and not passed_on:  # once: torchrun would give up waiting for its processes at the second time
-                    launched.send_signal(signal.SIGTERM)
-                    passed_on = True
+    size = [] if micro_batch_size is None else [str(micro_batch_size)]
+    command = launch_command(processes, ["train-worker", folder.reference, *size])
+    launched = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
+    passed_on = False
+    while launched.poll() is None:
+        try:
+            launched.wait(timeout=0.25)
+        except subprocess.TimeoutExpired:
+            if stop() and not passed_on:  # once: torchrun would give up waiting for its processes at the second time
+                launched.send_signal(signal.SIGTERM)
+                passed_on = True
     if not outcome.exists():
         if stop():
             raise TrainingStopped(STOPPED)
