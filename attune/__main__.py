@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from attune.allocator import keep_memory
 from attune.errors import AttuneError, TrainingStopped
 from attune.runs.folder import RunFolder
 from attune.stages import STAGES, run_stage
@@ -26,6 +27,7 @@ GRACE_SECONDS = 60.0
 
 def main() -> int:
     """Runs the stage that the command line names."""
+    keep_memory()
     if len(sys.argv) in (3, 4) and sys.argv[1] == WORKER:
         from attune.training.worker import train_worker
 

@@ -14,8 +14,8 @@ from attune.models.sentence import SentenceEncoder
 BUCKETS = 4
 """Parts of a batch that are encoded apart. Each takes its time to set up: more parts save little."""
 
-BUCKET_ROWS = 4
-"""The least captions in a part: matrices of fewer rows are no cheaper."""
+BUCKET_ROWS = 20
+"""The least captions in a part: each reads all weights, and fills a gradient of all of them, whatever it has of rows."""
 
 
 def trim(tokens: Tensor, model: nn.Module) -> Tensor:

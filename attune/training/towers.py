@@ -8,6 +8,7 @@ from torch import Tensor
 
 from attune.models.clip import Clip
 from attune.models.text import encode_by_length, encode_text
+from attune.training.kernels import replace_kernels
 
 
 class Towers:
@@ -22,6 +23,8 @@ class Towers:
     def __init__(self, clip: Clip, precision: str, compiled: bool = False) -> None:
         self.clip = clip
         self.precision = precision
+        if clip.device.type == "cpu" and precision == "bf16":
+            replace_kernels()
         wrap: Callable[..., Callable[..., Tensor]] = torch.compile if compiled else lambda function: function
         self._image = wrap(clip.model.encode_image) if "image" in clip.towers else None
         # A compiled tower is compiled for every new shape.

@@ -1,5 +1,8 @@
 """Running statistics of batch norms that are taken anew."""
 
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +15,15 @@ from torch import nn
 from attune.data.pixels import PixelCache
 from attune.models.clip import Clip
 from attune.models.trainable import choose_trainable, train_mode
-from attune.schemas import DatasetReport
+from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training import renew
 from attune.training.choose import choose
 from attune.training.job import Job
+from attune.training.position import Candidate
 from attune.training.renew import renew_statistics
 from attune.training.rewind import restore
+from attune.training.tried import measured, retention
 from tests.attune.matches import drawings
 from tests.attune.trained import job_of, of_kind, start
 
@@ -163,3 +168,45 @@ def test_they_are_left_as_they_were_if_that_is_clearly_better(
     assert found.mean_recall > said.values["mean_recall"]
     chosen, best = load_file(folder.chosen_weights), load_file(folder.checkpoints / "best.safetensors")
     assert all(torch.equal(chosen[name], value) for name, value in best.items())
+
+
+def test_they_are_left_as_they_were_if_they_lose_what_must_be_kept(
+    shapes: DatasetReport,
+    tiny_model: Path,
+    push: Callable[..., DatasetReport],
+    make_examples: Callable[..., list[TrainingExample]],
+) -> None:
+    push("others", make_examples(96)[60:])
+    job = job_of(start("kept", tiny_model, retention_data="others"))
+    weights = {name: value.clone() for name, value in job.clip.model.state_dict().items()}
+    found = measured(job, weights)
+    job.position.candidates = [Candidate(0, "start", found.worth - 1)]
+
+    taken, _ = renew.renewed(job, weights, found, found, kept=0)
+    least = retention(job, taken)
+    same, as_before = renew.renewed(job, weights, found, found, kept=least + 1e-6)
+
+    assert taken is not weights
+    assert same is weights
+    assert as_before is found
+    assert of_kind(job.folder, "statistics")[-1].message.endswith(", not taken")
+
+
+@pytest.mark.parametrize("killed_at", ["choice", "statistics"])
+def test_a_training_killed_while_it_chooses_chooses_the_same_when_it_goes_on(
+    shapes: DatasetReport, tiny_model: Path, killed_at: str
+) -> None:
+    settings = {"epochs": 12, "learning_rate": 3e-3, "artifact_precision": "fp32"}
+    whole, killed = (start(name, f"{tiny_model}#scratch", **settings) for name in ("whole", "killed"))
+    train = [sys.executable, "-m", "attune", "train"]
+    subprocess.run([*train, "whole"], check=True)
+    with subprocess.Popen([*train, "killed"]) as process:
+        while process.poll() is None and not of_kind(killed, killed_at):
+            time.sleep(0.01)
+        process.kill()
+    subprocess.run([*train, "killed"], check=True)
+
+    for kind in ("choice", "statistics", "result"):
+        assert [event.message for event in of_kind(killed, kind)] == [event.message for event in of_kind(whole, kind)]
+    first, second = load_file(whole.chosen_weights), load_file(killed.chosen_weights)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

@@ -63,8 +63,14 @@ def test_same_captions_are_no_negatives_and_none_is_longer_than_the_longest(tiny
     assert batch.texts.shape[1] == longest < job.clip.model.context_length
 
 
-def test_short_captions_are_encoded_apart_from_long_ones(tiny_vit: Path) -> None:
-    job = ready("by-length", tiny_vit)
+def test_short_captions_are_encoded_apart_from_long_ones(
+    tiny_vit: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., DatasetReport]
+) -> None:
+    examples = make_examples(96, captions=1)
+    for example in examples[::2]:
+        example.captions = ["a shape"]
+    push("half", examples)
+    job = ready("by-length", tiny_vit, train_data="half", batch_size=60)
     batch = job.feed.load(1, 0, job.feed.plan(1)[0])
 
     passes = seen(job.clip.model.token_embedding, lambda: job.towers.encode_texts(batch.texts))

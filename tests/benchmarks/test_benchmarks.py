@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import recipe_quality, retrieval, training_throughput
+from benchmarks import kernels, recipe_quality, retrieval, training_throughput
 
 pytest.importorskip("pandas", reason="open_clip's own trainer reads its CSV with pandas")
 pytestmark = pytest.mark.slow
@@ -61,3 +61,12 @@ def test_evaluations_find_the_same(tmp_path: Path) -> None:
     assert set(found["seconds"]) == set(retrieval.SIDES)
     assert all(seconds > 0 for seconds in found["seconds"].values())
     assert found["ratio"] > 0
+
+
+def test_kernels_take_turns(tmp_path: Path) -> None:
+    kernels.main(["--repeats", "1", "--results", str(tmp_path)])
+
+    found = json.loads((tmp_path / "kernels.json").read_text())
+    assert all(
+        case["ratio"] == pytest.approx(case["torch_ms"] / case["attune_ms"], rel=0.05) for case in found["cases"].values()
+    )

@@ -1,0 +1,27 @@
+"""Memory that is kept in a process."""
+
+import subprocess
+import sys
+
+STEPS = """
+import resource, sys, torch
+from attune.allocator import keep_memory
+if sys.argv[1] == "kept":
+    keep_memory()
+def step():
+    blocks = [torch.ones(size) for size in (1 << 22, 1 << 24, 1 << 20)]  # floats: 84 MiB in all
+for _ in range(2):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_that_a_step_frees_is_there_for_the_next() -> None:
+    faults = {
+        kept: int(subprocess.run([sys.executable, "-c", STEPS, kept], check=True, capture_output=True).stdout)
+        for kept in ("kept", "given back")
+    }
+    assert faults["kept"] * 5 < faults["given back"]
