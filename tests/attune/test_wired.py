@@ -67,8 +67,8 @@ def test_short_captions_are_encoded_apart_from_long_ones(
     tiny_vit: Path, make_examples: Callable[..., list[TrainingExample]], push: Callable[..., DatasetReport]
 ) -> None:
     examples = make_examples(96, captions=1)
-    for example in examples[::2]:
-        example.captions = ["a shape"]
+    for number, example in enumerate(examples[::2]):
+        example.captions = [f"shape {number}"]
     push("half", examples)
     job = ready("by-length", tiny_vit, train_data="half", batch_size=60)
     batch = job.feed.load(1, 0, job.feed.plan(1)[0])
