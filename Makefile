@@ -51,6 +51,7 @@ chaos: $(READY) ## kill, starve and confuse a service at random moments and coun
 
 bench: $(READY) ## run the benchmarks and write their results (about an hour on 2 cores)
 	@$(BIN)/python -m benchmarks.training_throughput
+	@$(BIN)/python -m benchmarks.kernels
 	@$(BIN)/python -m benchmarks.retrieval
 	@$(BIN)/python -m benchmarks.recipe_quality --sets emoji
 	@$(BIN)/python -m benchmarks.service_load

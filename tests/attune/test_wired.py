@@ -70,7 +70,7 @@ def test_short_captions_are_encoded_apart_from_long_ones(
     for number, example in enumerate(examples[::2]):
         example.captions = [f"shape {number}"]
     push("half", examples)
-    job = ready("by-length", tiny_vit, train_data="half", batch_size=60)
+    job = ready("by-length", tiny_vit, train_data="half", batch_size=96)
     batch = job.feed.load(1, 0, job.feed.plan(1)[0])
 
     passes = seen(job.clip.model.token_embedding, lambda: job.towers.encode_texts(batch.texts))
