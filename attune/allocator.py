@@ -5,8 +5,8 @@ from contextlib import suppress
 
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_KEPT = 1 << 30
-"""Bytes. A larger block is given back when it is freed."""
+LARGEST_KEPT = (1 << 30, 32 << 20)
+"""Bytes. A larger block is given back when it is freed; glibc takes the first, or before 2.35 no more than the second."""
 
 
 def keep_memory() -> None:
@@ -17,5 +17,11 @@ def keep_memory() -> None:
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-        mallopt(M_TRIM_THRESHOLD, -1)
+        if any(mallopt(M_MMAP_THRESHOLD, size) for size in LARGEST_KEPT):
+            mallopt(M_TRIM_THRESHOLD, -1)
+
+
+def give_back_memory() -> None:
+    """Gives freed memory back once, so that it counts as free and others can have it."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -22,13 +22,13 @@ from attune.training.kernels import attention, convolution
 from benchmarks.machine import RESULTS, command_line, describe_machine, write_result
 
 ATTENTION = {
-    "12 tokens, 40 texts": (40, 8, 12),
-    "24 tokens, 40 texts": (40, 8, 24),
-    "77 tokens, 40 texts": (40, 8, 77),
-    "50 patches, 64 pictures": (64, 12, 50),
-    "197 patches, 32 pictures": (32, 12, 197),
+    "12 tokens, 40 texts": (40, 8, 12, True),
+    "24 tokens, 40 texts": (40, 8, 24, True),
+    "77 tokens, 40 texts": (40, 8, 77, True),
+    "50 patches, 64 pictures": (64, 12, 50, False),
+    "197 patches, 32 pictures": (32, 12, 197, False),
 }
-"""Rows, heads of 64 numbers, and places; texts look back only."""
+"""Rows, heads of 64 numbers, places, and whether they look back only."""
 CONVOLUTION = {"patches of 32, 64 pictures": (64, 32), "patches of 16, 32 pictures": (32, 16)}
 """Pictures of 224 x 224, and the patch's edge; 768 numbers a patch."""
 
@@ -72,9 +72,9 @@ def compare(mine: Step, theirs: Step, repeats: int) -> dict[str, float]:
     return {"attune_ms": round(own, 2), "torch_ms": round(others, 2), "ratio": round(others / own, 2)}
 
 
-def _attention(rows: int, heads: int, places: int) -> tuple[Step, Step]:
+def _attention(rows: int, heads: int, places: int, is_causal: bool) -> tuple[Step, Step]:
     inputs = [torch.randn(rows, places, heads, 64).bfloat16().transpose(1, 2).requires_grad_() for _ in range(3)]
-    mask = torch.full((places, places), -torch.inf, dtype=torch.bfloat16).triu(1) if heads == 8 else None
+    mask = torch.full((places, places), -torch.inf, dtype=torch.bfloat16).triu(1) if is_causal else None
 
     def mine() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):

@@ -15,7 +15,7 @@ BUCKETS = 4
 """Parts of a batch that are encoded apart. Each takes its time to set up: more parts save little."""
 
 BUCKET_ROWS = 20
-"""The least captions in a part: each reads all weights, and fills a gradient of all of them, whatever it has of rows."""
+"""The least captions in a part: each reads all weights and fills gradients for all of them, however few its rows."""
 
 
 def trim(tokens: Tensor, model: nn.Module) -> Tensor:

@@ -23,7 +23,7 @@ from attune.training.distributed import agree, least
 from attune.training.estimate import FLOAT_BYTES, activation_bytes, estimate, step_seconds
 from attune.training.feed import Batch
 from attune.training.job import Job
-from attune.training.memory import free_bytes
+from attune.training.memory import free_bytes, free_caches
 from attune.training.pairs_check import ENOUGH_PICTURES, shuffled_pairs_check
 from attune.training.teacher import teach
 
@@ -143,6 +143,7 @@ def estimate_run(job: Job) -> None:
     with evaluating(model), _left_alone(job.criterion):  # running statistics and memories stay as they are
         kept = activation_bytes(lambda: _forward(job, batch), list(model.parameters()))
         _forward(job, batch).backward()  # type: ignore[no-untyped-call]  # gradients take memory too
+    free_caches()
     per_picture = agree(kept / max(1, batch.image_counts[job.world.rank]), job.world)
     there = int(least(free_bytes(job.clip.device), job.world))  # all take the same pieces
     if job.clip.device.type == "cpu":

@@ -122,8 +122,9 @@ class Feed:
 
     def batches(self, epoch: int, plan: list[np.ndarray], start: int = 0) -> Iterator[Batch]:
         """The batches of a plan from number `start` on; the next one is made ready while one is worked on."""
-        # With a team of its own beside that of the steps OpenMP would have more threads than cores, and then puts all of
-        # them to sleep between operations, which slows the steps far more than this saves.
+        # With a team of its own beside that of the steps GNU's OpenMP would have more threads than cores: it then lets all
+        # of them sleep between operations, which slows the steps far more than a team saves here.
+        torch.get_num_threads()  # settles this thread's number: threads that have none yet take over the last that was set
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             ahead = [
                 pool.submit(self.load, epoch, number, plan[number]) for number in range(start, min(start + 2, len(plan)))

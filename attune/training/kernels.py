@@ -1,6 +1,6 @@
 """Kernels that stand in for two of torch's whose backward is slow on a processor in bfloat16.
 
-`benchmarks.kernels` says how slow; where that is over, so is the use of these.
+`benchmarks.kernels` says how slow; where torch has caught up, they can go.
 """
 
 import warnings
@@ -22,8 +22,8 @@ def replace_kernels() -> torch.library.Library:
     library = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Warning only once for all operators")  # that torch's own is replaced is meant
-        library.impl("scaled_dot_product_attention", attention, "AutocastCPU", allow_override=True)  # type: ignore[no-untyped-call]
-        library.impl("conv2d", convolution, "AutocastCPU", allow_override=True)  # type: ignore[no-untyped-call]
+        library.impl("scaled_dot_product_attention", attention, "AutocastCPU")  # type: ignore[no-untyped-call]
+        library.impl("conv2d", convolution, "AutocastCPU")  # type: ignore[no-untyped-call]
     return library
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from attune.allocator import give_back_memory
 from attune.errors import TrainingError
 
 T = TypeVar("T")
@@ -124,5 +125,6 @@ def _free_in_container(folder: Path) -> int:
 def free_caches() -> None:
     """Gives back memory that nothing uses any more."""
     gc.collect()
+    give_back_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

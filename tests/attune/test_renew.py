@@ -1,5 +1,6 @@
 """Running statistics of batch norms that are taken anew."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -204,6 +205,7 @@ def test_a_training_killed_while_it_chooses_chooses_the_same_when_it_goes_on(
         while process.poll() is None and not of_kind(killed, killed_at):
             time.sleep(0.01)
         process.kill()
+    assert process.returncode == -signal.SIGKILL
     subprocess.run([*train, "killed"], check=True)
 
     for kind in ("choice", "statistics", "result"):

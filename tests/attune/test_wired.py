@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from attune.errors import TrainingError, TrainingStopped
 from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training.epoch import compute_gradients, train_epoch
+from attune.training.feed import Batch
 from attune.training.job import Job
 from attune.training.processes import OUTCOME
 from attune.training.progress import Progress
@@ -79,6 +81,24 @@ def test_short_captions_are_encoded_apart_from_long_ones(
     assert sum(given.numel() for given, _ in passes) < batch.texts.numel()
 
 
+def test_the_loader_has_one_thread_and_takes_none_from_the_steps(tiny_vit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ready("loaded", tiny_vit)
+    load, of_loader = job.feed.load, []
+
+    def loaded(*arguments: Any) -> Batch:
+        of_loader.append(torch.get_num_threads())
+        return load(*arguments)
+
+    monkeypatch.setattr(job.feed, "load", loaded)
+    torch.set_num_threads(2)
+    batches = len(list(job.feed.batches(1, job.feed.plan(1))))
+    of_steps = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    assert of_loader == [1] * batches
+    assert of_steps == 2
+
+
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_towers_compute_in_the_runs_precision(tiny_vit: Path, precision: str, kind: torch.dtype) -> None:
     job = ready("precise", tiny_vit, precision=precision)
@@ -87,6 +107,7 @@ def test_towers_compute_in_the_runs_precision(tiny_vit: Path, precision: str, ki
     (_, made), *_ = seen(job.clip.model.visual.conv1, lambda: job.towers.encode_images(batch.images))
 
     assert made.dtype == kind
+    assert (type(made.grad_fn).__name__ == "PermuteBackward0") == (precision == "bf16")  # patches as a product
     assert all(weight.dtype == torch.float32 for weight in job.clip.model.parameters())
     assert all(group["fused"] for group in job.optimizer.param_groups)
 

@@ -63,7 +63,7 @@ def test_evaluations_find_the_same(tmp_path: Path) -> None:
     assert found["ratio"] > 0
 
 
-def test_kernels_take_turns(tmp_path: Path) -> None:
+def test_kernels_are_timed_beside_those_of_torch(tmp_path: Path) -> None:
     kernels.main(["--repeats", "1", "--results", str(tmp_path)])
 
     found = json.loads((tmp_path / "kernels.json").read_text())
