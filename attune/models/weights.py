@@ -17,10 +17,13 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 def save_weights(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
     """Writes a state dict; floating-point weights as `dtype` if given."""
-    tensors = {
-        name: value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).cpu().contiguous().clone()
-        for name, value in state.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    places = set[int]()
+    for name, value in state.items():
+        tensor = value.detach().to(dtype if dtype and value.is_floating_point() else value.dtype).cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in places else tensor  # safetensors takes none that share memory
+        places.add(place)
     with whole_file(path) as draft:
         save_file(tensors, draft, metadata={"format": "pt"})
         draft.chmod(0o644)  # safetensors writes files that only their owner can read

@@ -165,7 +165,7 @@ def estimate_run(job: Job) -> None:
         seconds = step_seconds(partial(_seconds, job), piece, fitting) * pictures / piece
     if piece < pictures:
         seconds *= TWICE_ENCODED
-    job.optimizer.zero_grad(set_to_none=True)
+    job.clear_gradients()
     activations = int(per_picture * piece) + compared
     found = estimate(
         recipe.total_steps,

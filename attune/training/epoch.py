@@ -74,6 +74,7 @@ def train_epoch(job: Job, plan: list[np.ndarray]) -> bool:
             )
         if job.checkpoints.is_due:
             save(job, within_epoch=True)
+    job.clear_gradients()  # validation and checkpoints have their memory
     return True
 
 
@@ -95,14 +96,12 @@ def compute_gradients(job: Job, batch: Batch) -> float:
                 model=model,
             )
 
-    def clear() -> None:
-        for optimizer in job.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-
     if job.world.size == 1:
-        loss, position.micro_batch_size = with_enough_memory(attempt, position.micro_batch_size, len(batch), job.log, clear)
+        loss, position.micro_batch_size = with_enough_memory(
+            attempt, position.micro_batch_size, len(batch), job.log, job.clear_gradients
+        )
     else:  # processes wait for each other in every step: one that tried again alone would leave the others waiting
-        clear()
+        job.clear_gradients()
         with _memory_of_one_of_several(job, batch):
             loss = attempt(position.micro_batch_size)
     with job.progress.clock("backward"):  # a GPU is waited for here

@@ -116,6 +116,11 @@ class Job:
         """The model's weights under the names of the plain architecture: low-rank changes are merged in."""
         return merged_state(self.clip.model) if self.settings.lora_rank else self.clip.model.state_dict()
 
+    def clear_gradients(self) -> None:
+        """Drops the gradients of the last step, and their memory."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
     def loss(self, images: Tensor, texts: Tensor, batch: Batch, taught: Taught | None = None) -> Tensor:
         """The loss of a batch, a scalar.
 

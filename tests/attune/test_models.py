@@ -7,6 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from attune.data.images import decode
 from attune.data.pixels import open_pixels, to_pixels
@@ -16,6 +17,7 @@ from attune.models.architecture import CONFIG
 from attune.models.clip import config_of, load_clip, load_folder
 from attune.models.open_clip_files import WEIGHTS
 from attune.models.source import ModelSource, find_model
+from attune.models.weights import save_weights
 from attune.schemas import DatasetReport, TrainingExample
 from tests.conftest import TINY_CONFIG, picture
 
@@ -248,3 +250,14 @@ def test_texts_of_equal_tokens_have_equal_embeddings(tiny_model: Path) -> None:
     assert np.array_equal(found[0], found[2])
     assert np.array_equal(found[0], found[4])
     assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_weights_that_share_their_memory_are_written_apart(tmp_path: Path) -> None:
+    table = torch.arange(12.0).reshape(3, 4)
+    state = {"table": table, "same": table, "row": table[1], "turned": table.T, "count": torch.tensor(3)}
+
+    save_weights(tmp_path / "some.safetensors", state)
+
+    found = load_file(tmp_path / "some.safetensors")
+    assert list(found) == sorted(state)
+    assert all(torch.equal(value, found[name]) for name, value in state.items())

@@ -99,6 +99,15 @@ def test_the_loader_has_one_thread_and_takes_none_from_the_steps(tiny_vit: Path,
     assert of_steps == 2
 
 
+def test_gradients_are_not_kept_between_epochs(tiny_vit: Path) -> None:
+    job = ready("dropped", tiny_vit)
+
+    train_epoch(job, job.feed.plan(1))
+
+    assert job.position.step > 0
+    assert all(weight.grad is None for weight in job.clip.model.parameters())
+
+
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
 def test_towers_compute_in_the_runs_precision(tiny_vit: Path, precision: str, kind: torch.dtype) -> None:
     job = ready("precise", tiny_vit, precision=precision)
