@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# Files in the order they are found in, each whole, so that a service for all tests of a file starts once.
+SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo recipes serve format lint type test test-slow chaos bench k8s starter
@@ -41,7 +43,7 @@ type: $(READY) ## check types
 	@$(BIN)/mypy
 
 test: lint type ## what CI runs: lint, types, tests
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-slow: lint type ## the same with the slow tests
 	@$(BIN)/pytest

@@ -5,6 +5,7 @@ when the process ends. It exits with 1 if the stage failed, the reason is in the
 It stops as well when its run is cancelled, or the executor that started it is gone.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -12,11 +13,14 @@ import sys
 import threading
 import time
 
-from attune.allocator import keep_memory
-from attune.errors import AttuneError, TrainingStopped
-from attune.runs.folder import RunFolder
-from attune.stages import STAGES, run_stage
-from attune.training.stop import LAUNCHER
+from attune.garbage import importing
+
+with importing():
+    from attune.allocator import keep_memory
+    from attune.errors import AttuneError, TrainingStopped
+    from attune.runs.folder import RunFolder
+    from attune.stages import STAGES, run_stage
+    from attune.training.stop import LAUNCHER
 
 WORKER = "train-worker"
 """One of several processes that train one run; `attune.training.processes` starts them."""
@@ -29,8 +33,8 @@ def main() -> int:
     """Runs the stage that the command line names."""
     keep_memory()
     if len(sys.argv) in (3, 4) and sys.argv[1] == WORKER:
-        from attune.training.worker import train_worker
-
+        with importing():
+            from attune.training.worker import train_worker
         return train_worker(sys.argv[2], *map(int, sys.argv[3:]))
     if len(sys.argv) != 3 or sys.argv[1] not in STAGES:
         print(f"usage: python -m attune {{{','.join(STAGES)}}} RUN", file=sys.stderr)
@@ -63,4 +67,6 @@ def _end_when_due(folder: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # modules are not searched once more when the process ends, which takes a second
+    sys.exit(code)

@@ -11,14 +11,16 @@ from typing import Any
 
 from attune.errors import AttuneError, RunError, TrainingStopped
 from attune.files import disk_may_fill
+from attune.garbage import importing
 from attune.runs.folder import RunFolder, now
 from attune.runs.life_cycle import check_goes_on, fail
 from attune.schemas import FinetuningRun
 
 
 def _validate(folder: RunFolder) -> dict[str, Any]:
-    from attune.room import check_fits
-    from attune.validation import validate
+    with importing():
+        from attune.room import check_fits
+        from attune.validation import validate
 
     run = folder.load()
     found = validate(run)
@@ -27,20 +29,23 @@ def _validate(folder: RunFolder) -> dict[str, Any]:
 
 
 def _train(folder: RunFolder) -> dict[str, Any]:
-    from attune.training.train import train
+    with importing():
+        from attune.training.train import train
 
     return {"training": train(folder)}
 
 
 def _evaluate(folder: RunFolder) -> dict[str, Any]:
-    from attune.evaluate import evaluate
+    with importing():
+        from attune.evaluate import evaluate
 
     found = {"evaluation": evaluate(folder)}
     return found if _trains(folder.load()) else {**found, **_finished()}
 
 
 def _export(folder: RunFolder) -> dict[str, Any]:
-    from attune.export.artifact import export
+    with importing():
+        from attune.export.artifact import export
 
     return {"artifact": export(folder), **_finished()}
 
