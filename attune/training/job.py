@@ -35,6 +35,7 @@ from attune.training.feed import Batch, Feed
 from attune.training.guards import Guards
 from attune.training.history import History
 from attune.training.loggers.check import check_loggers
+from attune.training.memory import free_caches
 from attune.training.optimizer import make_loss_optimizer, make_optimizer
 from attune.training.position import Position
 from attune.training.progress import Progress
@@ -120,6 +121,13 @@ class Job:
         """Drops the gradients of the last step, and their memory."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+
+    def free_state(self) -> None:
+        """Drops what only training needs: weights that are tried take as much memory."""
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
+        self.average = None
+        free_caches()
 
     def loss(self, images: Tensor, texts: Tensor, batch: Batch, taught: Taught | None = None) -> Tensor:
         """The loss of a batch, a scalar.

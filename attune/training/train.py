@@ -46,9 +46,10 @@ def finish(job: Job) -> TrainingResult:
     """Chooses the weights and sums up; only the main process has anything to do."""
     if not job.world.is_main:
         return TrainingResult()
-    choice = choose(job)
-    if not job.settings.lora_rank:  # low-rank changes are merged by now, and begin anew in the next run
+    if not job.settings.lora_rank:  # low-rank changes are merged in the end, and begin anew in the next run
         save_optimizer(job.folder, job.clip.model, job.optimizer)
+    job.free_state()
+    choice = choose(job)
     position, progress = job.position, job.progress
     losses = [one.loss for one in position.candidates if one.kind == "weights"]
     shares = progress.shares()

@@ -18,10 +18,12 @@ from attune.schemas import DatasetReport, TrainingExample
 from attune.stages import run_stage
 from attune.training.epoch import compute_gradients, train_epoch
 from attune.training.feed import Batch
+from attune.training.fit import fit
 from attune.training.job import Job
 from attune.training.processes import OUTCOME
 from attune.training.progress import Progress
 from attune.training.towers import Towers
+from attune.training.train import finish
 from tests.attune.trained import job_of, of_kind, start, validations
 
 WORK = {"data", "forward", "backward", "optimizer", "validation"}
@@ -91,9 +93,11 @@ def test_the_loader_has_one_thread_and_takes_none_from_the_steps(tiny_vit: Path,
 
     monkeypatch.setattr(job.feed, "load", loaded)
     torch.set_num_threads(2)
-    batches = len(list(job.feed.batches(1, job.feed.plan(1))))
-    of_steps = torch.get_num_threads()
-    torch.set_num_threads(1)
+    try:
+        batches = len(list(job.feed.batches(1, job.feed.plan(1))))
+        of_steps = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(1)
 
     assert of_loader == [1] * batches
     assert of_steps == 2
@@ -106,6 +110,31 @@ def test_gradients_are_not_kept_between_epochs(tiny_vit: Path) -> None:
 
     assert job.position.step > 0
     assert all(weight.grad is None for weight in job.clip.model.parameters())
+
+
+def test_moments_and_average_make_room_for_the_weights_that_are_tried(
+    tiny_vit: Path,
+    make_examples: Callable[..., list[TrainingExample]],
+    push: Callable[..., DatasetReport],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    push("others", make_examples(96)[48:])
+    job = ready("tried", tiny_vit, ema_decay=0.9, epochs=1, retention_data="others")  # on which the start is tried at least
+    fit(job)
+    assert job.optimizer.state
+    assert job.average is not None
+    load, kept = job.clip.model.load_state_dict, []
+
+    def loaded(*arguments: Any) -> object:
+        kept.append((len(job.optimizer.state), job.average))
+        return load(*arguments)
+
+    monkeypatch.setattr(job.clip.model, "load_state_dict", loaded)
+    finish(job)
+
+    assert kept
+    assert set(kept) == {(0, None)}
+    assert job.checkpoints.optimizer.is_file()
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
