@@ -68,5 +68,5 @@ def _end_when_due(folder: RunFolder) -> None:
 
 if __name__ == "__main__":
     code = main()
-    gc.freeze()  # modules are not searched once more when the process ends, which takes a second
+    gc.freeze()  # or all modules would be searched once more when the process ends
     sys.exit(code)
