@@ -45,7 +45,7 @@ type: $(READY) ## check types
 test: lint type ## what CI runs: lint, types, tests
 	@$(BIN)/pytest -m "not slow" $(SIDE_BY_SIDE)
 
-test-slow: lint type ## the same with the slow tests
+test-slow: lint type ## the same with the slow tests, one after the other
 	@$(BIN)/pytest
 
 chaos: $(READY) ## kill, starve and confuse a service at random moments and count what is lost (a minute or two a fault)

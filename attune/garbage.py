@@ -9,8 +9,8 @@ from contextlib import contextmanager
 def importing() -> Iterator[None]:
     """Modules that are imported in this block are not searched for garbage meanwhile.
 
-    torch and what is built on it make a million objects that stay for as long as the process. While they come the collector
-    goes through all that came before, again and again, which takes as long as a small model's training.
+    torch and what is built on it make hundreds of thousands of objects that stay for as long as the process. While they come
+    the collector goes through all that came before, again and again.
     """
     gc.disable()
     try:
